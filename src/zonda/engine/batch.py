@@ -1,0 +1,26 @@
+"""A step as arrays: what a runner hands to the kernels."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class Batch:
+    """Tokens of several sequences side by side, each a run of consecutive positions of one sequence.
+
+    `page_table[s, p]` is the page that holds positions p·page_size … of sequence s; the pages for every position of
+    this step are there. `lengths[s]` counts positions after this step.
+    """
+
+    tokens: np.ndarray  # int32 (rows,)
+    positions: np.ndarray  # int32 (rows,)
+    starts: np.ndarray  # int32 (seqs + 1,): rows of sequence s are starts[s]:starts[s+1]
+    lengths: np.ndarray  # int32 (seqs,)
+    page_table: np.ndarray  # int32 (seqs, max_pages)
+    sample: np.ndarray  # int32 (samples,): the rows whose logits are wanted, ascending
+
+    @property
+    def rows(self) -> int:
+        return len(self.tokens)

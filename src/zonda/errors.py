@@ -1,0 +1,76 @@
+"""Every exception that a user of Zonda can meet: what was wrong, what was expected, what to do."""
+from __future__ import annotations
+
+
+class ZondaError(Exception):
+    """Base of all errors that carry a message for the user.
+
+    `hint` says what to do about it; `status` is the HTTP status that the server answers with; `code` and `param`
+    fill the fields of an OpenAI error object.
+    """
+
+    status = 500
+    code: str | None = None
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.param = param
+        self.code = code or type(self).code
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class InvalidRequest(ZondaError):
+    """A request's field is malformed or out of range; `param` names it."""
+
+    status = 400
+    code = "invalid_value"
+
+
+class ContextExceeded(InvalidRequest):
+    """Prompt and requested tokens do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(ZondaError):
+    """No such model file, repository or alias."""
+
+    status = 404
+    code = "model_not_found"
+
+
+class InvalidModel(ZondaError):
+    """A checkpoint is damaged, hostile or inconsistent; the message names the file and the field."""
+
+
+class Unsupported(ZondaError):
+    """A valid model, format or option that Zonda does not run."""
+
+    status = 400
+    code = "unsupported"
+
+
+class OutOfMemory(ZondaError):
+    """The weights or the cache do not fit; the message gives the arithmetic."""
+
+
+class Overloaded(ZondaError):
+    """The queue is full; `retry_after` is in seconds."""
+
+    status = 429
+    code = "queue_full"
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message, hint=f"retry after {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Closed(ZondaError):
+    """The engine has stopped or is draining."""
+
+    status = 503
+    code = "unavailable"

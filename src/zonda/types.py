@@ -1,0 +1,94 @@
+"""The values that cross the engine's border: sampling, requests, events. Frozen, and free of numpy and torch."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. `None` means: the model's `generation_config`, else the neutral value."""
+
+    max_tokens: int | None = None
+    min_tokens: int = 0
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    top_n_sigma: float | None = None
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    mirostat_tau: float | None = None
+    mirostat_eta: float = 0.1
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float | None = None
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    n: int = 1
+    logprobs: int | None = None
+    """Number of alternatives to report beside each sampled token's log-probability; 0 reports the token alone."""
+    prompt_logprobs: bool = False
+    truncate_sequence: bool = False
+    """Drop the oldest prompt tokens instead of failing when the prompt does not fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt to continue, as token ids."""
+
+    id: str
+    prompt: tuple[int, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    salt: str = ""
+    """Requests with different salts never share prefix-cache pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """A token's log-probability, from the distribution before top-k, top-p and min-p, with the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request over all its `n` sequences, and its times in seconds."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    queue_seconds: float = 0.0
+    prompt_seconds: float = 0.0
+    completion_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """News of one sequence of a request after one step.
+
+    The event with a `finish` is the sequence's last. The last event of the last sequence carries `usage`; an event
+    with `finish="error"` carries `error`. `prompt_logprobs` comes once, with the first event, when asked for.
+    """
+
+    request: str
+    index: int
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    error: Exception | None = None
+    prompt_logprobs: tuple[Logprob | None, ...] | None = None
