@@ -92,3 +92,21 @@ class Event:
     usage: Usage | None = None
     error: Exception | None = None
     prompt_logprobs: tuple[Logprob | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of generated text of sequence `index`, with the tokens and log-probabilities that it came from.
+
+    `text` may be empty while a character or a stop string is still undecided. The last chunk of a sequence has a
+    `finish`; the last chunk of the last sequence has `usage`. `stop` is the stop string that ended the sequence.
+    """
+
+    index: int
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
+    finish: FinishReason | None = None
+    stop: str | None = None
+    usage: Usage | None = None
+    prompt_logprobs: tuple[Logprob | None, ...] | None = None
