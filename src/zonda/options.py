@@ -1,24 +1,221 @@
-"""The options of Zonda: frozen dataclasses from which flags, TOML keys, keyword arguments and docs derive."""
+"""Every option of Zonda, stated once: command-line flags, TOML keys, keyword arguments and help derive from here.
+
+This is also the only module that reads environment variables.
+"""
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from zonda.errors import InvalidRequest
+
+T = TypeVar("T")
 
 
-def option(default: Any, text: str) -> Any:
-    """A dataclass field with its default and its help text, found in `metadata["help"]`."""
-    return field(default=default, metadata={"help": text})
+def option(default: Any, help: str, *, flags: tuple[str, ...] = (), env: str | None = None, metavar: str | None = None,
+           low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with its help text; its flags where they differ from its name; its variable; its range."""
+    metadata = {"help": help, "flags": flags, "env": env, "metavar": metavar, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """Which model to load, and the files that go with it."""
+
+    model: str | None = option(None, "the model: a file, a folder, a Hugging Face repository, or a built-in alias",
+                               flags=("-m", "--model", "--model-id"), metavar="ID|PATH")
+    file: tuple[str, ...] = option((), "weight file in the model's folder or repository, `;` between shards; alone, a path",
+                                   flags=("-f", "--file", "--quantized-file"), metavar="NAME")
+    format: Literal["plain", "gguf"] | None = option(None, "weight format; seen from the files unless given")
+    quant: str | None = option(None, "pick the file of this bit width (2-8) or name (q4_k_m) from a GGUF repository",
+                               metavar="N|NAME")
+    revision: str | None = option(None, "branch, tag or commit of the Hugging Face repository", metavar="REV")
+    tokenizer: str | None = option(None, "a tokenizer.json, or a folder that has one, instead of the model's own",
+                                   flags=("-t", "--tokenizer"), metavar="PATH")
+    tok_model: str | None = option(None, "repository or folder to take the tokenizer and chat template from",
+                                   flags=("--tok-model", "--tok-model-id"), metavar="ID|PATH")
+    chat_template: str | None = option(None, "chat template, a .jinja or .json file, before the model's own",
+                                       flags=("-c", "--chat-template"), metavar="PATH")
+    jinja_explicit: str | None = option(None, "chat template, a .jinja file, before everything else",
+                                        flags=("-j", "--jinja-explicit"), metavar="PATH")
+    cache_dir: str | None = option(None, "folder of the Hugging Face cache", flags=("--cache-dir", "--hf-cache"),
+                                   metavar="DIR")
+    threads: int | None = option(None, "threads that compute; all cores unless given", env="ZONDA_THREADS", low=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """How many requests the engine serves at once, and the memory of their cache."""
 
-    max_seqs: int = option(32, "sequences that run at the same time")
-    max_num_batched_tokens: int = option(512, "tokens of one step, over all sequences")
-    max_queue: int = option(1024, "sequences that may wait; more are refused with status 429")
-    max_seq_len: int | None = option(None, "positions of one sequence; default: the model's context, as memory allows")
-    kv_memory_mb: int | None = option(None, "memory of the key-value cache in MB; default: from what is free")
-    kv_memory_fraction: float | None = option(None, "share of free memory that the key-value cache takes, 0 to 1")
+    max_seqs: int = option(32, "sequences that run at the same time", low=1)
+    max_num_batched_tokens: int = option(512, "tokens of one step, over all sequences", low=1)
+    max_queue: int = option(1024, "sequences that may wait; more are refused with status 429", low=1)
+    max_seq_len: int | None = option(None, "positions of one sequence; default: the model's context, as memory allows",
+                                     low=1)
+    kv_memory_mb: int | None = option(None, "memory of the key-value cache in MB; default: from what is free", low=1)
+    kv_memory_fraction: float | None = option(None, "share of free memory that the key-value cache takes, 0 to 1",
+                                              low=0, high=1)
     prefix_cache: bool = option(True, "reuse the cached pages of a shared beginning of prompts")
     seed: int = option(0, "seed from which requests without their own seed draw one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingOptions:
+    """How tokens are drawn where a request does not say."""
+
+    max_tokens: int | None = option(None, "most tokens to generate", low=1)
+    temperature: float | None = option(None, "randomness: 0 takes the likeliest token", low=0)
+    top_k: int | None = option(None, "draw from this many likeliest tokens; 0 from all", low=0)
+    top_p: float | None = option(None, "draw from the likeliest tokens of this total probability", low=0, high=1)
+    min_p: float | None = option(None, "drop tokens less likely than this share of the likeliest", low=0, high=1)
+    repetition_penalty: float | None = option(None, "divide the logits of tokens seen before; 1 is none", low=0)
+    presence_penalty: float = option(0.0, "subtract from the logits of tokens generated before")
+    frequency_penalty: float = option(0.0, "subtract, for each time generated before")
+    stop: tuple[str, ...] = option((), "stop at this text; repeat for several", metavar="TEXT")
+    ignore_eos: bool = option(False, "go on past the model's end-of-text token")
+
+
+# --- environment -------------------------------------------------------------------------------------------------
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels, re-tiled weights and fetched aliases lie: ZONDA_CACHE, else the user's cache folder."""
+    named = os.environ.get("ZONDA_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zonda"
+
+
+def config_folder() -> Path:
+    """Where the prompt history lies: ZONDA_CONFIG, else the user's configuration folder."""
+    named = os.environ.get("ZONDA_CONFIG")
+    return Path(named) if named else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "zonda"
+
+
+def hub_folder() -> Path:
+    """The Hugging Face cache, as huggingface_hub finds it: HF_HUB_CACHE, HF_HOME, else the user's cache folder."""
+    if named := os.environ.get("HF_HUB_CACHE"):
+        return Path(named)
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(home) / "hub"
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+
+
+# --- from the dataclasses to flags, tables and keywords ----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One field, taken apart: what the command line, TOML and the docs need to know of it."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    many: bool = False
+    optional: bool = False
+    choices: tuple[Any, ...] = ()
+    flags: tuple[str, ...] = ()
+    env: str | None = None
+    metavar: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def options_of(group: type) -> tuple[Option, ...]:
+    """The options of a dataclass, in order."""
+    hints = typing.get_type_hints(group)
+    return tuple(_option(field, hints[field.name]) for field in dataclasses.fields(group))
+
+
+def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
+    kind, optional, many, choices = _kind(hint)
+    known = dict(field.metadata)
+    flags = known.pop("flags", ()) or ("--" + field.name.replace("_", "-"),)
+    return Option(field.name, kind, field.default, many=many, optional=optional, choices=choices, flags=flags, **known)
+
+
+def _kind(hint: Any) -> tuple[type, bool, bool, tuple[Any, ...]]:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {typing.Union, types.UnionType}:
+        kind, _, many, choices = _kind(next(part for part in inner if part is not type(None)))
+        return kind, True, many, choices
+    if origin is Literal:
+        return type(inner[0]), False, False, inner
+    if origin is tuple:
+        return inner[0], False, True, ()
+    return hint, False, False, ()
+
+
+def make(group: type[T], values: Mapping[str, Any]) -> T:
+    """Build one group from checked values; what is absent or None comes from the environment or the default."""
+    filled = {}
+    for each in options_of(group):
+        value = values.get(each.name)
+        if value is None and each.env:
+            value = os.environ.get(each.env) or None
+        if value is not None:
+            filled[each.name] = _checked(each, value)
+    return group(**filled)
+
+
+def split(values: Mapping[str, Any], *groups: type) -> list[Any]:
+    """Build every group from one flat mapping; raises `InvalidRequest` for a name that none of them has."""
+    reject_unknown(values, [each.name for group in groups for each in options_of(group)], where="option")
+    return [make(group, values) for group in groups]
+
+
+def reject_unknown(values: Iterable[str], known: Iterable[str], *, where: str) -> None:
+    """Raise `InvalidRequest` for the first unknown name, with the nearest known one."""
+    known = list(known)
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean `{near[0]}`?" if near else f"known: {', '.join(sorted(known))}"
+            raise InvalidRequest(f"unknown {where} `{name}`", hint=hint, param=name)
+
+
+def _checked(each: Option, value: Any) -> Any:
+    if each.many:
+        items = [value] if isinstance(value, str | int | float) else list(value)
+        return tuple(_scalar(each, item) for item in items)
+    return _scalar(each, value)
+
+
+def _scalar(each: Option, value: Any) -> Any:
+    try:
+        value = _converted(each, value)
+    except (TypeError, ValueError):
+        raise InvalidRequest(f"`{each.name}` is {value!r}, expected {each.type.__name__}", param=each.name) from None
+    if each.choices and value not in each.choices:
+        known = ", ".join(map(str, each.choices))
+        raise InvalidRequest(f"`{each.name}` is {value!r}, expected one of {known}", param=each.name)
+    if (each.low is not None and not value >= each.low) or (each.high is not None and not value <= each.high):
+        raise InvalidRequest(f"`{each.name}` is {value}, expected {_range(each)}", param=each.name)
+    return value
+
+
+def _range(each: Option) -> str:
+    if each.high is None:
+        return f"at least {each.low}"
+    return f"at most {each.high}" if each.low is None else f"{each.low} to {each.high}"
+
+
+def _converted(each: Option, value: Any) -> Any:
+    if each.type is bool or isinstance(value, bool):
+        if each.type is bool and isinstance(value, bool):
+            return value
+        raise ValueError(value)
+    if each.type is int and isinstance(value, float):
+        raise ValueError(value)
+    return each.type(os.fspath(value) if isinstance(value, os.PathLike) else value)
