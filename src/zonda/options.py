@@ -32,7 +32,7 @@ class ModelOptions:
 
     model: str | None = option(None, "the model: a file, a folder, a Hugging Face repository, or a built-in alias",
                                flags=("-m", "--model", "--model-id"), metavar="ID|PATH")
-    file: tuple[str, ...] = option((), "weight file in the model's folder or repository, `;` between shards; alone, a path",
+    file: tuple[str, ...] = option((), "weight file in the folder or repository, `;` between shards; alone, a path",
                                    flags=("-f", "--file", "--quantized-file"), metavar="NAME")
     format: Literal["plain", "gguf"] | None = option(None, "weight format; seen from the files unless given")
     quant: str | None = option(None, "pick the file of this bit width (2-8) or name (q4_k_m) from a GGUF repository",
