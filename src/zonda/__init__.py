@@ -1,2 +1,46 @@
-"""Zonda: a fast inference engine in Python."""
+"""Zonda: a fast inference engine in Python.
+
+    from zonda import LLM
+
+    with LLM("smollm2") as llm:
+        print(llm.chat("Why is the sky blue?").text)
+"""
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zonda.completion import Choice, Completion
+    from zonda.errors import (
+        Closed,
+        ContextExceeded,
+        InvalidModel,
+        InvalidRequest,
+        ModelNotFound,
+        OutOfMemory,
+        Overloaded,
+        Unsupported,
+        ZondaError,
+    )
+    from zonda.sdk import LLM, AsyncLLM
+    from zonda.types import Chunk, Logprob, Sampling, Usage
+
 __version__ = "0.1.0"
+__all__ = [
+    "LLM", "AsyncLLM", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "InvalidModel", "InvalidRequest",
+    "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Unsupported", "Usage", "ZondaError",
+    "__version__",
+]
+_HOMES = {"LLM": "sdk", "AsyncLLM": "sdk", "Choice": "completion", "Completion": "completion", "Chunk": "types",
+          "Logprob": "types", "Sampling": "types", "Usage": "types"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'zonda' has no attribute {name!r}")
+    return getattr(import_module(f"zonda.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from zonda.errors import InvalidRequest
+from zonda.types import Sampling
 
 T = TypeVar("T")
 
@@ -173,6 +174,14 @@ def split(values: Mapping[str, Any], *groups: type) -> list[Any]:
     """Build every group from one flat mapping; raises `InvalidRequest` for a name that none of them has."""
     reject_unknown(values, [each.name for group in groups for each in options_of(group)], where="option")
     return [make(group, values) for group in groups]
+
+
+def sampling_of(values: Mapping[str, Any], *, base: Sampling) -> Sampling:
+    """`base` with these fields set; one stop string may stand alone, and lists become tuples."""
+    fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+    if isinstance(fields.get("stop"), str):
+        fields["stop"] = (fields["stop"],)
+    return dataclasses.replace(base, **fields)
 
 
 def reject_unknown(values: Iterable[str], known: Iterable[str], *, where: str) -> None:

@@ -1,0 +1,148 @@
+"""From the engine's events to text: chunks while a request runs, a completion when it is done. No IO."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from zonda.errors import ZondaError
+from zonda.text.stream import Stream
+from zonda.text.tokenizer import Tokenizer
+from zonda.types import Chunk, Event, FinishReason, Logprob, Request, Sampling, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One finished sequence. `stop` is the stop string that ended it."""
+
+    index: int
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: FinishReason
+    logprobs: tuple[Logprob, ...] = ()
+    stop: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one prompt: `sampling.n` choices. The short names are those of the first choice."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+    prompt_logprobs: tuple[Logprob | None, ...] | None = None
+
+    @property
+    def text(self) -> str:
+        return self.choices[0].text
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.choices[0].tokens
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        return self.choices[0].finish_reason
+
+    @property
+    def logprobs(self) -> tuple[Logprob, ...]:
+        return self.choices[0].logprobs
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(slots=True)
+class _Piece:
+    """One sequence on its way from tokens to text."""
+
+    stream: Stream
+    count: int = 0
+    stopped: bool = False
+    finished: bool = False
+
+
+class Reply:
+    """One request's way from events to chunks; `cancel` is called with the index of a sequence at its stop string."""
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, cancel: Callable[[int], None]) -> None:
+        self.request = request
+        self.done = False
+        self._cancel = cancel
+        self._pieces = [_Piece(Stream(tokenizer, stop=request.sampling.stop)) for _ in range(request.sampling.n)]
+
+    def feed(self, event: Event) -> Chunk | None:
+        """The chunk that the event makes, None if nothing is to be told; raises the error that ended the request."""
+        piece = self._pieces[event.index]
+        if event.finish == "error":
+            self.done = True
+            raise event.error or ZondaError("the engine failed without a message")
+        if piece.stopped or piece.finished:
+            return self._last(piece, event) if event.finish and not piece.finished else None
+        return self._chunk(piece, event)
+
+    def _chunk(self, piece: _Piece, event: Event) -> Chunk:
+        text = piece.stream.feed(_visible(event))
+        piece.count += len(event.tokens)
+        piece.stopped = piece.stream.stopped is not None
+        if piece.stopped and not event.finish:
+            self._cancel(event.index)
+        if event.finish and not piece.stopped:
+            text += piece.stream.finish()
+        self._note(piece, event)
+        finish: FinishReason | None = "stop" if event.finish and piece.stopped else event.finish
+        return Chunk(event.index, text, event.tokens, event.logprobs, finish, piece.stream.stopped if finish else None,
+                     event.usage, event.prompt_logprobs)
+
+    def _last(self, piece: _Piece, event: Event) -> Chunk:
+        self._note(piece, event)
+        return Chunk(event.index, "", finish="stop", stop=piece.stream.stopped, usage=event.usage)
+
+    def _note(self, piece: _Piece, event: Event) -> None:
+        piece.finished = event.finish is not None
+        self.done = all(each.finished for each in self._pieces)
+
+
+def _visible(event: Event) -> tuple[int, ...]:
+    """The tokens that become text: not the stop token that ended the sequence."""
+    return event.tokens[:-1] if event.finish == "stop" else event.tokens
+
+
+@dataclass(slots=True)
+class _Gathered:
+    texts: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
+    finish: FinishReason = "stop"
+    stop: str | None = None
+
+
+class Gather:
+    """Adds chunks up to a `Completion`."""
+
+    def __init__(self, n: int = 1) -> None:
+        self._parts = [_Gathered() for _ in range(n)]
+        self._usage = Usage()
+        self._prompt: tuple[Logprob | None, ...] | None = None
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in one more chunk."""
+        part = self._parts[chunk.index]
+        part.texts.append(chunk.text)
+        part.tokens.extend(chunk.tokens)
+        part.logprobs.extend(chunk.logprobs)
+        part.finish, part.stop = chunk.finish or part.finish, chunk.stop or part.stop
+        self._usage = chunk.usage or self._usage
+        self._prompt = self._prompt or chunk.prompt_logprobs
+
+    def completion(self) -> Completion:
+        """All that came, as one value."""
+        choices = (Choice(i, "".join(part.texts), tuple(part.tokens), part.finish, tuple(part.logprobs), part.stop)
+                   for i, part in enumerate(self._parts))
+        return Completion(tuple(choices), self._usage, self._prompt)
+
+
+def gather(chunks: Iterable[Chunk], sampling: Sampling) -> Completion:
+    """The completion that the chunks make."""
+    result = Gather(sampling.n)
+    for chunk in chunks:
+        result.add(chunk)
+    return result.completion()

@@ -1,0 +1,353 @@
+"""The Python interface: `LLM`, blocking, and `AsyncLLM`, for an event loop. Both speak text on top of one engine."""
+from __future__ import annotations
+
+import asyncio
+import queue
+import secrets
+import time
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, overload
+
+from zonda.completion import Completion, Gather, Reply
+from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
+from zonda.options import EngineOptions, ModelOptions, SamplingOptions, reject_unknown, sampling_of, split
+from zonda.types import Chunk, Event, Request, Sampling
+
+if TYPE_CHECKING:
+    from zonda.engine.engine import Engine
+    from zonda.text.template import ChatTemplate
+    from zonda.text.tokenizer import Tokenizer
+
+Message = Mapping[str, Any]
+Conversation = str | Sequence[Message]
+"""One user message as text, or messages as OpenAI's chat API has them."""
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+_NEUTRAL = Sampling()
+_POLL = 1.0  # seconds between two looks at whether a silent engine still lives
+
+
+class Loaded:
+    """A loaded model at the level of text: what `LLM` and `AsyncLLM` share."""
+
+    def __init__(self, model: str | None = None, **options: Any) -> None:
+        """Load a model. The options are those of the command line, with underscores: `max_seq_len=2048`."""
+        from zonda.model import load_model
+
+        progress = options.pop("progress", None)
+        groups = split({"model": model, **options}, ModelOptions, EngineOptions, SamplingOptions)
+        parts = load_model(*groups, progress=progress)
+        self._adopt(parts.engine, parts.tokenizer, parts.template, parts.name, parts.defaults)
+
+    @classmethod
+    def from_parts(cls, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None = None, *,
+                   name: str = "model", defaults: Mapping[str, Any] | None = None) -> Self:
+        """Put together from a running engine and its texts; the result owns the engine."""
+        self = cls.__new__(cls)
+        self._adopt(engine, tokenizer, template, name, defaults or {})
+        return self
+
+    def _adopt(self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None, name: str,
+               defaults: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.tokenizer = tokenizer
+        self.template = template
+        self.name = name
+        self.defaults = defaults
+        self.created = int(time.time())
+
+    def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
+        """Token ids of a text, with the tokens that the tokenizer adds around it unless `add_special` is off."""
+        return self.tokenizer.encode(text, add_special=add_special)
+
+    def detokenize(self, tokens: Sequence[int], *, skip_special: bool = True) -> str:
+        """The text of token ids."""
+        return self.tokenizer.decode(list(tokens), skip_special=skip_special)
+
+    def render(self, messages: Conversation, *, tools: Sequence[Mapping[str, Any]] | None = None,
+               add_generation_prompt: bool = True, **template_kwargs: Any) -> tuple[int, ...]:
+        """The prompt, as token ids, that the chat template makes of a conversation."""
+        if self.template is None:
+            raise Unsupported(f"{self.name} has no chat template", hint="pass `chat_template`, or complete plain text")
+        spoken = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        if not spoken:
+            raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
+        text = self.template.render(spoken, tools=tools, add_generation_prompt=add_generation_prompt, **template_kwargs)
+        return tuple(self.tokenizer.encode(text, add_special=False))
+
+    def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None) -> Request:
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return Request(request_id or secrets.token_hex(8), tuple(ids), sampling)
+
+    def _reply(self, request: Request) -> Reply:
+        return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index))
+
+
+class LLM(Loaded):
+    """A language model in this process; every call blocks until its answer is there. Use it as a context manager."""
+
+    @overload
+    def chat(self, messages: list[str] | list[list[Message]], **options: Any) -> list[Completion]: ...
+
+    @overload
+    def chat(self, messages: Conversation, **options: Any) -> Completion: ...
+
+    def chat(self, messages: Any, **options: Any) -> Any:
+        """Answer a conversation; a list of conversations is answered in one batch, in order.
+
+        Options: `tools`, `template_kwargs`, and any field of `Sampling`, or a whole one as `sampling`.
+        """
+        render, sampling = _take_render(options), _sampling(options)
+        many = _several(messages)
+        prompts = [self.render(each, **render) for each in (messages if many else [messages])]
+        answers = self._run([self._request(prompt, sampling) for prompt in prompts])
+        return answers if many else answers[0]
+
+    @overload
+    def complete(self, prompt: list[str] | list[list[int]], **options: Any) -> list[Completion]: ...
+
+    @overload
+    def complete(self, prompt: Prompt, **options: Any) -> Completion: ...
+
+    def complete(self, prompt: Any, **options: Any) -> Any:
+        """Continue a text, or token ids, as it stands; a list of them is continued in one batch, in order."""
+        many = _several(prompt)
+        sampling = _sampling(options)
+        answers = self._run([self._request(each, sampling) for each in (prompt if many else [prompt])])
+        return answers if many else answers[0]
+
+    def stream(self, messages: Conversation, **options: Any) -> Iterator[Chunk]:
+        """Answer a conversation piece by piece; leaving the iterator stops the answer."""
+        render, sampling = _take_render(options), _sampling(options)
+        return self.generate(self.render(messages, **render), sampling)
+
+    def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *,
+                 request_id: str | None = None) -> Iterator[Chunk]:
+        """Continue a prompt piece by piece; leaving the iterator stops it."""
+        return self._chunks(self._request(prompt, sampling, request_id))
+
+    def _chunks(self, request: Request) -> Iterator[Chunk]:
+        reply = self._reply(request)
+        inbox: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
+        self.engine.submit(request, inbox.put)
+        try:
+            while not reply.done:
+                for event in self._receive(inbox):
+                    chunk = reply.feed(event)
+                    if chunk is not None:
+                        yield chunk
+        finally:
+            if not reply.done:
+                self.engine.cancel(request.id)
+
+    def _run(self, requests: Sequence[Request]) -> list[Completion]:
+        """All requests at once, as far as the engine's queue lets them in."""
+        inbox: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
+        waiting, open_replies = deque(requests), dict[str, Reply]()
+        results = {request.id: Gather(request.sampling.n) for request in requests}
+        try:
+            while waiting or open_replies:
+                self._admit(waiting, open_replies, inbox.put)
+                self._collect(self._receive(inbox), open_replies, results)
+        finally:
+            for name in open_replies:
+                self.engine.cancel(name)
+        return [results[request.id].completion() for request in requests]
+
+    def _admit(self, waiting: deque[Request], replies: dict[str, Reply],
+               sink: Callable[[Sequence[Event]], None]) -> None:
+        while waiting:
+            try:
+                self.engine.submit(waiting[0], sink)
+            except Overloaded:
+                if not replies:
+                    raise
+                return
+            request = waiting.popleft()
+            replies[request.id] = self._reply(request)
+
+    def _collect(self, events: Sequence[Event], replies: dict[str, Reply], results: Mapping[str, Gather]) -> None:
+        for event in events:
+            reply = replies[event.request]
+            chunk = reply.feed(event)
+            if chunk is not None:
+                results[event.request].add(chunk)
+            if reply.done:
+                del replies[event.request]
+
+    def _receive(self, inbox: queue.SimpleQueue[Sequence[Event]]) -> Sequence[Event]:
+        while True:
+            try:
+                return inbox.get(timeout=_POLL)
+            except queue.Empty:
+                if not self.engine.alive:
+                    raise Closed("the engine has stopped") from None
+
+    def close(self) -> None:
+        """Stop the engine and free its memory."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncLLM(Loaded):
+    """A language model in this process, for asyncio: many streams at once, each cancelled by leaving its iterator."""
+
+    _inboxes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Inboxes]
+
+    @classmethod
+    async def load(cls, model: str | None = None, **options: Any) -> Self:
+        """Load a model without holding up the event loop."""
+        return await asyncio.to_thread(cls, model, **options)
+
+    def _adopt(self, *parts: Any) -> None:
+        super()._adopt(*parts)
+        self._inboxes = weakref.WeakKeyDictionary()
+
+    async def chat(self, messages: Conversation, **options: Any) -> Completion:
+        """Answer a conversation. Options as for `LLM.chat`."""
+        return await self.stream(messages, **options).completion()
+
+    async def complete(self, prompt: Prompt, **options: Any) -> Completion:
+        """Continue a text, or token ids, as it stands."""
+        return await self.generate(prompt, _sampling(options)).completion()
+
+    def stream(self, messages: Conversation, **options: Any) -> Generation:
+        """Answer a conversation piece by piece; leaving the iterator stops the answer."""
+        render, sampling = _take_render(options), _sampling(options)
+        return self.generate(self.render(messages, **render), sampling)
+
+    def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, request_id: str | None = None) -> Generation:
+        """Continue a prompt piece by piece. The request is checked and queued now; leaving the iterator cancels it."""
+        request = self._request(prompt, sampling, request_id)
+        loop = asyncio.get_running_loop()
+        inboxes = self._inboxes.get(loop) or self._inboxes.setdefault(loop, Inboxes(loop, self.engine))
+        return Generation(self._reply(request), inboxes)
+
+    async def aclose(self) -> None:
+        """Stop the engine and free its memory."""
+        await asyncio.to_thread(self.engine.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        await self.aclose()
+
+
+class Inboxes:
+    """Carries the engine's events into one event loop: one wake-up a step, whatever the number of streams."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+        self._loop = weakref.ref(loop)
+        self._engine = engine
+        self._open: dict[str, asyncio.Queue[Event]] = {}
+        self._sink = self._receive  # one object, so that the engine sees one sink
+
+    def submit(self, request: Request) -> asyncio.Queue[Event]:
+        """Queue a request; its events come out of the result."""
+        if request.id in self._open:
+            raise InvalidRequest(f"request id {request.id!r} is in use", param="request_id")
+        inbox = self._open[request.id] = asyncio.Queue()
+        try:
+            self._engine.submit(request, self._sink)
+        except BaseException:
+            del self._open[request.id]
+            raise
+        return inbox
+
+    def close(self, request: str, *, cancel: bool) -> None:
+        """Forget a request, and stop it if it still runs."""
+        if self._open.pop(request, None) is not None and cancel:
+            self._engine.cancel(request)
+
+    def _receive(self, events: Sequence[Event]) -> None:
+        loop = self._loop()
+        try:
+            if loop is None:
+                raise RuntimeError
+            loop.call_soon_threadsafe(self._deliver, events)
+        except RuntimeError:  # the loop is gone, and with it all who listen
+            for event in events:
+                self._engine.cancel(event.request)
+
+    def _deliver(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if inbox := self._open.get(event.request):
+                inbox.put_nowait(event)
+
+
+class Generation(AsyncIterator[Chunk]):
+    """The chunks of one request. Closing it, dropping it or cancelling the task that waits for it stops the request."""
+
+    def __init__(self, reply: Reply, inboxes: Inboxes) -> None:
+        self._reply = reply
+        self._inboxes = inboxes
+        self._closed = True
+        self._events = inboxes.submit(reply.request)
+        self._closed = False
+
+    async def __anext__(self) -> Chunk:
+        while not (self._closed or self._reply.done):
+            try:
+                chunk = self._reply.feed(await self._events.get())
+            except BaseException:
+                self.cancel()
+                raise
+            if chunk is not None:
+                return chunk
+        self.cancel()
+        raise StopAsyncIteration
+
+    async def completion(self) -> Completion:
+        """All chunks to come, as one value."""
+        result = Gather(self._reply.request.sampling.n)
+        async for chunk in self:
+            result.add(chunk)
+        return result.completion()
+
+    def cancel(self) -> None:
+        """Stop the request if it still runs."""
+        if not self._closed:
+            self._closed = True
+            self._inboxes.close(self._reply.request.id, cancel=not self._reply.done)
+
+    async def aclose(self) -> None:
+        """Stop the request if it still runs."""
+        self.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:
+        self.cancel()
+
+    def __del__(self) -> None:
+        self.cancel()
+
+
+def _several(value: Any) -> bool:
+    """Whether a list holds prompts or conversations, and not one prompt's tokens or one conversation's messages."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str | list | tuple)
+
+
+def _take_render(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what the chat template wants out of the options."""
+    return {"tools": options.pop("tools", None), **options.pop("template_kwargs", {})}
+
+
+def _sampling(options: Mapping[str, Any]) -> Sampling:
+    """The sampling that keyword options describe."""
+    fields = {name: value for name, value in options.items() if name != "sampling"}
+    reject_unknown(fields, Sampling.__dataclass_fields__, where="sampling option")
+    return sampling_of(fields, base=options.get("sampling") or _NEUTRAL)
