@@ -84,6 +84,34 @@ class SamplingOptions:
     ignore_eos: bool = option(False, "go on past the model's end-of-text token")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What `zonda run` asks, and how."""
+
+    input: str | None = option(None, "answer this text and exit; `-` reads standard input", flags=("-i", "--input"),
+                               metavar="TEXT")
+    system: str | None = option(None, "system message to begin with", metavar="TEXT")
+    raw: bool = option(False, "continue the text as it stands, without a chat template")
+    thinking: bool | None = option(None, "ask the chat template for reasoning, or for none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchOptions:
+    """What `zonda bench` measures."""
+
+    prompt_len: tuple[int, ...] = option((512,), "prompt lengths to measure prefill at; 0 for none", low=0)
+    gen_len: int = option(128, "tokens to generate; below 2 for no decode", low=0)
+    depth: tuple[int, ...] = option((4,), "prompt lengths to measure decode after; 0 for none", low=0)
+    iterations: int = option(3, "times to measure each case", low=1)
+    warmup: int = option(1, "times to run each case before", low=0)
+    concurrency: tuple[int, ...] = option((), "numbers of simultaneous streams to measure the total of", low=1)
+    http: bool = option(False, "drive the streams through the HTTP server on loopback")
+    random_weights: str | None = option(None, "no checkpoint: a shape's name, or a config.json or its folder",
+                                        metavar="CONFIG")
+    dtype: str = option("q4_0", "weight format of random weights: f32 f16 bf16 q4_0 q4_1 q8_0 q4_k_m q6_k ...")
+    json: bool = option(False, "one JSON object a line on standard output")
+
+
 # --- environment -------------------------------------------------------------------------------------------------
 
 

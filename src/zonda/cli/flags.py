@@ -1,0 +1,73 @@
+"""Command-line flags made from the option dataclasses."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import click
+
+from zonda.errors import InvalidRequest
+from zonda.options import Option, make, options_of
+
+
+def flags(*groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags of these groups; it is called with one instance of each, in order."""
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def call(**values: Any) -> Any:
+            made = [_taken(group, values) for group in groups]
+            return command(*made, **values)
+
+        for group in reversed(groups):
+            for each in reversed(options_of(group)):
+                call = _flag(group, each)(call)
+        return call
+
+    return decorate
+
+
+def _taken(group: type, values: dict[str, Any]) -> Any:
+    given = {each.name: values.pop(_dest(group, each)) for each in options_of(group)}
+    try:
+        return make(group, {name: value for name, value in given.items() if value not in (None, ())})
+    except InvalidRequest as error:
+        raise click.UsageError(error.message) from None
+
+
+def _dest(group: type, each: Option) -> str:
+    return f"{group.__name__.lower()}_{each.name}"
+
+
+def _flag(group: type, each: Option) -> Callable[[Any], Any]:
+    names = each.flags
+    settings: dict[str, Any] = {"help": _help(each), "default": None, "metavar": each.metavar}
+    if each.type is bool:
+        names = (f"{names[0]}/--no-{names[0][2:]}",) if each.default is not False else names
+        settings |= {"is_flag": True, "metavar": None}
+    elif each.many:
+        settings |= {"type": Commas()} if each.type is int else {"multiple": True}
+    else:
+        settings["type"] = click.Choice(each.choices) if each.choices else each.type
+    return click.option(*names, _dest(group, each), **settings)
+
+
+def _help(each: Option) -> str:
+    if each.default in (None, (), False, 0.0) or each.type is bool:
+        return each.help
+    shown = ",".join(map(str, each.default)) if isinstance(each.default, tuple) else each.default
+    return f"{each.help} [{shown}]"
+
+
+class Commas(click.ParamType):
+    """Whole numbers with commas between them."""
+
+    name = "N,N..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Sequence[int]:
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            return tuple(int(part) for part in value.split(",") if part.strip())
+        except ValueError:
+            self.fail(f"{value!r} is not a list of whole numbers", param, ctx)
