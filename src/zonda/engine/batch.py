@@ -11,14 +11,15 @@ class Batch:
     """Tokens of several sequences side by side, each a run of consecutive positions of one sequence.
 
     `page_table[s, p]` is the page that holds positions p·page_size … of sequence s; the pages for every position of
-    this step are there. `lengths[s]` counts positions after this step.
+    this step are there. Its width is the most pages of any sequence of the step; entries past a sequence's own pages
+    are valid page numbers without meaning. `lengths[s]` counts positions after this step. Arrays are contiguous.
     """
 
     tokens: np.ndarray  # int32 (rows,)
     positions: np.ndarray  # int32 (rows,)
     starts: np.ndarray  # int32 (seqs + 1,): rows of sequence s are starts[s]:starts[s+1]
     lengths: np.ndarray  # int32 (seqs,)
-    page_table: np.ndarray  # int32 (seqs, max_pages)
+    page_table: np.ndarray  # int32 (seqs, width)
     sample: np.ndarray  # int32 (samples,): the rows whose logits are wanted, ascending
 
     @property

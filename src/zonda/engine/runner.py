@@ -21,7 +21,10 @@ class Runner(Protocol):
     """Tokens that one step may have."""
 
     def run(self, batch: Batch) -> np.ndarray:
-        """Compute the step and return logits, float32 (samples, vocab), valid until the next call."""
+        """Compute the step and return logits, float32 (samples, vocab), valid until the next call.
+
+        They are contiguous, and the caller may overwrite them. The engine asks for at most max_seqs + 64 samples.
+        """
 
     def copy_page(self, source: int, target: int) -> None:
         """Copy a page's keys and values of all layers."""
