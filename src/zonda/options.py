@@ -198,6 +198,12 @@ def make(group: type[T], values: Mapping[str, Any]) -> T:
     return group(**filled)
 
 
+def given(group: Any) -> dict[str, Any]:
+    """The fields of an instance that differ from their defaults."""
+    values = {each.name: getattr(group, each.name) for each in options_of(type(group))}
+    return {each.name: values[each.name] for each in options_of(type(group)) if values[each.name] != each.default}
+
+
 def split(values: Mapping[str, Any], *groups: type) -> list[Any]:
     """Build every group from one flat mapping; raises `InvalidRequest` for a name that none of them has."""
     reject_unknown(values, [each.name for group in groups for each in options_of(group)], where="option")

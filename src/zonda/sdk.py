@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
-from zonda.options import EngineOptions, ModelOptions, SamplingOptions, reject_unknown, sampling_of, split
+from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
 from zonda.types import Chunk, Event, Request, Sampling
 
 if TYPE_CHECKING:
     from zonda.engine.engine import Engine
+    from zonda.model import Progress
     from zonda.text.template import ChatTemplate
     from zonda.text.tokenizer import Tokenizer
 
@@ -35,11 +36,20 @@ class Loaded:
 
     def __init__(self, model: str | None = None, **options: Any) -> None:
         """Load a model. The options are those of the command line, with underscores: `max_seq_len=2048`."""
+        progress = options.pop("progress", None)
+        self._load(*split({"model": model, **options}, ModelOptions, EngineOptions), progress=progress)
+
+    @classmethod
+    def from_options(cls, model: ModelOptions, engine: EngineOptions, *, progress: Progress | None = None) -> Self:
+        """Load a model as whole groups of options say; `progress` is told how far it is."""
+        self = cls.__new__(cls)
+        self._load(model, engine, progress=progress)
+        return self
+
+    def _load(self, model: ModelOptions, engine: EngineOptions, *, progress: Progress | None) -> None:
         from zonda.model import load_model
 
-        progress = options.pop("progress", None)
-        groups = split({"model": model, **options}, ModelOptions, EngineOptions, SamplingOptions)
-        parts = load_model(*groups, progress=progress)
+        parts = load_model(model, engine, progress=progress)
         self._adopt(parts.engine, parts.tokenizer, parts.template, parts.name, parts.defaults)
 
     @classmethod

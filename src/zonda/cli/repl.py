@@ -1,0 +1,94 @@
+"""The conversation at a terminal: a prompt with history and several lines, answers as markdown."""
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from zonda.cli.chat import Chat
+from zonda.cli.run import ask, show
+from zonda.cli.screen import Markdown, Meter, Plain, Screen
+from zonda.errors import ZondaError
+from zonda.options import RunOptions, config_folder
+from zonda.types import Sampling
+
+if TYPE_CHECKING:
+    from prompt_toolkit import PromptSession
+
+    from zonda.sdk import LLM
+
+
+def converse(llm: LLM, options: RunOptions, sampling: Sampling) -> None:
+    """Ask, answer, and again until the user leaves."""
+    chat = Chat(sampling, system=options.system)
+    session = _session()
+    click.echo(f"{llm.name}: /help lists commands, Ctrl-D leaves", err=True)
+    while not chat.left:
+        try:
+            line = session.prompt("> ", prompt_continuation="  ").strip()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if line.startswith("/"):
+            click.echo(chat.command(line), err=True)
+        elif line:
+            _answer(llm, chat, line, options)
+
+
+def _answer(llm: LLM, chat: Chat, text: str, options: RunOptions) -> None:
+    chat.ask(text)
+    meter = Meter()
+    try:
+        show(ask(llm, chat.messages, options, chat.sampling), _screen(), meter)
+        click.echo(meter.line(), err=True)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    except ZondaError as error:
+        click.echo(f"error: {error}", err=True)
+    finally:
+        chat.answered(meter.text)
+
+
+def _screen() -> Screen:
+    if not sys.stdout.isatty():
+        return Plain()
+    from rich.console import Console
+
+    return Markdown(Console())
+
+
+def _session() -> PromptSession[str]:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+
+    history: History = InMemoryHistory()
+    try:
+        config_folder().mkdir(parents=True, exist_ok=True)
+        history = FileHistory(str(config_folder() / "history.txt"))
+    except OSError as error:
+        click.echo(f"note: no history: {error}", err=True)
+    return PromptSession(history=history, multiline=True, key_bindings=_keys())
+
+
+def _keys():  # type: ignore[no-untyped-def]
+    """Enter sends, unless the line ends in a backslash; Alt-Enter begins another line."""
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def send(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.document.text_before_cursor.endswith("\\"):
+            buffer.delete_before_cursor()
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def another_line(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    return keys
