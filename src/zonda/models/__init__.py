@@ -1,0 +1,51 @@
+"""Which architectures Zonda runs, and how a checkpoint becomes a decoder."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from zonda.errors import InvalidModel, Unsupported
+from zonda.models.arch import gemma3, llama, phi3, qwen2, qwen3, qwen3_moe
+from zonda.models.config import Config
+from zonda.nn import Decoder
+from zonda.weights.source import Source
+
+ARCHITECTURES: dict[str, ModuleType] = {
+    # classes that config.json names
+    "LlamaForCausalLM": llama,
+    "MistralForCausalLM": llama,
+    "Qwen2ForCausalLM": qwen2,
+    "Qwen3ForCausalLM": qwen3,
+    "Qwen3MoeForCausalLM": qwen3_moe,
+    "Gemma3ForCausalLM": gemma3,
+    "Gemma3ForConditionalGeneration": gemma3,
+    "Phi3ForCausalLM": phi3,
+    # general.architecture of GGUF files
+    "llama": llama,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "qwen3moe": qwen3_moe,
+    "gemma3": gemma3,
+    "phi3": phi3,
+}
+
+
+def architecture(metadata: Mapping[str, Any]) -> str:
+    """The name under which a checkpoint's architecture stands in `ARCHITECTURES`."""
+    name = metadata.get("general.architecture")
+    if name is None:
+        names = metadata.get("architectures")
+        if not isinstance(names, list) or len(names) != 1:
+            raise InvalidModel(f"the model's architectures is {names!r:.60}, expected a list of one name")
+        name = names[0]
+    if not isinstance(name, str) or name not in ARCHITECTURES:
+        raise Unsupported(f"architecture {name!r:.60} is not supported", hint=f"supported: {', '.join(ARCHITECTURES)}")
+    return name
+
+
+def build(source: Source, *, max_len: int | None = None) -> tuple[Config, Decoder]:
+    """A checkpoint's hyper-parameters and its decoder, without weights yet; `max_len` as in `Config.of`."""
+    module = ARCHITECTURES[architecture(source.metadata)]
+    config = Config.of(source, max_len=max_len, defaults=getattr(module, "DEFAULTS", None))
+    return config, module.build(config)
