@@ -129,10 +129,19 @@ def config_folder() -> Path:
 
 def hub_folder() -> Path:
     """The Hugging Face cache, as huggingface_hub finds it: HF_HUB_CACHE, HF_HOME, else the user's cache folder."""
-    if named := os.environ.get("HF_HUB_CACHE"):
-        return Path(named)
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
-    return Path(home) / "hub"
+    named = os.environ.get("HF_HUB_CACHE")
+    return Path(named) if named else _hub_home() / "hub"
+
+
+def token_file() -> Path:
+    """Where huggingface_hub looks for the stored token: HF_TOKEN_PATH, else in HF_HOME."""
+    named = os.environ.get("HF_TOKEN_PATH")
+    return Path(named) if named else _hub_home() / "token"
+
+
+def _hub_home() -> Path:
+    named = os.environ.get("HF_HOME")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
 
 
 def offline() -> bool:

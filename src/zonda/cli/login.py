@@ -1,0 +1,24 @@
+"""`zonda login`: store a Hugging Face token."""
+from __future__ import annotations
+
+import os
+
+import click
+
+from zonda.errors import InvalidRequest
+from zonda.options import token_file
+
+
+@click.command()
+@click.option("--token", metavar="hf_...", help="the token; asked for unless given")
+def login(token: str | None) -> None:
+    """Store a Hugging Face token, for repositories that need one."""
+    token = (token or click.prompt("Hugging Face token", hide_input=True, err=True)).strip()
+    if not token.startswith("hf_"):
+        raise InvalidRequest("the token does not begin with `hf_`", hint="copy it from your Hugging Face settings")
+    path = token_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(token)
+    click.echo(f"stored in {path}", err=True)
