@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-
 # of version 2 and of version 1: the limit, what is used, and which of its statistics count the file cache
 _FILES = (("memory.max", "memory.current", ("active_file", "inactive_file")),
           ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_active_file", "total_inactive_file")))

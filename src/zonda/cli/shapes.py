@@ -7,7 +7,8 @@ from typing import Any
 def _llama(dim: int, layers: int, heads: int, kv_heads: int, ffn: int, vocab: int, **more: Any) -> dict[str, Any]:
     return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": dim,
             "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads,
-            "intermediate_size": ffn, "vocab_size": vocab, "rms_norm_eps": 1e-5, "hidden_act": "silu", "max_position_embeddings": 8192, "rope_theta": 500_000.0,
+            "intermediate_size": ffn, "vocab_size": vocab, "rms_norm_eps": 1e-5,
+            "hidden_act": "silu", "max_position_embeddings": 8192, "rope_theta": 500_000.0,
             "tie_word_embeddings": True, **more}
 
 
@@ -38,6 +39,6 @@ SHAPES: dict[str, dict[str, Any]] = {
                      "num_hidden_layers": 18, "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256,
                      "intermediate_size": 2048, "vocab_size": 262_144, "rms_norm_eps": 1e-6,
                      "hidden_activation": "gelu_pytorch_tanh", "max_position_embeddings": 32_768,
-                     "rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "sliding_window": 512, "sliding_window_pattern": 6,
-                     "query_pre_attn_scalar": 256, "tie_word_embeddings": True},
+                     "rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "sliding_window": 512,
+                     "sliding_window_pattern": 6, "query_pre_attn_scalar": 256, "tie_word_embeddings": True},
 }

@@ -33,7 +33,7 @@ class RandomSource:
     def __init__(self, config: Mapping[str, Any], dtype: str) -> None:
         known = {*STORAGE, *MIXES, *(one.name for one in CODECS.values())}
         if dtype not in known:
-            raise InvalidRequest(f"dtype {dtype!r} is not known", param="dtype", hint=f"known: {', '.join(sorted(known))}")
+            raise InvalidRequest(f"dtype {dtype!r} is not known", hint=f"known: {', '.join(sorted(known))}")
         self.metadata = dict(config)
         self._dtype = dtype
         self._shapes: dict[str, tuple[int, ...]] = {}
