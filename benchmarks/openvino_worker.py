@@ -1,0 +1,89 @@
+"""Measures OpenVINO GenAI inside its own environment: prints one JSON object, or the text of one answer."""
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+
+import numpy as np
+import openvino
+import openvino_genai
+
+
+def greedy(length: int) -> openvino_genai.GenerationConfig:
+    """Exactly `length` tokens, the likeliest ones."""
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens, config.ignore_eos, config.do_sample = length, True, False
+    return config
+
+
+def tensor(ids: list[int]) -> openvino.Tensor:
+    """Token ids as a batch of one."""
+    return openvino.Tensor(np.array([ids], np.int64))
+
+
+def bench(pipeline: openvino_genai.LLMPipeline, cases: list[dict], iterations: int) -> list[float]:
+    """Median tokens/s of every case, after one run that is not counted."""
+    def median(case: dict) -> float:
+        speed = prefill if case["prompt_len"] else decode
+        return statistics.median([speed(pipeline, case, i) for i in range(iterations + 1)][1:])
+
+    return [median(case) for case in cases]
+
+
+def generate(pipeline: openvino_genai.LLMPipeline, prompt: list[int], length: int) -> openvino_genai.PerfMetrics:
+    """The times of one generation."""
+    inputs = openvino_genai.TokenizedInputs(tensor(prompt), tensor([1] * len(prompt)))
+    return pipeline.generate(inputs, greedy(length)).perf_metrics
+
+
+def prefill(pipeline: openvino_genai.LLMPipeline, case: dict, iteration: int) -> float:
+    """Prompt tokens a second up to the first generated token."""
+    metrics = generate(pipeline, case["prompts"][iteration], 1)
+    return len(case["prompts"][iteration]) / metrics.get_ttft().mean * 1000
+
+
+def decode(pipeline: openvino_genai.LLMPipeline, case: dict, iteration: int) -> float:
+    """Generated tokens a second after the first."""
+    return 1000 / generate(pipeline, case["prompts"][iteration], case["gen_len"]).get_tpot().mean
+
+
+def streams(model: str, prompts: list[list[int]], length: int) -> float:
+    """Generated tokens a second over all prompts at once, after one run that is not counted."""
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.enable_prefix_caching, scheduler.max_num_seqs, scheduler.cache_size = False, 32, 2
+    pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU")
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        results = pipeline.generate([tensor(prompt) for prompt in prompts], [greedy(length)] * len(prompts))
+        seconds = time.perf_counter() - start
+    return sum(len(result.m_generation_ids[0]) for result in results) / seconds
+
+
+def answer(model: str, prompt: str, length: int) -> None:
+    """Prints the continuation as it comes."""
+    def show(text: str) -> None:
+        print(text, end="", flush=True)
+
+    openvino_genai.LLMPipeline(model, "CPU").generate(prompt, greedy(length), show)
+
+
+def main() -> None:
+    """Runs the job that the argument describes in JSON."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("job", type=json.loads)
+    job = parser.parse_args().job
+    if job["kind"] == "answer":
+        answer(job["model"], job["prompt"], job["length"])
+    elif job["kind"] == "streams":
+        print(json.dumps(streams(job["model"], job["prompts"], job["length"])))
+    elif job["kind"] == "version":
+        print(json.dumps(openvino_genai.get_version()))
+    else:
+        print(json.dumps(bench(openvino_genai.LLMPipeline(job["model"], "CPU"), job["cases"], job["iterations"])))
+
+
+if __name__ == "__main__":
+    main()
