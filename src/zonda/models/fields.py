@@ -10,6 +10,7 @@ import numpy as np
 
 from zonda.errors import InvalidModel
 
+# field -> key, or the keys that it has had, divided by "|"
 HUGGING_FACE = {
     "dim": "hidden_size", "layers": "num_hidden_layers", "ffn_dim": "intermediate_size", "vocab": "vocab_size",
     "q_heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "head_dim": "head_dim",
@@ -19,8 +20,9 @@ HUGGING_FACE = {
     "logit_softcap": "final_logit_softcapping", "bidirectional": "use_bidirectional_attention",
     "window": "sliding_window", "windowed": "use_sliding_window", "window_start": "max_window_layers",
     "window_pattern": "sliding_window_pattern", "layer_types": "layer_types",
-    "experts": "num_experts", "experts_used": "num_experts_per_tok", "expert_dim": "moe_intermediate_size",
-    "normalize": "norm_topk_prob", "sparse_step": "decoder_sparse_step", "dense_layers": "mlp_only_layers",
+    "experts": "num_experts|num_local_experts", "experts_used": "num_experts_per_tok",
+    "expert_dim": "moe_intermediate_size", "normalize": "norm_topk_prob", "sparse_step": "decoder_sparse_step",
+    "dense_layers": "mlp_only_layers",
     "theta": "rope_theta", "theta_local": "rope_local_base_freq", "fraction": "partial_rotary_factor",
     "original": "original_max_position_embeddings", "factor": "factor", "attention": "attention_factor",
     "low": "low_freq_factor", "high": "high_freq_factor", "long": "long_factor", "short": "short_factor",
@@ -57,12 +59,14 @@ class Fields:
         self.fallbacks = fallbacks or {}
 
     def key(self, name: str) -> str:
-        return self.prefix + self.keys.get(name, name)
+        return self.prefix + self.keys.get(name, name).split("|")[0]
 
     def get(self, name: str) -> Any:
         """The value as the file has it; None if it is absent or null."""
-        value = self.raw.get(self.key(name)) if name in self.keys else None
-        return self.fallbacks.get(name) if value is None else value
+        for key in self.keys[name].split("|") if name in self.keys else ():
+            if (value := self.raw.get(self.prefix + key)) is not None:
+                return value
+        return self.fallbacks.get(name)
 
     def integer(self, name: str, default: int | None = None, *, low: int = 1, high: int = 1 << 20) -> int:
         value = _uniform(self.get(name))
