@@ -133,8 +133,8 @@ class LlamaCpp:
 
     def start(self, model: Path) -> Start:
         """By `llama-completion`."""
-        return _start([self.tools / "llama-completion", "-m", model, "-p", "hi", "-n", ANSWER_TOKENS, "-c", 512, "-no-cnv",
-                       "--no-display-prompt", "--ignore-eos", "-t", _threads()])
+        return _start([self.tools / "llama-completion", "-m", model, "-p", "hi", "-n", ANSWER_TOKENS, "-c", 512,
+                       "-t", _threads(), "-no-cnv", "--no-display-prompt", "--ignore-eos"])
 
 
 class OpenVino:
