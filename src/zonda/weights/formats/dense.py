@@ -10,7 +10,7 @@ import numpy as np
 from zonda.weights.source import Weight
 
 DenseType = Literal["f32", "f16", "bf16"]
-STORAGE = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "bf16": np.dtype("<u2")}
+STORAGE: dict[str, np.dtype] = {"f32": np.dtype("<f4"), "f16": np.dtype("<f2"), "bf16": np.dtype("<u2")}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
