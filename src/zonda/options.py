@@ -144,6 +144,13 @@ def _hub_home() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
 
 
+def hub_address() -> str:
+    """The model hub's address, which HF_ENDPOINT may replace."""
+    from huggingface_hub.constants import ENDPOINT
+
+    return ENDPOINT
+
+
 def offline() -> bool:
     """Whether HF_HUB_OFFLINE forbids the network."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
