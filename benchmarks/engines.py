@@ -177,7 +177,8 @@ def _threads() -> int:
 def _output(command: Sequence[object]) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{Path(str(command[0])).name} exited {done.returncode}: {done.stderr.strip()[-400:]}")
+        reason = "; ".join(done.stderr.strip().splitlines()[-2:])
+        raise RuntimeError(f"{Path(str(command[0])).name} exited {done.returncode}: {reason}")
     return done.stdout
 
 
@@ -191,9 +192,10 @@ def _start(command: Sequence[object]) -> Start:
     begin = time.perf_counter()
     process = subprocess.Popen(
         [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    first = os.read(process.stdout.fileno(), 1)
-    seconds = time.perf_counter() - begin
-    process.stdout.read()
+    with process.stdout as out:
+        first = os.read(out.fileno(), 1)
+        seconds = time.perf_counter() - begin
+        out.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode or not first:

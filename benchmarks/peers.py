@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import install
 import models
@@ -111,7 +112,7 @@ def compare(engines: Sequence[Engine], name: str, path: Path, sections: Sequence
     return list(rows.values())
 
 
-def machine(engines: Sequence[Engine]) -> dict[str, object]:
+def machine(engines: Sequence[Engine]) -> dict[str, Any]:
     """What the figures were measured on, with which versions, when."""
     return {
         "date": datetime.date.today().isoformat(), "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)),
@@ -159,7 +160,7 @@ def main() -> None:
             print(line, flush=True)
 
 
-def _header(facts: dict[str, object], engines: Sequence[Engine]) -> list[str]:
+def _header(facts: dict[str, Any], engines: Sequence[Engine]) -> list[str]:
     names = [engine.name for engine in engines]
     columns = ["model", "measure", *names, f"{names[0]} / best other"]
     versions = ", ".join(facts["engines"])
