@@ -12,8 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from zonda import LLM
+if TYPE_CHECKING:
+    from zonda import LLM
 
 TEXT = Path(__file__).with_name("texts") / "pride_and_prejudice.txt"
 PROMPT_TOKENS = 32
@@ -99,6 +101,8 @@ def continuations(llm: LLM, starts: Sequence[list[int]], length: int) -> list[li
 
 def compare(path: Path, *, tokens: int, count: int, length: int) -> Quality:
     """Runs both, one after the other."""
+    from zonda import LLM
+
     with LLM(str(path)) as llm:
         text = TEXT.read_text()
         ids = llm.tokenize(text)
