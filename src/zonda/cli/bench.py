@@ -15,7 +15,7 @@ from zonda.cli.progress import Bars
 from zonda.options import BenchOptions, EngineOptions, ModelOptions
 
 if TYPE_CHECKING:
-    from zonda.model import Parts
+    from zonda.engine.engine import Engine
 
 
 @click.command()
@@ -29,15 +29,15 @@ def bench(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> 
     output.
     """
     todo = list(cases(options))
-    parts = _load(model, options, _settings(engine, options))
+    running = _load(model, options, _settings(engine, options))
     try:
         for case in todo:
-            check(case, parts.engine.max_len)
-        with _ways(parts, options) as way:
+            check(case, running.max_len)
+        with _ways(running, options) as way:
             results = [_one(i, case, options, way(case)) for i, case in enumerate(todo)]
     finally:
-        parts.engine.close()
-    _table(parts.name, results)
+        running.close()
+    _table(results)
 
 
 def _settings(engine: EngineOptions, options: BenchOptions) -> EngineOptions:
@@ -46,25 +46,26 @@ def _settings(engine: EngineOptions, options: BenchOptions) -> EngineOptions:
                                max_queue=max(engine.max_queue, streams))
 
 
-def _load(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> Parts:
-    from zonda.model import load_model, load_random
+def _load(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> Engine:
+    from zonda.model import start_random
 
     with Bars() as bars:
         if options.random_weights is None:
-            return load_model(model, engine, progress=bars)
-        return load_random(options.random_weights, options.dtype, engine, threads=model.threads, progress=bars)
+            return load_model(model, engine, progress=bars).engine
+        return start_random(options.random_weights, model.quant or options.dtype, engine, threads=model.threads,
+                            progress=bars)
 
 
 @contextmanager
-def _ways(parts: Parts, options: BenchOptions) -> Iterator[Callable[[Case], Measure]]:
+def _ways(engine: Engine, options: BenchOptions) -> Iterator[Callable[[Case], Measure]]:
     """How each case is measured: through the engine's queue, or streams over HTTP when asked."""
-    direct = in_process(parts.engine)
+    direct = in_process(engine)
     if not (options.http and options.concurrency):
         yield lambda case: direct
         return
     from zonda.cli.loopback import loopback
 
-    with loopback(parts) as streams:
+    with loopback(engine) as streams:
         yield lambda case: streams if case.case == "serve" else direct
 
 
@@ -75,11 +76,11 @@ def _one(number: int, case: Case, options: BenchOptions, measure: Measure) -> Re
     return result
 
 
-def _table(name: str, results: Sequence[Result]) -> None:
+def _table(results: Sequence[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=name)
+    table = Table()
     for column in ("case", "prompt", "generated", "depth", "streams", "tok/s", "least", "most"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for each in results:

@@ -22,6 +22,7 @@ class Bars:
         self._timer: threading.Timer | None = None
         self._bars: Progress | None = None
         self._task: TaskID | None = None
+        self._told: set[str] = set()
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         with self._lock:
@@ -43,12 +44,17 @@ class Bars:
             if stage != self._stage:
                 return
             if not sys.stderr.isatty():
-                print(f"{stage} ...", file=sys.stderr, flush=True)
+                self._tell(stage)
                 return
             self._bars = _bars()
             self._bars.start()
             done, total = self._state
             self._task = self._bars.add_task(stage, completed=done, total=total or None)
+
+    def _tell(self, stage: str) -> None:
+        if stage not in self._told:
+            self._told.add(stage)
+            print(f"{stage} ...", file=sys.stderr, flush=True)
 
     def _end(self) -> None:
         if self._timer is not None:

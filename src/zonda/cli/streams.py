@@ -1,5 +1,6 @@
-"""A client of its own process for `bench --http`: starts streams together, prints tokens a second. Standard library only.
+"""A client in a process of its own for `bench --http`: starts streams together, prints tokens a second.
 
+Nothing but the standard library, so that it starts at once.
 Standard input: a JSON object of `port`, `prompts` (lists of token ids) and `gen_len`.
 """
 from __future__ import annotations
