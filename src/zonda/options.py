@@ -112,6 +112,30 @@ class BenchOptions:
     json: bool = option(False, "one JSON object a line on standard output")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Where `zonda serve` listens, whom it lets in, and what it reports."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 or :: for every interface")
+    port: int = option(1234, "port to listen on; 0 picks a free one", flags=("-p", "--port"), low=0, high=65535)
+    api_key: tuple[str, ...] = option((), "a key that clients must send; repeat for several", env="ZONDA_API_KEY",
+                                      metavar="KEY")
+    allowed_host: tuple[str, ...] = option((), "host name that requests may ask for; repeat; default: loopback names "
+                                           "when listening on loopback, else any", metavar="NAME")
+    cors_origin: tuple[str, ...] = option((), "web origin whose pages may call; repeat, or `*` for all; default: none",
+                                          metavar="ORIGIN")
+    max_body_mb: int = option(32, "largest request body in MB", low=1)
+    keep_alive: float = option(10.0, "seconds of silence after which a stream sends a comment", low=0.01)
+    drain_timeout: float = option(30.0, "seconds that running requests get to finish when the server is told to stop",
+                                  low=0)
+    stall_timeout: float = option(120.0, "seconds without a finished step after which /health reports the engine stuck",
+                                  low=0.01)
+    access_log: bool = option(True, "log one line a request on standard error")
+    access_log_format: Literal["text", "json"] = option("text", "form of the access log")
+    access_log_health: bool = option(False, "log requests to /health and /metrics too")
+    metrics: bool = option(True, "serve /metrics")
+
+
 # --- environment -------------------------------------------------------------------------------------------------
 
 
