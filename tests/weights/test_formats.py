@@ -3,8 +3,8 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
+from packing import HALVES, random_packed
 
-from tests.weights.packing import HALVES, random_packed
 from zonda.errors import InvalidModel
 from zonda.weights.formats.dense import Dense
 from zonda.weights.formats.ggml import CODECS, DENSE, OTHERS, codec

@@ -27,6 +27,8 @@ class Mapped:
 
     def array(self, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
         """`count` numbers at a checked offset, without a copy if they are aligned."""
+        if not count:
+            return np.empty(0, dtype)
         values = np.frombuffer(self.buffer, dtype, count, offset)
         return values if values.flags.aligned else values.copy()
 
