@@ -38,7 +38,8 @@ class Lazy(click.Group):
         word = name.replace("-", "_")
         command: click.Command = getattr(import_module(f"zonda.cli.{word}"), word)
         command.help = command.help or COMMANDS[name]
-        command.params.append(_verbose())
+        if not any(each.name == "verbose" for each in command.params):
+            command.params.append(_verbose())
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,0 +1,134 @@
+"""From a model's name to a running engine with its texts: files, source, plan of memory, decoder, runner, engine."""
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zonda.engine.cpu_runner import CPURunner
+from zonda.engine.engine import Engine
+from zonda.errors import InvalidModel, ModelNotFound, OutOfMemory
+from zonda.memory import available
+from zonda.models import build
+from zonda.nn import Pages
+from zonda.options import EngineOptions, cache_folder
+from zonda.weights.source import Source
+
+if TYPE_CHECKING:
+    pass
+
+Progress = Callable[[str, int, int], None]
+"""Told a stage's name, how much of it is done, and its total, 0 if unknown."""
+
+_SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
+_SEQUENCES = 4  # of full length that the cache has room for, unless an option says otherwise
+_KEY_BYTES = 2  # float16
+_log = logging.getLogger("zonda")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cache: positions of one sequence, and bytes of all pages."""
+
+    max_len: int
+    kv_bytes: int
+
+
+def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free: int) -> Plan:
+    """Size the cache for `free` bytes; raises `OutOfMemory` with the arithmetic when `max_seq_len` does not fit."""
+    token = sum(2 * cache.heads.kv * cache.heads.dim * _KEY_BYTES for cache in caches)
+    budget = _budget(token * context, options, free)
+    fitting = budget // token
+    wanted = options.max_seq_len or context
+    if options.max_seq_len and fitting < wanted:
+        raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {_mb(wanted * token)}, but the cache has "
+                          f"{_mb(budget)} of {_mb(free)} free",
+                          hint=f"ask for at most {fitting} by --max-seq-len, or give more by --kv-memory-mb")
+    if fitting < wanted:
+        _log.warning("the context is %d positions, not the model's %d: the cache has %s", fitting, wanted, _mb(budget))
+    return Plan(min(wanted, fitting), budget)
+
+
+def _budget(sequence: int, options: EngineOptions, free: int) -> int:
+    if options.kv_memory_mb:
+        return options.kv_memory_mb << 20
+    if options.kv_memory_fraction:
+        return int(free * options.kv_memory_fraction)
+    return min(int(free * _SHARE), sequence * _SEQUENCES)
+
+
+def _mb(size: int) -> str:
+    return f"{math.ceil(size / (1 << 20)):,} MB"
+
+
+def start(source: Source, options: EngineOptions, *, threads: int | None = None, weight_bytes: int = 0,
+          stop_ids: frozenset[int] = frozenset(), defaults: Mapping[str, Any] | None = None,
+          breakers: Callable[[str], Iterable[int]] | None = None, progress: Progress | None = None) -> Engine:
+    """An engine that runs a checkpoint on this machine's processor."""
+    tell = progress or _silent
+    config, decoder = build(source)
+    sized = plan(decoder.caches, config.context, options, free=_left(weight_bytes))
+    if sized.max_len != config.max_len:
+        config, decoder = build(source, max_len=sized.max_len)
+    tell("loading", 0, 0)
+    runner = CPURunner(decoder, source, max_len=sized.max_len, kv_bytes=sized.kv_bytes, cache_folder=cache_folder(),
+                       max_rows=options.max_num_batched_tokens, threads=threads,
+                       progress=lambda done, total: tell("loading", done, total), compiling=_Compiled(tell))
+    return Engine(runner, options, stop_ids=stop_ids | config.eos, defaults=defaults, breakers=breakers)
+
+
+def _left(weight_bytes: int) -> int:
+    """Bytes that are free once the weights are in memory; raises `OutOfMemory` when they are too many."""
+    free = available()
+    if weight_bytes > free:
+        raise OutOfMemory(f"the weights take {_mb(weight_bytes)}, but {_mb(free)} are free",
+                          hint="choose a smaller file, perhaps by --quant 4, or close other programs")
+    return free - weight_bytes
+
+
+class _Compiled:
+    """Counts kernels as they are compiled, once for this processor."""
+
+    def __init__(self, tell: Progress) -> None:
+        self._tell = tell
+        self._count = 0
+
+    def __call__(self, name: str) -> None:
+        self._count += 1
+        self._tell("compiling kernels, once", self._count, 0)
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def start_random(shape: str, dtype: str, options: EngineOptions, *, threads: int | None = None,
+                 progress: Progress | None = None) -> Engine:
+    """An engine over random weights; `shape` is a known one's name, or a config.json or its folder."""
+    from zonda.weights.random import RandomSource
+
+    source = RandomSource(shape_config(shape), dtype)
+    source.shape_of(build(source)[1])
+    return start(source, options, threads=threads, progress=progress)
+
+
+def shape_config(shape: str) -> dict[str, Any]:
+    """The config.json that a shape's name, a file or a folder stands for."""
+    from zonda.weights.shapes import SHAPES
+
+    if shape in SHAPES:
+        return SHAPES[shape]
+    path = Path(shape) / "config.json" if Path(shape).is_dir() else Path(shape)
+    if not path.is_file():
+        raise ModelNotFound(f"no shape and no config.json: {shape!r}", hint=f"known shapes: {', '.join(SHAPES)}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidModel(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise InvalidModel(f"{path} is {type(config).__name__}, expected an object")
+    return config

@@ -1,0 +1,162 @@
+"""The command line as a whole: help, errors, exit codes."""
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from zonda.cli import main
+from zonda.cli.flags import flags
+from zonda.cli.from_config import read
+from zonda.errors import InvalidModel, InvalidRequest
+from zonda.options import BenchOptions, EngineOptions, ModelOptions, SamplingOptions
+
+
+def raising(error: BaseException) -> click.Command:
+    @click.command()
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes `zonda doctor` raise."""
+    def install(error: BaseException) -> None:
+        monkeypatch.setattr("zonda.cli.doctor.doctor", raising(error))
+
+    return install
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in main.COMMANDS)
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call([name, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: zonda {name}")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["--version"]) == 0
+    assert capsys.readouterr().out.strip()[0].isdigit()
+
+
+def test_an_error_is_told_with_its_hint_on_standard_error(failing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(InvalidModel("the file is short", hint="fetch it again"))
+    assert main.call(["doctor"]) == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "error: the file is short\nhint: fetch it again\n")
+
+
+def test_a_fault_is_told_without_a_traceback(failing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(KeyError("x"))
+    assert main.call(["doctor"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: internal: KeyError: 'x'\nhint: ") and "Traceback" not in err
+
+
+def test_twice_verbose_lets_errors_through(failing: Any) -> None:
+    failing(InvalidModel("the file is short"))
+    with pytest.raises(InvalidModel):
+        main.call(["doctor", "-vv"])
+
+
+def test_an_interrupt_ends_with_code_130(failing: Any) -> None:
+    failing(KeyboardInterrupt())
+    assert main.call(["doctor"]) == 130
+
+
+@pytest.mark.parametrize("args", [["nonsense"], ["run", "--nonsense"], ["bench", "--depth", "x"], ["bench", "--iterations", "0"]])
+def test_wrong_usage_ends_with_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(args) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_flags_become_options() -> None:
+    seen: list[Any] = []
+
+    @click.command()
+    @flags(ModelOptions, EngineOptions, SamplingOptions, BenchOptions)
+    def command(*groups: Any) -> None:
+        seen.extend(groups)
+
+    line = ["-m", "x", "-f", "a", "-f", "b", "--no-prefix-cache", "--stop", "s", "--depth", "4,8", "--temperature", "0.5"]
+    result = CliRunner().invoke(command, line)
+    assert result.exit_code == 0, result.output
+    model, engine, sampling, bench = seen
+    assert (model.model, model.file, engine.prefix_cache) == ("x", ("a", "b"), False)
+    assert (sampling.stop, sampling.temperature, bench.depth, bench.prompt_len) == (("s",), 0.5, (4, 8), (512,))
+
+
+def test_a_configuration_file_names_its_command_and_options(tmp_path: Path) -> None:
+    path = tmp_path / "zonda.toml"
+    path.write_text('command = "run"\n[model]\nmodel = "x"\n[engine]\nmax_seqs = 2\n[sampling]\nstop = ["a"]\n'
+                    '[run]\ninput = "hi"\n')
+    command, (model, run, sampling, engine) = read(path)
+    assert (command, model.model, run.input, sampling.stop, engine.max_seqs) == ("run", "x", "hi", ("a",), 2)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "`command` is None"), ('command = "fly"', "'fly'"), ("command = ", "zonda.toml"),
+    ('command = "run"\n[modle]\n', "did you mean `model`"), ('command = "run"\n[model]\nmodle = 1\n', "did you mean `model`"),
+    ('command = "run"\nmodel = "x"\n', "expected a table"), ('command = "run"\n[engine]\nmax_seqs = "x"\n', "expected int"),
+])
+def test_a_wrong_configuration_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "zonda.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidRequest, match=message):
+        read(path)
+
+
+def test_a_missing_configuration_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="No such file"):
+        read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_are_a_script_for_the_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["completions", shell]) == 0
+    assert "_ZONDA_COMPLETE" in capsys.readouterr().out
+
+
+def test_a_token_is_stored_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "home" / "token"
+    monkeypatch.setenv("HF_TOKEN_PATH", str(path))
+    assert main.call(["login", "--token", " hf_abc "]) == 0
+    assert path.read_text() == "hf_abc"
+    assert os.name == "nt" or stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_token_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["login", "--token", "abc"]) == 1
+    assert "hf_" in capsys.readouterr().err
+
+
+def test_the_doctor_reports_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("ZONDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert main.call(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    status = {check["name"]: check["status"] for check in report["checks"]}
+    assert status["cache"] == status["hub_cache"] == status["packages"] == "ok" and status["hub"] == "skipped"
+    assert report["system"]["cores"] >= 1
+
+
+def test_the_doctor_fails_when_a_folder_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                          capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("ZONDA_CACHE", str(tmp_path / "file" / "cache"))
+    assert main.call(["doctor"]) == 1
+    assert "error  cache" in capsys.readouterr().out

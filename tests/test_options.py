@@ -1,0 +1,103 @@
+"""Options: one statement of each, checked wherever it comes from."""
+import dataclasses
+
+import pytest
+
+from zonda import InvalidRequest
+from zonda.options import (
+    BenchOptions,
+    EngineOptions,
+    ModelOptions,
+    RunOptions,
+    SamplingOptions,
+    cache_folder,
+    given,
+    hub_folder,
+    make,
+    options_of,
+    sampling_of,
+    split,
+    token_file,
+)
+from zonda.types import Sampling
+
+GROUPS = (ModelOptions, EngineOptions, SamplingOptions, RunOptions, BenchOptions)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_option_has_a_help_text_and_a_default(group: type) -> None:
+    for each in options_of(group):
+        assert each.help and each.help[0].islower() and not each.help.endswith("."), each.name
+        assert each.default is not dataclasses.MISSING
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_two_options_of_a_group_share_a_flag(group: type) -> None:
+    flags = [flag for each in options_of(group) for flag in each.flags]
+    assert len(flags) == len(set(flags))
+
+
+def test_sampling_options_have_the_names_and_defaults_of_sampling() -> None:
+    for each in options_of(SamplingOptions):
+        assert getattr(Sampling(), each.name) == each.default
+
+
+def test_values_are_split_among_groups() -> None:
+    model, engine = split({"model": "m", "max_seqs": 3}, ModelOptions, EngineOptions)
+    assert (model.model, engine.max_seqs) == ("m", 3)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(InvalidRequest, match="did you mean `max_seqs`"):
+        split({"max_seq": 3}, EngineOptions)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"max_seqs": 0}, "at least 1"), ({"max_seqs": 2.5}, "expected int"), ({"max_seqs": True}, "expected int"),
+    ({"prefix_cache": "yes"}, "expected bool"), ({"kv_memory_fraction": 1.5}, "0 to 1"), ({"max_seqs": "many"}, "expected int"),
+    ({"kv_memory_fraction": float("nan")}, "0 to 1"),
+])
+def test_a_wrong_value_is_refused_by_name(values: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message) as caught:
+        make(EngineOptions, values)
+    assert caught.value.param == next(iter(values))
+
+
+def test_a_value_outside_the_choices_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="plain, gguf"):
+        make(ModelOptions, {"format": "pickle"})
+
+
+def test_one_value_stands_for_a_list_of_one() -> None:
+    assert make(SamplingOptions, {"stop": "a"}).stop == ("a",)
+    assert make(SamplingOptions, {"stop": ["a", "b"]}).stop == ("a", "b")
+
+
+def test_the_environment_fills_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZONDA_THREADS", "3")
+    assert make(ModelOptions, {}).threads == 3
+    assert make(ModelOptions, {"threads": 1}).threads == 1
+    monkeypatch.setenv("ZONDA_THREADS", "")
+    assert make(ModelOptions, {}).threads is None
+
+
+def test_only_what_differs_from_the_defaults_is_given() -> None:
+    assert given(SamplingOptions(top_k=3)) == {"top_k": 3}
+
+
+def test_a_single_stop_string_and_lists_become_tuples() -> None:
+    made = sampling_of({"stop": "x", "stop_token_ids": [1, 2]}, base=Sampling(seed=7))
+    assert (made.stop, made.stop_token_ids, made.seed) == (("x",), (1, 2), 7)
+
+
+def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ZONDA_CACHE", "HF_HUB_CACHE", "HF_HOME", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    found = [str(cache_folder()), str(hub_folder()), str(token_file())]
+    assert found == ["/x/zonda", "/x/huggingface/hub", "/x/huggingface/token"]
+    monkeypatch.setenv("HF_HOME", "/h")
+    assert [str(hub_folder()), str(token_file())] == ["/h/hub", "/h/token"]
+    monkeypatch.setenv("HF_HUB_CACHE", "/c")
+    monkeypatch.setenv("ZONDA_CACHE", "/z")
+    assert [str(hub_folder()), str(cache_folder())] == ["/c", "/z"]
