@@ -12,7 +12,8 @@ HEAVY = ("numpy", "numba", "llvmlite", "tokenizers", "huggingface_hub", "fastapi
 
 def loaded(code: str) -> set[str]:
     program = f"import sys; {code}; print(*sys.modules)"
-    return set(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split())
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return set(ran.stdout.split())
 
 
 @pytest.mark.parametrize("code", [

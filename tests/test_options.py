@@ -54,8 +54,8 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 
 @pytest.mark.parametrize(("values", "message"), [
     ({"max_seqs": 0}, "at least 1"), ({"max_seqs": 2.5}, "expected int"), ({"max_seqs": True}, "expected int"),
-    ({"prefix_cache": "yes"}, "expected bool"), ({"kv_memory_fraction": 1.5}, "0 to 1"), ({"max_seqs": "many"}, "expected int"),
-    ({"kv_memory_fraction": float("nan")}, "0 to 1"),
+    ({"prefix_cache": "yes"}, "expected bool"), ({"kv_memory_fraction": 1.5}, "0 to 1"),
+    ({"max_seqs": "many"}, "expected int"), ({"kv_memory_fraction": float("nan")}, "0 to 1"),
 ])
 def test_a_wrong_value_is_refused_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message) as caught:

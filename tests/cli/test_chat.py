@@ -38,15 +38,16 @@ def test_system_sets_and_removes_the_system_message(chat: Chat) -> None:
 
 
 @pytest.mark.parametrize(("line", "name", "value"), [
-    ("/temperature 0.5", "temperature", 0.5), ("/topk 7", "top_k", 7), ("/topp 0.9", "top_p", 0.9), ("/topk 0", "top_k", 0),
+    ("/temperature 0.5", "temperature", 0.5), ("/topk 7", "top_k", 7), ("/topp 0.9", "top_p", 0.9),
+    ("/topk 0", "top_k", 0),
 ])
 def test_settings_change_the_sampling(chat: Chat, line: str, name: str, value: float) -> None:
     assert str(value) in chat.command(line)
     assert getattr(chat.sampling, name) == value
 
 
-@pytest.mark.parametrize("line", ["/temperature 3", "/temperature", "/temperature nan", "/topk -1", "/topk 1.5", "/topp 0",
-                                  "/topp x"])
+@pytest.mark.parametrize("line", ["/temperature 3", "/temperature", "/temperature nan", "/topk -1", "/topk 1.5",
+                                  "/topp 0", "/topp x"])
 def test_wrong_settings_are_explained_and_change_nothing(chat: Chat, line: str) -> None:
     assert chat.command(line).startswith("expected")
     assert chat.sampling == Sampling()

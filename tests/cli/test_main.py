@@ -75,7 +75,8 @@ def test_an_interrupt_ends_with_code_130(failing: Any) -> None:
     assert main.call(["doctor"]) == 130
 
 
-@pytest.mark.parametrize("args", [["nonsense"], ["run", "--nonsense"], ["bench", "--depth", "x"], ["bench", "--iterations", "0"]])
+@pytest.mark.parametrize("args", [["nonsense"], ["run", "--nonsense"], ["bench", "--depth", "x"],
+                                  ["bench", "--iterations", "0"]])
 def test_wrong_usage_ends_with_code_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.call(args) == 2
     assert "Error" in capsys.readouterr().err
@@ -89,7 +90,8 @@ def test_flags_become_options() -> None:
     def command(*groups: Any) -> None:
         seen.extend(groups)
 
-    line = ["-m", "x", "-f", "a", "-f", "b", "--no-prefix-cache", "--stop", "s", "--depth", "4,8", "--temperature", "0.5"]
+    line = ["-m", "x", "-f", "a", "-f", "b", "--no-prefix-cache", "--stop", "s", "--depth", "4,8",
+            "--temperature", "0.5"]
     result = CliRunner().invoke(command, line)
     assert result.exit_code == 0, result.output
     model, engine, sampling, bench = seen
@@ -107,8 +109,10 @@ def test_a_configuration_file_names_its_command_and_options(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "`command` is None"), ('command = "fly"', "'fly'"), ("command = ", "zonda.toml"),
-    ('command = "run"\n[modle]\n', "did you mean `model`"), ('command = "run"\n[model]\nmodle = 1\n', "did you mean `model`"),
-    ('command = "run"\nmodel = "x"\n', "expected a table"), ('command = "run"\n[engine]\nmax_seqs = "x"\n', "expected int"),
+    ('command = "run"\n[modle]\n', "did you mean `model`"),
+    ('command = "run"\n[model]\nmodle = 1\n', "did you mean `model`"),
+    ('command = "run"\nmodel = "x"\n', "expected a table"),
+    ('command = "run"\n[engine]\nmax_seqs = "x"\n', "expected int"),
 ])
 def test_a_wrong_configuration_file_is_explained(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "zonda.toml"
@@ -141,7 +145,8 @@ def test_a_token_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) 
     assert "hf_" in capsys.readouterr().err
 
 
-def test_the_doctor_reports_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_reports_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("ZONDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))

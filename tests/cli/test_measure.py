@@ -9,8 +9,8 @@ from zonda.options import BenchOptions
 def test_cases_are_prefills_then_decodes_then_streams() -> None:
     options = BenchOptions(prompt_len=(8, 16), gen_len=4, depth=(2, 3), concurrency=(5,))
     assert list(cases(options)) == [
-        Case("prefill", 8, 1, 0, 1), Case("prefill", 16, 1, 0, 1), Case("decode", 2, 4, 2, 1), Case("decode", 3, 4, 3, 1),
-        Case("serve", 2, 4, 2, 5), Case("serve", 3, 4, 3, 5)]
+        Case("prefill", 8, 1, 0, 1), Case("prefill", 16, 1, 0, 1), Case("decode", 2, 4, 2, 1),
+        Case("decode", 3, 4, 3, 1), Case("serve", 2, 4, 2, 5), Case("serve", 3, 4, 3, 5)]
 
 
 @pytest.mark.parametrize(("options", "kinds"), [

@@ -9,8 +9,10 @@ from zonda.types import Chunk, Usage
 
 
 @pytest.mark.parametrize(("text", "done"), [
-    ("", ""), ("one", ""), ("one\n", ""), ("one\n\n", "one\n\n"), ("one\n\ntwo", "one\n\n"), ("one\n  \ntwo", "one\n  \n"),
-    ("a\n\n```\nb\n\nc", "a\n\n"), ("```\nb\n\n```\n\nc", "```\nb\n\n```\n\n"), ("~~~\n```\n\n~~~\n\nc", "~~~\n```\n\n~~~\n\n"),
+    ("", ""), ("one", ""), ("one\n", ""), ("one\n\n", "one\n\n"), ("one\n\ntwo", "one\n\n"),
+    ("one\n  \ntwo", "one\n  \n"),
+    ("a\n\n```\nb\n\nc", "a\n\n"), ("```\nb\n\n```\n\nc", "```\nb\n\n```\n\n"),
+    ("~~~\n```\n\n~~~\n\nc", "~~~\n```\n\n~~~\n\n"),
     ("one\n\ntwo\n\nthree", "one\n\ntwo\n\n"),
 ])
 def test_markdown_is_cut_after_its_last_finished_block(text: str, done: str) -> None:
