@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from checkpoints import convert, expected, make, sequences
 from families import FAMILIES
 
@@ -17,6 +18,12 @@ from zonda.weights.gguf import GGUFSource
 from zonda.weights.load import load
 from zonda.weights.safetensors import SafetensorsSource
 from zonda.weights.source import Source
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Tiny matrices gain nothing from more, and threads that spin for them take the cores from everything else."""
+    torch.set_num_threads(1)
 
 
 def reference(source: Source, max_len: int | None) -> Runner:
