@@ -19,8 +19,8 @@ from zonda.weights.formats.group_int import GroupInt
 from zonda.weights.mapped import Mapped
 from zonda.weights.source import Weight
 
-MOST_ENTRIES = 1 << 16
-MOST_TENSORS = 1 << 17
+MOST_ENTRIES = 1 << 14
+MOST_TENSORS = 1 << 15
 MOST_DIMENSIONS = 4
 LONGEST_KEY = (1 << 16) - 1
 LONGEST_NAME = 256
@@ -28,7 +28,7 @@ LONGEST_STRING = 1 << 20
 LONGEST_VOCABULARY = 1 << 26
 """Bytes of one string under a `tokenizer.` key: some files hold a whole tokenizer.json."""
 LONGEST_ARRAY = 1 << 24
-MOST_STRINGS = 1 << 21
+MOST_STRINGS = 1 << 20
 """Strings in all arrays of a file; the largest vocabularies with their merges have 800,000."""
 LARGEST_METADATA = 1 << 28
 LARGEST_ALIGNMENT = 1 << 20
@@ -37,9 +37,8 @@ ALIGNMENT = "general.alignment"
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 UINT32, STRING, ARRAY, UINT64, BOOL = 4, 8, 9, 10, 7
 LENGTH: Final = struct.Struct("<Q")
-SCALARS = {number: np.dtype(code) for number, code in {
-    0: "u1", 1: "i1", 2: "<u2", 3: "<i2", UINT32: "<u4", 5: "<i4", 6: "<f4", BOOL: "u1",
-    UINT64: "<u8", 11: "<i8", 12: "<f8"}.items()}
+SCALARS = {number: struct.Struct(f"<{code}") for number, code in {
+    0: "B", 1: "b", 2: "H", 3: "h", UINT32: "I", 5: "i", 6: "f", BOOL: "B", UINT64: "Q", 11: "q", 12: "d"}.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +74,8 @@ class Reader:
         return start
 
     def scalar(self, type: int, field: str) -> Any:
-        dtype = SCALARS[type]
-        start = self.take(dtype.itemsize, field)
-        value = np.frombuffer(self.file.buffer, dtype, 1, start)[0].item()
+        form = SCALARS[type]
+        value = form.unpack_from(self.file.buffer, self.take(form.size, field))[0]
         if type != BOOL:
             return value
         if value > 1:
@@ -117,7 +115,7 @@ class Reader:
             return self.strings(field, count, longest)
         if type not in SCALARS:
             raise self.fail(f"the element type of {field}", f"is {type}, expected numbers, truth values or strings")
-        dtype = SCALARS[type]
+        dtype = np.dtype(SCALARS[type].format)
         start = self.take(count * dtype.itemsize, field)
         values = np.frombuffer(self.file.buffer, dtype, count, start).copy()
         if type != BOOL:
