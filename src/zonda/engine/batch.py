@@ -2,8 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from zonda.engine.scheduler import Step
+    from zonda.engine.slots import Slots
 
 
 @dataclass(slots=True)
@@ -25,3 +30,29 @@ class Batch:
     @property
     def rows(self) -> int:
         return len(self.tokens)
+
+
+def assemble(step: Step, slots: Slots, page_size: int) -> Batch:
+    """The arrays of a step."""
+    seqs = step.sequences
+    count = len(seqs)
+    rows = np.array([seq.slot for seq in seqs], np.int32)
+    computed = np.array([seq.computed for seq in seqs], np.int32)
+    counts = np.array(step.counts, np.int32)
+    lengths = computed + counts
+    starts = np.zeros(count + 1, np.int32)
+    np.cumsum(counts, out=starts[1:])
+    owners = np.repeat(np.arange(count, dtype=np.int32), counts)
+    positions = np.arange(starts[-1], dtype=np.int32) + (computed - starts[:-1])[owners]
+    width = -(-int(lengths.max()) // page_size)
+    return Batch(tokens=slots.tokens[rows[owners], positions], positions=positions, starts=starts, lengths=lengths,
+                 page_table=slots.tables[:, :width].take(rows, axis=0), sample=_sample(step, starts))
+
+
+def _sample(step: Step, starts: np.ndarray) -> np.ndarray:
+    """The last rows of sequences that draw, and the rows that tell the probability of the next token of a prompt."""
+    last = starts[1:][step.draws] - 1
+    if not step.scored:
+        return last
+    scored = [np.arange(starts[place], starts[place] + count, dtype=np.int32) for place, count in step.scored]
+    return np.sort(np.concatenate([last, *scored]))
