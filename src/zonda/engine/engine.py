@@ -1,0 +1,331 @@
+"""The engine: one thread, a queue in, events out, and between them a loop of plan, run, sample."""
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from zonda.engine.batch import Batch, assemble
+from zonda.engine.intake import Intake
+from zonda.engine.pages import Pages
+from zonda.engine.request import Group, Sequence, Sink
+from zonda.engine.runner import Runner
+from zonda.engine.sampler import Sampler, score
+from zonda.engine.scheduler import SCORED, Scheduler, Step
+from zonda.engine.slots import Slots
+from zonda.engine.stats import Counters, Stats
+from zonda.errors import Closed, InvalidRequest, OutOfMemory, Overloaded, ZondaError
+from zonda.kernels import sample
+from zonda.options import EngineOptions
+from zonda.types import Event, FinishReason, Logprob, Request, Usage
+
+log = logging.getLogger("zonda.engine")
+
+MAX_FAILURES = 3
+"""Steps that may fail one after another before the engine gives up."""
+_STOPPED = "the engine has stopped"
+
+
+class Engine:
+    """Serves requests to one model.
+
+    Sinks are called on the engine's thread, once a step, with the events of all their requests; they must not block.
+    `stop_ids` end a sequence; `defaults` is the model's generation_config; `breakers` gives the token ids that a
+    breaker string of DRY stands for; `kernel` draws tokens, by plain numpy unless given. The engine owns the runner.
+    A prompt must leave room for a token; `max_tokens` is cut to the room that it leaves, and then the sequence ends by
+    `length`.
+    """
+
+    def __init__(self, runner: Runner, options: EngineOptions | None = None, *,
+                 stop_ids: frozenset[int] = frozenset(), defaults: Mapping[str, Any] | None = None,
+                 breakers: Callable[[str], Iterable[int]] | None = None, kernel: sample.Kernel = sample.draw) -> None:
+        options = options or EngineOptions()
+        self.vocab = runner.vocab
+        self.max_len = min(runner.max_len, runner.pages * runner.page_size, options.max_seq_len or runner.max_len)
+        if self.max_len < 2:
+            raise OutOfMemory(f"the cache holds {self.max_len} tokens", hint="give the cache more memory")
+        budget = max(2, min(options.max_num_batched_tokens, runner.max_rows))
+        self._capacity = max(1, min(options.max_seqs, budget // 2))  # a step has a row for each, and room for prompts
+        self._max_live = self._capacity + options.max_queue
+        self._runner = runner
+        self._intake = Intake(vocab=self.vocab, max_len=self.max_len, stop_ids=stop_ids, defaults=defaults or {},
+                              seed=options.seed, breakers=breakers)
+        self._slots = Slots(self._capacity, max_len=self.max_len, max_pages=ceil(self.max_len / runner.page_size))
+        self._pages = Pages(runner.pages, runner.page_size)
+        self._scheduler = Scheduler(self._pages, self._slots, budget=budget, reuse=options.prefix_cache)
+        self._sampler = Sampler(self._slots, kernel, max_draws=self._capacity + SCORED)
+        self._counters = Counters()
+        self._groups: dict[str, Group] = {}
+        self._live = 0
+        self._inbox: list[Group | tuple[str, int | None]] = []
+        self._outbox: dict[Sink, list[Event]] = {}
+        self._wake = threading.Condition()
+        self._draining = self._closing = self._dead = False
+        self._failures = 0
+        self._moved = time.monotonic()
+        self._thread = threading.Thread(target=self._main, name="zonda-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine still computes; false once it is closed, or dead after repeated failures."""
+        return not self._dead and self._thread.is_alive()
+
+    def submit(self, request: Request, sink: Sink) -> None:
+        """Queue a request, or raise InvalidRequest, ContextExceeded, Overloaded or Closed."""
+        self._refuse_closed()
+        group = self._intake.accept(request, sink)
+        hash(sink)
+        with self._wake:
+            self._refuse_closed()
+            if request.id in self._groups:
+                raise InvalidRequest("a request with this id is still running", hint="choose unique ids", param="id")
+            if self._live >= self._max_live:
+                self._counters.rejected += 1
+                raise Overloaded(f"{self._live} sequences are running or waiting", retry_after=self._retry_after())
+            self._groups[group.id] = group
+            self._live += group.live
+            self._post(group)
+
+    def _refuse_closed(self) -> None:
+        if self._draining or self._closing or not self.alive:
+            raise Closed("the engine is shutting down" if self._draining and self.alive else _STOPPED)
+
+    def _retry_after(self) -> int:
+        """Seconds until the queue may have moved: what the average sequence takes, over the sequences that run."""
+        done = sum(self._counters.finished.values())
+        average = self._counters.step_seconds / done if done else 1.0
+        return min(max(1, ceil(average)), 60)
+
+    def cancel(self, request: str, index: int | None = None) -> None:
+        """End a request, or one sequence of it, before the next step; what is unknown or has ended is ignored."""
+        with self._wake:
+            self._post((request, index))
+
+    def _post(self, message: Group | tuple[str, int | None]) -> None:
+        if not self._inbox and not self._scheduler.busy:
+            self._moved = time.monotonic()
+        self._inbox.append(message)
+        self._wake.notify_all()
+
+    def stats(self) -> Stats:
+        """The engine's state now."""
+        c, scheduler = self._counters, self._scheduler
+        age = time.monotonic() - self._moved if self._groups else 0.0
+        return Stats(
+            running=len(scheduler.running), waiting=max(0, self._live - len(scheduler.running)),
+            capacity=self._capacity, pages_used=self._pages.used, pages_total=self._pages.count,
+            prompt_tokens=c.prompt_tokens, generated_tokens=c.generated_tokens, cached_tokens=scheduler.reused, prefix_lookups=scheduler.lookups,
+            prefix_hits=scheduler.hits, prefix_evictions=self._pages.evictions, preemptions=scheduler.preemptions,
+            rejected=c.rejected, finished=dict(c.finished), steps=c.steps, step_seconds=c.step_seconds,
+            compute_seconds=c.compute_seconds, first_token=c.first_token, between_tokens=c.between_tokens,
+            last_step_age=age)
+
+    def drain(self, timeout: float) -> None:
+        """Refuse new requests, and wait for the others to end."""
+        with self._wake:
+            self._draining = True
+            self._wake.wait_for(lambda: not self._groups or not self.alive, timeout)
+
+    def close(self) -> None:
+        """Stop the thread, fail what still runs, and close the runner."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # from here on, everything runs on the engine's thread
+
+    def _main(self) -> None:
+        try:
+            while self._receive():
+                self._step()
+                self._flush()
+        except Exception:
+            log.exception("the engine has failed")
+        with self._wake:
+            self._dead = True
+            self._wake.notify_all()
+        self._abort()
+        self._runner.close()
+
+    def _receive(self) -> bool:
+        """Take in what was posted, after waiting for it if there is nothing else to do; False to stop."""
+        with self._wake:
+            while not (self._inbox or self._scheduler.busy or self._closing):
+                self._wake.wait()
+            messages, self._inbox = self._inbox, []
+        self._moved = time.monotonic()
+        for message in messages:
+            if isinstance(message, Group):
+                self._enqueue(message)
+            elif message[0] in self._groups:
+                self._cancel(self._groups[message[0]], message[1])
+        return not self._closing
+
+    def _enqueue(self, group: Group) -> None:
+        for seq in group.sequences:
+            if not seq.ended:
+                self._scheduler.add(seq)
+
+    def _cancel(self, group: Group, index: int | None = None) -> None:
+        for seq in group.sequences:
+            if index in (None, seq.index) and not seq.ended:
+                self._end(seq, "cancelled")
+
+    def _step(self) -> None:
+        began = time.perf_counter()
+        step = self._scheduler.plan()
+        if not step:
+            return
+        batch = assemble(step, self._slots, self._pages.size)
+        drawn = [step.sequences[place] for place in step.draws]
+        computing = time.perf_counter()
+        try:
+            tokens = self._compute(step, batch, drawn)
+        except Exception as error:
+            self._fail(step, error)
+            return
+        computed = time.perf_counter()
+        self._failures = 0
+        self._scheduler.commit(step)
+        self._count(batch.rows - sum([seq.last > 0 for seq in drawn]), computed - computing)
+        self._deliver(step, drawn, tokens)
+        self._counters.step_seconds += time.perf_counter() - began
+
+    def _compute(self, step: Step, batch: Batch, drawn: list[Sequence]) -> list[int]:
+        """Run the step; tokens for the sequences that know all but their next."""
+        for source, target in step.copies:
+            self._runner.copy_page(source, target)
+        logits = self._runner.run(batch)
+        if step.scored:
+            self._score(step, batch, logits)
+        return self._draw(step, batch, logits, drawn) if drawn else []
+
+    def _score(self, step: Step, batch: Batch, logits: np.ndarray) -> None:
+        """Add the log-probabilities of the prompt tokens that follow the step's rows."""
+        for place, count in step.scored:
+            seq = step.sequences[place]
+            row = int(np.searchsorted(batch.sample, batch.starts[place]))
+            following = seq.computed + 1
+            targets = seq.group.prompt[following:following + count]
+            seq.group.scores[following:] = score(logits[row:row + count], targets, max(0, seq.params.logprobs))
+
+    def _draw(self, step: Step, batch: Batch, logits: np.ndarray, drawn: list[Sequence]) -> list[int]:
+        places = np.array(step.draws)
+        rows = np.searchsorted(batch.sample, batch.starts[places + 1] - 1).astype(np.int32)
+        slots = np.array([seq.slot for seq in drawn], np.int32)
+        lengths = batch.lengths[places]
+        tokens = self._sampler.draw(logits, rows, drawn, slots, lengths)
+        self._slots.tokens[slots, lengths] = tokens
+        return tokens.tolist()
+
+    def _count(self, prompt_tokens: int, seconds: float) -> None:
+        self._counters.steps += 1
+        self._counters.prompt_tokens += prompt_tokens
+        self._counters.compute_seconds += seconds
+
+    def _deliver(self, step: Step, drawn: list[Sequence], tokens: list[int]) -> None:
+        now = time.monotonic()
+        for draw, (seq, token) in enumerate(zip(drawn, tokens)):
+            if token < 0:
+                self._end(seq, "error", error=ZondaError("the model's logits are not finite numbers"))
+                continue
+            self._clock(seq, now)
+            seq.known += 1
+            seq.group.generated += 1
+            wanted = seq.params.logprobs
+            logprobs = () if wanted < 0 else (self._sampler.logprob(draw, token, wanted),)
+            if token in seq.stops:
+                self._end(seq, "stop", (token,), logprobs)
+            elif seq.known == seq.limit:
+                self._end(seq, "length", (token,), logprobs)
+            else:
+                if seq.params.breaks:
+                    self._slots.breaks[seq.slot, seq.known - 1] = token in seq.params.breaks
+                self._emit(seq, (token,), logprobs)
+        self._counters.generated_tokens += len(drawn)
+        for seq in step.ended:
+            self._end(seq, "length")
+
+    def _clock(self, seq: Sequence, now: float) -> None:
+        if seq.last:
+            self._counters.between_tokens.add(now - seq.last)
+        elif not seq.group.answered:
+            seq.group.answered = now
+            self._counters.first_token.add(now - seq.group.arrived)
+        seq.last = now
+
+    def _end(self, seq: Sequence, finish: FinishReason, tokens: tuple[int, ...] = (),
+             logprobs: tuple[Logprob, ...] = (), *, error: Exception | None = None) -> None:
+        """Free a sequence's memory and send its last event."""
+        self._scheduler.finish(seq)
+        self._conclude(seq, finish, tokens, logprobs, error)
+
+    def _conclude(self, seq: Sequence, finish: FinishReason, tokens: tuple[int, ...], logprobs: tuple[Logprob, ...],
+                  error: Exception | None) -> None:
+        group = seq.group
+        seq.ended = True
+        group.live -= 1
+        self._counters.finished[finish] += 1
+        self._emit(seq, tokens, logprobs, finish, None if group.live else group.usage(), error)
+        with self._wake:
+            self._live -= 1
+            if not group.live:
+                del self._groups[group.id]
+                self._wake.notify_all()
+
+    def _emit(self, seq: Sequence, tokens: tuple[int, ...], logprobs: tuple[Logprob, ...] = (),
+              finish: FinishReason | None = None, usage: Usage | None = None, error: Exception | None = None) -> None:
+        group = seq.group
+        scores = None
+        if len(group.scores) == len(group.prompt):
+            scores, group.scores = tuple(group.scores), []
+        event = Event(group.id, seq.index, tokens, logprobs, finish, usage, error, scores)
+        self._outbox.setdefault(group.sink, []).append(event)
+
+    def _flush(self) -> None:
+        """Call the sinks; one that raises has its requests cancelled, unheard."""
+        outbox, self._outbox = self._outbox, {}
+        for sink, events in outbox.items():
+            try:
+                sink(events)
+            except Exception:
+                log.exception("a receiver of events has failed; its requests are cancelled")
+                self._silence(sink)
+
+    def _silence(self, sink: Sink) -> None:
+        for group in [group for group in self._groups.values() if group.sink == sink]:
+            self._cancel(group)
+        self._outbox.pop(sink, None)
+
+    def _fail(self, step: Step, error: Exception) -> None:
+        """End the requests of a step that could not be computed."""
+        self._failures += 1
+        if self._failures == MAX_FAILURES:
+            raise error
+        log.error("a step has failed", exc_info=error)
+        for group in {seq.group: None for seq in step.sequences}:
+            for seq in group.sequences:
+                if not seq.ended:
+                    self._end(seq, "error", error=_failure(error))
+
+    def _abort(self) -> None:
+        """Tell all that are still there that the engine has stopped."""
+        for group in tuple(self._groups.values()):
+            for seq in group.sequences:
+                if not seq.ended:
+                    self._conclude(seq, "error", (), (), Closed(_STOPPED))
+        self._flush()
+
+
+def _failure(cause: Exception) -> ZondaError:
+    error = ZondaError("the model failed to compute a step", hint="the log tells why; other requests go on")
+    error.__cause__ = cause
+    return error
