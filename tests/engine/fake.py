@@ -1,0 +1,103 @@
+"""A runner whose logits depend on the tokens that it reads through the page table: wrong pages, wrong tokens."""
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from zonda.engine.batch import Batch
+from zonda.types import Event, Request, Sampling
+
+_MASK = np.uint64(0xFFFFFFFF)
+
+
+class FakeRunner:
+    """Keeps the tokens of each page's positions as its cache, and hashes the whole visible context of a sampled row."""
+
+    def __init__(self, *, pages: int = 64, page_size: int = 4, vocab: int = 50, max_len: int = 200, max_rows: int = 512,
+                 hook: Callable[[Batch], None] | None = None) -> None:
+        self.pages, self.page_size, self.vocab, self.max_len, self.max_rows = pages, page_size, vocab, max_len, max_rows
+        self.cache = np.full((pages, page_size), -1, np.int64)
+        self.steps = 0
+        self.rows = 0
+        self.closed = False
+        self.hook = hook
+        self.gate: threading.Semaphore | None = None
+        self._noise = np.random.default_rng(0).permutation(1 << 12).astype(np.float32)
+
+    def run(self, batch: Batch) -> np.ndarray:
+        if self.gate:
+            assert self.gate.acquire(timeout=10)
+        if self.hook:
+            self.hook(batch)
+        self.steps += 1
+        self.rows += batch.rows
+        assert 0 < batch.rows <= self.max_rows
+        owners = np.repeat(np.arange(len(batch.lengths)), np.diff(batch.starts))
+        pages = batch.page_table[owners, batch.positions // self.page_size]
+        self.cache[pages, batch.positions % self.page_size] = batch.tokens
+        return np.stack([self._logits(batch, row, owners[row]) for row in batch.sample]) if len(batch.sample) else \
+            np.zeros((0, self.vocab), np.float32)
+
+    def _logits(self, batch: Batch, row: int, owner: int) -> np.ndarray:
+        count = batch.positions[row] + 1
+        table = batch.page_table[owner, :-(-count // self.page_size)]
+        return logits(self.cache[table].ravel()[:count], self.vocab, self._noise)
+
+    def copy_page(self, source: int, target: int) -> None:
+        assert source != target
+        self.cache[target] = self.cache[source]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def logits(context: np.ndarray, vocab: int, noise: np.ndarray) -> np.ndarray:
+    """Different for every context, even in another order."""
+    assert (context >= 0).all(), "a position was read that nothing had been written to"
+    powers = np.arange(1, len(context) + 1, dtype=np.uint64) * np.uint64(2654435761)
+    digest = int(((context.astype(np.uint64) + np.uint64(1)) * powers & _MASK).sum() & _MASK)
+    digest = digest * 0x9E3779B1 & 0xFFFFFFFF
+    return noise[(digest ^ (np.arange(vocab) * 97)) & 0xFFF] / np.float32(512)
+
+
+class Collector:
+    """A sink that keeps everything, and lets a test wait for the end of requests."""
+
+    def __init__(self) -> None:
+        self.calls: list[Sequence[Event]] = []
+        self.events: dict[str, list[Event]] = {}
+        self._ended = threading.Condition()
+        self._done: set[str] = set()
+
+    def __call__(self, events: Sequence[Event]) -> None:
+        with self._ended:
+            self.calls.append(events)
+            for event in events:
+                self.events.setdefault(event.request, []).append(event)
+                if event.usage:
+                    self._done.add(event.request)
+            self._ended.notify_all()
+
+    def wait(self, *ids: str, timeout: float = 20) -> None:
+        with self._ended:
+            assert self._ended.wait_for(lambda: self._done.issuperset(ids), timeout), set(ids) - self._done
+
+    def wait_tokens(self, id: str, count: int, timeout: float = 20) -> None:
+        with self._ended:
+            assert self._ended.wait_for(lambda: len(self.tokens(id)) >= count, timeout)
+
+    def tokens(self, id: str, index: int = 0) -> list[int]:
+        return [token for event in self.events.get(id, ()) if event.index == index for token in event.tokens]
+
+    def finish(self, id: str, index: int = 0) -> str | None:
+        return next((event.finish for event in self.events.get(id, ()) if event.index == index and event.finish), None)
+
+    def last(self, id: str) -> Event:
+        return self.events[id][-1]
+
+
+def request(id: str, prompt: Sequence[int] = (1, 2, 3), *, salt: str = "", **sampling: object) -> Request:
+    values = {"temperature": 0.0, "max_tokens": 5, **sampling}
+    return Request(id, tuple(prompt), Sampling(**values), salt)  # type: ignore[arg-type]
