@@ -64,6 +64,14 @@ def test_loading_reads_each_parameter_once_and_tells_progress():
     assert told[-1] == (20, 20) and told == sorted(told)
 
 
+def test_a_source_may_give_back_memory_after_each_block():
+    model, given_back = decoder(layers=1), []
+    source = Memory(random_arrays(model))
+    source.release = lambda: given_back.append(len(source.reads))
+    load(model, source, ReferenceOps())
+    assert given_back == [1, 2, 5, 6, 7, 8, 9, 10, 11]
+
+
 def test_a_tied_head_is_the_prepared_embedding_and_a_stored_copy_is_left_alone():
     model = decoder()
     source = Memory({**random_arrays(model), "head": np.zeros((16, 8))})

@@ -21,8 +21,10 @@ def load(decoder: Module, source: Source, ops: Ops, *, convert: Convert | None =
          progress: Progress | None = None) -> None:
     """Bind `ops` to every block and read, check and prepare its parameters, one block at a time.
 
-    Raises `InvalidModel` when the model and the checkpoint do not have the same names and shapes.
+    A source with a method `release` gives back the memory of what was read after each block. Raises `InvalidModel` when
+    the model and the checkpoint do not have the same names and shapes.
     """
+    release = getattr(source, "release", lambda: None)
     owners = list(_owners(decoder))
     shapes = {join(name, part): shape for name, block in owners for part, shape in block.parameters().items()}
     _compare(shapes, source.names(), tied="head" not in shapes)
@@ -37,8 +39,11 @@ def load(decoder: Module, source: Source, ops: Ops, *, convert: Convert | None =
     for name, block in owners:
         block.ops = ops
         block.load(lambda part, name=name: read(join(name, part)), ops)  # type: ignore[misc]
+        if not block.parameters():
+            continue
+        release()
         done += len(block.parameters())
-        if progress and block.parameters():
+        if progress:
             progress(done, len(shapes))
 
 
