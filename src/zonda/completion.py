@@ -3,11 +3,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zonda.errors import ZondaError
 from zonda.text.stream import Stream
-from zonda.text.tokenizer import Tokenizer
 from zonda.types import Chunk, Event, FinishReason, Logprob, Request, Sampling, Usage
+
+if TYPE_CHECKING:
+    from zonda.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,110 @@
+"""`zonda run` with one prompt, over a model that knows the alphabet."""
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from letters import LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
+
+from zonda import LLM, ModelNotFound
+from zonda.cli import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def runners(monkeypatch: pytest.MonkeyPatch) -> list[LettersRunner]:
+    """The runners below the models that commands have loaded."""
+    runners: list[LettersRunner] = []
+
+    def load(*options: Any) -> LLM:
+        runners.append(LettersRunner())
+        texts: Any = LettersTokenizer(), LettersTemplate()
+        return LLM.from_parts(letters_engine(runners[-1]), *texts, name="letters")
+
+    monkeypatch.setattr("zonda.cli.run.load", load)
+    return runners
+
+
+@pytest.fixture
+def run(runners: list[LettersRunner], capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*args: str) -> tuple[int, str, str]:
+        code = main.call(["run", "-m", "letters", *args])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_answer_goes_to_standard_output_and_its_speed_to_standard_error(run: Run) -> None:
+    code, out, err = run("-i", "w")
+    assert (code, out) == (0, "xyz\n")
+    assert err.startswith("4 tokens, ") and "tok/s" in err and "prompt 1 tokens" in err
+
+
+def test_the_model_is_closed_after_the_answer(run: Run, runners: list[LettersRunner]) -> None:
+    run("-i", "w")
+    assert [runner.closed for runner in runners] == [True]
+
+
+def test_standard_input_is_the_prompt_without_another(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("x"))
+    assert run()[1] == "yz\n"
+
+
+def test_a_dash_reads_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("x"))
+    assert run("-i", "-")[1] == "yz\n"
+
+
+def test_empty_standard_input_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    code, out, err = run()
+    assert (code, out) == (1, "") and "hint: give it with `-i TEXT`" in err
+
+
+def test_sampling_flags_reach_the_request(run: Run) -> None:
+    assert run("-i", "a", "--max-tokens", "3")[1] == "bcd\n"
+    assert run("-i", "a", "--stop", "de")[1] == "bc\n"
+
+
+def test_a_system_message_goes_before_the_prompt(run: Run) -> None:
+    assert "prompt 3 tokens" in run("-i", "w", "--system", "AB")[2]
+
+
+def test_raw_text_is_continued_without_the_template(run: Run) -> None:
+    assert "prompt 2 tokens" in run("-i", "w", "--raw")[2]
+
+
+def test_thinking_is_told_to_the_template(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    plain = LettersTemplate.render
+
+    def render(self: LettersTemplate, messages: Any, **kwargs: Any) -> str:
+        seen.append(kwargs.get("enable_thinking"))
+        return plain(self, messages)
+
+    monkeypatch.setattr(LettersTemplate, "render", render)
+    for flag in ((), ("--thinking",), ("--no-thinking",)):
+        run("-i", "w", *flag)
+    assert seen == [None, True, False]
+
+
+def test_an_interrupt_ends_the_line_and_the_program(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any) -> Iterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(LLM, "_chunks", interrupted)
+    code, out, _ = run("-i", "w")
+    assert (code, out) == (130, "\n")
+
+
+def test_a_model_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def load(*options: Any) -> LLM:
+        raise ModelNotFound("no model 'x'", hint="look for it")
+
+    monkeypatch.setattr("zonda.cli.run.load", load)
+    assert main.call(["run", "-m", "x", "-i", "hi"]) == 1
+    assert capsys.readouterr().err == "error: no model 'x'\nhint: look for it\n"

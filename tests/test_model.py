@@ -1,0 +1,99 @@
+"""Memory: what is free, what the cache takes of it, and how it is told when it is too little."""
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from zonda import memory
+from zonda.errors import InvalidModel, ModelNotFound, OutOfMemory
+from zonda.kernels.ops import Heads
+from zonda.model import plan, shape_config
+from zonda.nn import Pages
+from zonda.options import EngineOptions
+
+CACHES = (Pages(Heads(4, 2, 64)),) * 4  # 2 KB a token
+GB = 1 << 30
+
+
+def test_the_cache_holds_a_few_full_sequences_when_memory_is_plenty() -> None:
+    sized = plan(CACHES, 1024, EngineOptions(), free=8 * GB)
+    assert sized.max_len == 1024 and 2 << 20 <= sized.kv_bytes <= 64 << 20
+
+
+def test_the_cache_takes_no_more_than_half_of_free_memory() -> None:
+    assert plan(CACHES, 1 << 20, EngineOptions(), free=3 * GB).kv_bytes == 3 * GB // 2
+
+
+def test_a_context_cut_by_memory_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        sized = plan(CACHES, 1 << 20, EngineOptions(), free=GB)
+    assert sized.max_len == GB // 2 // 2048
+    assert f"{sized.max_len} positions, not the model's 1048576" in caplog.text
+
+
+def test_a_wanted_context_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
+    told = "600000 positions of 2 KB need 1,172 MB, but the cache has 512 MB of 1,024 MB free"
+    with pytest.raises(OutOfMemory, match=told) as caught:
+        plan(CACHES, 1 << 20, EngineOptions(max_seq_len=600_000), free=GB)
+    assert "262144" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("options", "kv_bytes"), [
+    (EngineOptions(kv_memory_mb=10), 10 << 20), (EngineOptions(kv_memory_fraction=0.25), GB // 4)])
+def test_the_cache_may_be_given_a_size_or_a_share(options: EngineOptions, kv_bytes: int) -> None:
+    assert plan(CACHES, 128, options, free=GB).kv_bytes == kv_bytes
+
+
+def test_a_wanted_context_is_taken_when_it_fits() -> None:
+    assert plan(CACHES, 1024, EngineOptions(max_seq_len=100), free=GB).max_len == 100
+
+
+def test_free_memory_is_what_the_machine_says(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:      7 kB\n")
+    assert memory._machine(tmp_path / "meminfo") == 7 * 1024
+    assert memory._machine(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(("files", "left"), [
+    ({"memory.max": "1000", "memory.current": "600", "memory.stat": "active_file 50\ninactive_file 100\n"}, 550),
+    ({"memory.max": "max", "memory.current": "600", "memory.stat": ""}, None),
+    ({"memory.limit_in_bytes": "1000", "memory.usage_in_bytes": "600", "memory.stat": "total_active_file 10\n"}, 410),
+    ({}, None), ({"memory.max": "lots"}, None),
+])
+def test_a_control_group_limits_memory_but_not_its_file_cache(tmp_path: Path, files: dict[str, str],
+                                                              left: int | None) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert memory._group(tmp_path) == left
+
+
+def test_control_groups_are_found_with_those_around_them(tmp_path: Path) -> None:
+    (tmp_path / "cgroup").write_text("4:memory:/a/b\n1:cpu:/c\n0::/d\n")
+    assert memory._groups(tmp_path / "cgroup", tmp_path) == [
+        tmp_path / "memory/a/b", tmp_path / "memory/a", tmp_path / "memory", tmp_path / "d", tmp_path]
+
+
+def test_some_memory_is_free_here() -> None:
+    assert memory.available() > 1 << 20
+
+
+def test_a_shape_is_a_name_or_a_file_or_a_folder(tmp_path: Path) -> None:
+    assert shape_config("smollm2-135m")["hidden_size"] == 576
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8}))
+    assert shape_config(str(tmp_path)) == shape_config(str(tmp_path / "config.json")) == {"hidden_size": 8}
+
+
+def test_an_unknown_shape_lists_the_known_ones() -> None:
+    with pytest.raises(ModelNotFound) as caught:
+        shape_config("gpt-7")
+    assert "llama-3.2-1b" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '"x"'])
+def test_a_damaged_configuration_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InvalidModel, match=r"config\.json"):
+        shape_config(str(tmp_path))

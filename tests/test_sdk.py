@@ -1,0 +1,313 @@
+"""`LLM` and `AsyncLLM` over a real engine and a model that knows the alphabet."""
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from letters import BEGIN, END, FIRST, LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
+
+from zonda import LLM, AsyncLLM, Closed, ContextExceeded, InvalidRequest, Sampling, Unsupported, ZondaError
+
+
+def texts(**options: Any) -> tuple[Any, Any, Any]:
+    return letters_engine(**options), LettersTokenizer(), LettersTemplate()
+
+
+@pytest.fixture
+def llm() -> Iterator[LLM]:
+    with LLM.from_parts(*texts(), name="letters") as llm:
+        yield llm
+
+
+@pytest.fixture
+async def many() -> AsyncIterator[AsyncLLM]:
+    async with AsyncLLM.from_parts(*texts(), name="letters") as llm:
+        yield llm
+
+
+def slow(llm: LLM | AsyncLLM) -> threading.Semaphore:
+    """Hold every step until the semaphore is released."""
+    gate = llm.engine._runner.gate = threading.Semaphore(0)
+    return gate
+
+
+def until(condition: Any) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_a_text_is_continued_to_its_end(llm: LLM) -> None:
+    result = llm.complete("vw")
+    assert (result.text, result.finish_reason, str(result)) == ("xyz", "stop", "xyz")
+    assert result.tokens == (*llm.tokenize("xyz", add_special=False), END)
+    assert (result.usage.prompt_tokens, result.usage.completion_tokens) == (3, 4)
+
+
+def test_token_ids_are_continued_as_they_are(llm: LLM) -> None:
+    assert llm.complete(llm.tokenize("x", add_special=False)).text == "yz"
+    assert llm.complete((FIRST,), max_tokens=2).text == "bc"
+
+
+def test_a_conversation_is_answered_from_its_template(llm: LLM) -> None:
+    assert llm.chat("wx").text == "yz"
+    assert llm.chat([{"role": "system", "content": "AB"}, {"role": "user", "content": "u"}], max_tokens=3).text == "vwx"
+
+
+def test_lists_are_answered_in_order_and_together(llm: LLM) -> None:
+    gate = slow(llm)
+    threading.Timer(0.02, gate.release, args=(100,)).start()
+    results = llm.complete(["a", "x", "m"], max_tokens=3)
+    assert [each.text for each in results] == ["bcd", "yz", "nop"]
+    assert max(llm.engine._runner.steps) == 3
+
+
+def test_lists_of_ids_and_of_conversations_are_batches(llm: LLM) -> None:
+    assert [each.text for each in llm.complete([[FIRST], [FIRST + 1]], max_tokens=1)] == ["b", "c"]
+    assert [each.text for each in llm.chat(["a", "b"], max_tokens=1)] == ["b", "c"]
+    spoken = [[{"role": "user", "content": "x"}], [{"role": "user", "content": "y"}]]
+    assert [each.text for each in llm.chat(spoken)] == ["yz", "z"]
+
+
+def test_more_prompts_than_the_queue_holds_are_all_answered() -> None:
+    with LLM.from_parts(*texts(max_seqs=2, max_queue=1)) as llm:
+        assert [each.text for each in llm.complete(["w"] * 9)] == ["xyz"] * 9
+
+
+def test_the_stream_is_the_answer_in_pieces(llm: LLM) -> None:
+    chunks = list(llm.stream("v"))
+    assert [chunk.text for chunk in chunks] == ["w", "x", "y", "z", ""]
+    assert [chunk.finish for chunk in chunks] == [None, None, None, None, "stop"]
+    assert chunks[-1].usage and chunks[-1].usage.completion_tokens == 5
+
+
+def test_leaving_the_stream_stops_it(llm: LLM) -> None:
+    gate = slow(llm)
+    gate.release()
+    stream = llm.stream("a")
+    assert next(stream).text == "b"
+    stream.close()  # type: ignore[attr-defined]
+    gate.release()
+    until(lambda: llm.engine.stats().finished["cancelled"] == 1)
+
+
+@pytest.mark.parametrize(("stop", "text", "reason"), [
+    ("d", "bc", "stop"), (["ef", "xy"], "bcd", "stop"), ("B", "bcdefghijklmnopqrstuvwxyz", "stop")])
+def test_stop_strings_end_the_text_before_them(llm: LLM, stop: Any, text: str, reason: str) -> None:
+    result = llm.complete("a", stop=stop)
+    assert (result.text, result.finish_reason) == (text, reason)
+    assert result.choices[0].stop == (None if stop == "B" else stop if isinstance(stop, str) else stop[0])
+
+
+def test_a_stopped_sequence_is_freed(llm: LLM) -> None:
+    llm.complete("a", stop="d")
+    until(lambda: llm.engine.stats().running == 0)
+    assert llm.engine.stats().generated_tokens < 10
+
+
+def test_stop_tokens_end_the_text_and_are_not_part_of_it(llm: LLM) -> None:
+    stop = llm.tokenizer.id("d")
+    assert stop is not None
+    result = llm.complete("a", stop_token_ids=[stop])
+    assert (result.text, result.finish_reason, result.tokens[-1]) == ("bc", "stop", stop)
+
+
+def test_no_stop_string_ends_what_must_have_more_tokens(llm: LLM) -> None:
+    assert llm.complete("a", stop="c", min_tokens=4, max_tokens=6).text == "bcdefg"
+
+
+def test_the_limit_ends_the_text(llm: LLM) -> None:
+    result = llm.complete("a", max_tokens=2)
+    assert (result.text, result.finish_reason) == ("bc", "length")
+
+
+def test_several_choices_come_with_one_usage(llm: LLM) -> None:
+    result = llm.complete("w", n=3)
+    assert [choice.text for choice in result.choices] == ["xyz"] * 3
+    assert result.usage.completion_tokens == 12
+
+
+def test_log_probabilities_come_with_the_tokens(llm: LLM) -> None:
+    result = llm.complete("x", logprobs=2)
+    assert [each.token for each in result.logprobs] == list(result.tokens)
+    assert all(each.logprob > -0.01 and len(each.top) == 2 for each in result.logprobs)
+
+
+def test_log_probabilities_of_the_prompt_come_when_asked_for(llm: LLM) -> None:
+    result = llm.complete("xy", prompt_logprobs=True, max_tokens=1)
+    assert result.prompt_logprobs and len(result.prompt_logprobs) == 3 and result.prompt_logprobs[0] is None
+
+
+def test_text_becomes_tokens_and_text_again(llm: LLM) -> None:
+    ids = llm.tokenize("abc")
+    assert ids[0] == BEGIN and llm.detokenize(ids) == "abc"
+    assert llm.detokenize(ids, skip_special=False) == "<begin>abc"
+    assert BEGIN not in llm.tokenize("abc", add_special=False)
+
+
+def test_a_whole_sampling_may_be_given_and_changed(llm: LLM) -> None:
+    assert llm.complete("a", sampling=Sampling(max_tokens=5), stop="d").text == "bc"
+    assert llm.complete("a", sampling=Sampling(max_tokens=1)).text == "b"
+
+
+@pytest.mark.parametrize(("call", "error", "message"), [
+    (lambda llm: llm.chat([]), InvalidRequest, "`messages` is empty"),
+    (lambda llm: llm.complete("a", max_token=3), InvalidRequest, "did you mean `max_tokens`"),
+    (lambda llm: llm.complete("a", temperature=-1), InvalidRequest, "temperature"),
+    (lambda llm: llm.complete("a" * 70), ContextExceeded, "64"),
+    (lambda llm: list(llm.stream("a" * 70)), ContextExceeded, "64"),
+    (lambda llm: llm.complete(["a", "b" * 70]), ContextExceeded, "64"),
+])
+def test_wrong_requests_are_refused(llm: LLM, call: Any, error: type[ZondaError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(llm)
+    assert llm.complete("x").text == "yz"
+
+
+def test_without_a_template_there_is_no_chat() -> None:
+    with LLM.from_parts(letters_engine(), LettersTokenizer()) as llm:  # type: ignore[arg-type]
+        with pytest.raises(Unsupported, match="no chat template"):
+            llm.chat("a")
+        assert llm.complete("x").text == "yz"
+
+
+def test_a_failing_step_raises_its_error(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(batch: Any) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(llm.engine._runner, "run", fail)
+    with pytest.raises(ZondaError, match="failed to compute"):
+        llm.complete("a")
+
+
+def test_the_context_manager_closes_the_engine() -> None:
+    runner = LettersRunner()
+    with LLM.from_parts(letters_engine(runner), LettersTokenizer()) as llm:  # type: ignore[arg-type]
+        pass
+    assert runner.closed
+    with pytest.raises(Closed):
+        llm.complete("a")
+
+
+def test_an_unknown_load_option_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(InvalidRequest, match="did you mean `max_seq_len`"):
+        LLM("smollm2", max_seq_length=5)
+
+
+async def test_async_answers_and_completions(many: AsyncLLM) -> None:
+    assert (await many.chat("wx")).text == "yz"
+    assert (await many.complete("wx", max_tokens=1)).text == "y"
+
+
+async def test_async_streams_run_together(many: AsyncLLM) -> None:
+    gate = slow(many)
+    calls = [asyncio.ensure_future(many.complete(letter, max_tokens=3)) for letter in "amx"]
+    await asyncio.sleep(0.02)
+    gate.release(100)
+    assert [each.text for each in await asyncio.gather(*calls)] == ["bcd", "nop", "yz"]
+    assert max(many.engine._runner.steps) == 3
+
+
+async def test_one_step_wakes_the_loop_once(many: AsyncLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    wakes: list[Any] = []
+    plain = loop.call_soon_threadsafe
+
+    def counted(callback: Any, *args: Any, context: Any = None) -> Any:
+        wakes.append(callback)
+        return plain(callback, *args, context=context)
+
+    gate = slow(many)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+    streams = [many.generate("a", Sampling(max_tokens=4)) for _ in range(8)]
+    gate.release(100)
+    for stream in streams:
+        await stream.completion()
+    assert len(wakes) <= len(many.engine._runner.steps) < 8
+
+
+async def test_breaking_out_of_the_loop_cancels(many: AsyncLLM) -> None:
+    gate = slow(many)
+    gate.release()
+    async for chunk in many.stream("a"):
+        assert chunk.text == "b"
+        break
+    gc.collect()
+    gate.release()
+    await asyncio.to_thread(until, lambda: many.engine.stats().finished["cancelled"] == 1)
+
+
+async def test_closing_the_iterator_cancels_and_ends_it(many: AsyncLLM) -> None:
+    slow(many).release()
+    async with many.stream("a") as stream:
+        await anext(stream)
+    many.engine._runner.gate.release()
+    await asyncio.to_thread(until, lambda: many.engine.stats().finished["cancelled"] == 1)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_cancelling_the_task_cancels_the_request(many: AsyncLLM) -> None:
+    gate = slow(many)
+    task = asyncio.ensure_future(many.complete("a"))
+    await asyncio.to_thread(until, lambda: many.engine.stats().running == 1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.release()
+    await asyncio.to_thread(until, lambda: many.engine.stats().finished["cancelled"] == 1)
+
+
+async def test_a_finished_stream_is_not_cancelled(many: AsyncLLM) -> None:
+    stream = many.stream("x")
+    assert "".join([chunk.text async for chunk in stream]) == "yz"
+    await stream.aclose()
+    assert many.engine.stats().finished["cancelled"] == 0
+
+
+async def test_a_request_is_checked_when_it_is_made(many: AsyncLLM) -> None:
+    with pytest.raises(ContextExceeded):
+        many.generate("a" * 70)
+
+
+async def test_two_requests_may_not_share_an_id(many: AsyncLLM) -> None:
+    slow(many)
+    first = many.generate("a", request_id="one")
+    with pytest.raises(InvalidRequest, match="in use"):
+        many.generate("a", request_id="one")
+    await first.aclose()
+    many.engine._runner.gate.release(10)
+
+
+def test_a_loop_that_ended_leaves_nothing_running() -> None:
+    llm = AsyncLLM.from_parts(*texts())
+    gate = slow(llm)
+
+    async def leave() -> Any:
+        stream = llm.stream("a")
+        gate.release()
+        await anext(stream)
+        return stream
+
+    stream = asyncio.run(leave())
+    gate.release(3)
+    until(lambda: llm.engine.stats().running == 0 or llm.engine.stats().finished["cancelled"] == 1)
+    del stream
+    gate.release(100)
+    llm.engine.close()
+
+
+def test_one_model_serves_several_loops() -> None:
+    llm = AsyncLLM.from_parts(*texts())
+
+    async def ask() -> str:
+        return (await llm.complete("x")).text
+
+    assert [asyncio.run(ask()), asyncio.run(ask())] == ["yz", "yz"]
+    llm.engine.close()
