@@ -73,7 +73,7 @@ def _load(file: Path) -> Tokenizer:
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library's panics are no Exceptions
-        raise InvalidModel(f"{file.name} cannot be read: {str(error):.300}", hint="download it again") from error
+        raise InvalidModel(f"{file.name} cannot be read: {error!s:.300}", hint="download it again") from error
 
 
 def _vocabulary(tokenizer: Tokenizer, config: Mapping[str, Any], folder: Path) -> Vocabulary:

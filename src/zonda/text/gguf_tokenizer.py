@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zonda.errors import InvalidModel, Unsupported
 from zonda.text.pretokenizers import PRETOKENIZERS, PreTokenizer
 from zonda.text.sentencepiece import ScoredBPE, SentencePiece
-from zonda.text.vocabulary import BYTE_TOKEN, END_TOKENS, SPACE, Vocabulary, byte_level, end_tokens, sentencepiece
+from zonda.text.vocabulary import END_TOKENS, SPACE, Vocabulary, byte_level, end_tokens, sentencepiece
 from zonda.text.vocabulary import wordpiece as spell_wordpiece
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def _tokens(metadata: Mapping[str, Any]) -> Tokens:
         raise InvalidModel(f"{KEY}tokens is absent or empty: the file has no vocabulary")
     if len(texts) > MOST_TOKENS:
         raise InvalidModel(f"{KEY}tokens has {len(texts)} entries, expected at most {MOST_TOKENS}")
-    texts = [text or f"[EMPTY_{token}]" for token, text in enumerate(texts)]
+    if not all(texts):
+        texts = [text or f"[EMPTY_{token}]" for token, text in enumerate(texts)]
     if len(longest := max(texts, key=len)) > LONGEST_TOKEN:
         raise InvalidModel(f"{KEY}tokens has an entry of {len(longest)} characters, expected at most {LONGEST_TOKEN}")
     ids = dict(zip(texts, range(len(texts))))
@@ -73,7 +74,7 @@ def _tokens(metadata: Mapping[str, Any]) -> Tokens:
 
 def _strings(metadata: Mapping[str, Any], name: str) -> list[str]:
     values = metadata.get(KEY + name, [])
-    if not isinstance(values, Sequence) or isinstance(values, str) or not all(isinstance(each, str) for each in values):
+    if not isinstance(values, Sequence) or isinstance(values, str) or set(map(type, values)) - {str}:
         raise InvalidModel(f"{KEY}{name} is no list of strings")
     return list(values)
 
@@ -83,7 +84,7 @@ def _numbers(metadata: Mapping[str, Any], name: str, count: int, default: float)
     if values is None:
         return [default] * count
     found = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(found, list | tuple) or not all(isinstance(each, int | float) for each in found):
+    if not isinstance(found, list | tuple) or set(map(type, found)) - {int, float}:
         raise InvalidModel(f"{KEY}{name} is no list of numbers")
     if len(found) != count:
         raise InvalidModel(f"{KEY}{name} has {len(found)} entries for {count} tokens")

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 class PreTokenizer:
     """`splits` are regular expressions of Oniguruma, applied one after another; matches and what lies between are kept.
 
-    `whole` takes a piece that is itself a token as it is, before any merging; `nfc` composes characters first;
-    `bos` is the default when a file does not say whether text begins with BOS; without
-    `byte_level`, tokens are spelled in characters, with a block for the space, and the byte tokens of SentencePiece; `drop` leaves out
-    what matches.
+    `whole` takes a piece that is itself a token as it is, before any merging; `nfc` composes characters first; `bos`
+    is the default when a file does not say whether text begins with BOS; without `byte_level`, tokens are spelled in
+    characters, with a block for the space, and the byte tokens of SentencePiece; `drop` leaves out what matches.
     """
 
     splits: tuple[str, ...]

@@ -13,6 +13,9 @@ MOST_CROSSING = 64
 """With more pieces that go over a word's start than this, a text is merged as a whole."""
 
 
+WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+
+
 class Splitter:
     """Finds tokens in raw text: at each place the longest, from left to right."""
 
@@ -149,7 +152,7 @@ class SentencePiece:
                 ids.append(piece)
                 at_start, skipping = True, self._skip_space(piece)
                 continue
-            piece = piece.lstrip() if skipping else piece
+            piece = piece.lstrip(WHITE) if skipping else piece
             if piece:
                 ids += self._bpe.encode((self._prefix if at_start else "") + piece.replace(" ", SPACE))
                 at_start = False

@@ -10,13 +10,13 @@ BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 END_TOKENS = (
     "<|im_end|>", "<end_of_turn>", "<|end_of_text|>", "<|end|>", "<|eot_id|>", "<|eom_id|>", "<|endoftext|>",
-    "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<turn|>", "<EOT>", "[EOT]", "<end_of_utterance>",
-    "<\uff5cend\u2581of\u2581sentence\uff5c>", "[e~[")
+    "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<turn|>", "<|tool_response>", "<EOT>", "[EOT]",
+    "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>", "[e~[")
 """Special tokens that end an answer in one family or another, whatever a file says its EOS is."""
 
 
 def _alphabet() -> dict[str, int]:
-    """The character that stands for each byte in a byte-level vocabulary: itself if it can be seen, else one from 256 on."""
+    """The characters that stand for bytes in a byte-level vocabulary: themselves if visible, others from 256 on."""
     seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [byte for byte in range(256) if byte not in set(seen)]
     return {chr(byte): byte for byte in seen} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
@@ -58,8 +58,8 @@ def word(token: str) -> bytes:
 class Vocabulary:
     """Facts about tokens. `size` is one more than the highest id.
 
-    `added` are the tokens, special or not, that are found in text before anything else, by id. `special` are left out of
-    decoded text. `prefix` and `suffix` are set around an encoded text. `strip` says that a text begins with a space
+    `added` are the tokens, special or not, that are found in text before anything else, by id. `special` are left out
+    of decoded text. `prefix` and `suffix` are set around an encoded text. `strip` says that a text begins with a space
     that encoding had put there.
     """
 
@@ -88,6 +88,6 @@ class Vocabulary:
 def end_tokens(find: Callable[[str], int | None], special: Collection[int]) -> frozenset[int]:
     """Ids of the known end tokens that are special here."""
     found = {text: token for text in END_TOKENS if (token := find(text)) is not None and token in special}
-    if "<|call|>" in found and "<|return|>" in found or "<|calls|>" in found and "<|flush|>" in found:
+    if ("<|call|>" in found and "<|return|>" in found) or ("<|calls|>" in found and "<|flush|>" in found):
         found.pop("<|end|>", None)  # there it ends a message within an answer
     return frozenset(found.values())
