@@ -4,6 +4,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import add
 
 from zonda.text.vocabulary import SPACE
 
@@ -87,31 +88,30 @@ class ScoredBPE:
         return ids
 
     def _merge(self, text: str) -> list[str]:
-        if len(text) < 2:
-            return [text]
         parts = list(text)
-        after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
-        heap: list[tuple[float, int, int, str]] = []
-        for left in range(len(parts) - 1):
-            self._offer(heap, parts, left, left + 1)
+        size = len(parts)
+        after, before = list(range(1, size + 1)), list(range(-1, size - 1))
+        find, costs = self._pieces.get, self._costs
+        heap = [(costs[token], left, left + 1, piece) for left, piece in enumerate(map(add, parts, parts[1:]))
+                if (token := find(piece)) is not None]
+        heapq.heapify(heap)
         while heap:
             _, left, right, piece = heapq.heappop(heap)
             if not parts[left] or not parts[right] or parts[left] + parts[right] != piece:
                 continue
             parts[left], parts[right] = piece, ""
-            following = after[left] = after[right]
-            if following < len(parts):
+            following, preceding = after[right], before[left]
+            after[left] = following
+            if following < size:
                 before[following] = left
-                self._offer(heap, parts, left, following)
-            if before[left] >= 0:
-                self._offer(heap, parts, before[left], left)
+                longer = piece + parts[following]
+                if (token := find(longer)) is not None:
+                    heapq.heappush(heap, (costs[token], left, following, longer))
+            if preceding >= 0:
+                longer = parts[preceding] + piece
+                if (token := find(longer)) is not None:
+                    heapq.heappush(heap, (costs[token], preceding, left, longer))
         return [part for part in parts if part]
-
-    def _offer(self, heap: list[tuple[float, int, int, str]], parts: list[str], left: int, right: int) -> None:
-        piece = parts[left] + parts[right]
-        token = self._pieces.get(piece)
-        if token is not None:
-            heapq.heappush(heap, (self._costs[token], left, right, piece))
 
     def _ids(self, parts: list[str]) -> list[int]:
         ids: list[int] = []
