@@ -9,7 +9,8 @@ import numpy as np
 from zonda.engine.batch import Batch
 from zonda.types import Event, Request, Sampling
 
-_MASK = np.uint64(0xFFFFFFFF)
+_POWERS = np.arange(1, 1 << 16, dtype=np.int64) * 2654435761 % 1000003
+_SPREAD = np.arange(1 << 16) * 97 & 0xFFF
 
 
 class FakeRunner:
@@ -24,7 +25,7 @@ class FakeRunner:
         self.closed = False
         self.hook = hook
         self.gate: threading.Semaphore | None = None
-        self._noise = np.random.default_rng(0).permutation(1 << 12).astype(np.float32)
+        self._noise = np.random.default_rng(0).permutation(1 << 12).astype(np.float32) / np.float32(512)
 
     def run(self, batch: Batch) -> np.ndarray:
         if self.gate:
@@ -55,11 +56,9 @@ class FakeRunner:
 
 def logits(context: np.ndarray, vocab: int, noise: np.ndarray) -> np.ndarray:
     """Different for every context, even in another order."""
-    assert (context >= 0).all(), "a position was read that nothing had been written to"
-    powers = np.arange(1, len(context) + 1, dtype=np.uint64) * np.uint64(2654435761)
-    digest = int(((context.astype(np.uint64) + np.uint64(1)) * powers & _MASK).sum() & _MASK)
-    digest = digest * 0x9E3779B1 & 0xFFFFFFFF
-    return noise[(digest ^ (np.arange(vocab) * 97)) & 0xFFF] / np.float32(512)
+    assert context.min() >= 0, "a position was read that nothing had been written to"
+    digest = int((context + 1) @ _POWERS[:len(context)]) * 0x9E3779B1 >> 7
+    return noise[(digest & 0xFFF) ^ _SPREAD[:vocab]]
 
 
 class Collector:
@@ -70,6 +69,7 @@ class Collector:
         self.events: dict[str, list[Event]] = {}
         self._ended = threading.Condition()
         self._done: set[str] = set()
+        self._watched = False
 
     def __call__(self, events: Sequence[Event]) -> None:
         with self._ended:
@@ -78,7 +78,8 @@ class Collector:
                 self.events.setdefault(event.request, []).append(event)
                 if event.usage:
                     self._done.add(event.request)
-            self._ended.notify_all()
+            if self._watched or any(event.usage for event in events):
+                self._ended.notify_all()
 
     def wait(self, *ids: str, timeout: float = 20) -> None:
         with self._ended:
@@ -86,6 +87,7 @@ class Collector:
 
     def wait_tokens(self, id: str, count: int, timeout: float = 20) -> None:
         with self._ended:
+            self._watched = True
             assert self._ended.wait_for(lambda: len(self.tokens(id)) >= count, timeout)
 
     def tokens(self, id: str, index: int = 0) -> list[int]:

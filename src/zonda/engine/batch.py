@@ -42,10 +42,12 @@ def assemble(step: Step, slots: Slots, page_size: int) -> Batch:
     lengths = computed + counts
     starts = np.zeros(count + 1, np.int32)
     np.cumsum(counts, out=starts[1:])
-    owners = np.repeat(np.arange(count, dtype=np.int32), counts)
-    positions = np.arange(starts[-1], dtype=np.int32) + (computed - starts[:-1])[owners]
+    owners, positions = rows, computed
+    if starts[-1] > count:
+        owners = np.repeat(rows, counts)
+        positions = np.arange(starts[-1], dtype=np.int32) + np.repeat(computed - starts[:-1], counts)
     width = -(-int(lengths.max()) // page_size)
-    return Batch(tokens=slots.tokens[rows[owners], positions], positions=positions, starts=starts, lengths=lengths,
+    return Batch(tokens=slots.tokens[owners, positions], positions=positions, starts=starts, lengths=lengths,
                  page_table=slots.tables[:, :width].take(rows, axis=0), sample=_sample(step, starts))
 
 

@@ -120,8 +120,9 @@ class Engine:
         return Stats(
             running=len(scheduler.running), waiting=max(0, self._live - len(scheduler.running)),
             capacity=self._capacity, pages_used=self._pages.used, pages_total=self._pages.count,
-            prompt_tokens=c.prompt_tokens, generated_tokens=c.generated_tokens, cached_tokens=scheduler.reused, prefix_lookups=scheduler.lookups,
-            prefix_hits=scheduler.hits, prefix_evictions=self._pages.evictions, preemptions=scheduler.preemptions,
+            prompt_tokens=c.prompt_tokens, generated_tokens=c.generated_tokens, cached_tokens=scheduler.reused,
+            prefix_lookups=scheduler.lookups, prefix_hits=scheduler.hits, prefix_evictions=self._pages.evictions,
+            preemptions=scheduler.preemptions,
             rejected=c.rejected, finished=dict(c.finished), steps=c.steps, step_seconds=c.step_seconds,
             compute_seconds=c.compute_seconds, first_token=c.first_token, between_tokens=c.between_tokens,
             last_step_age=age)
@@ -219,7 +220,9 @@ class Engine:
 
     def _draw(self, step: Step, batch: Batch, logits: np.ndarray, drawn: list[Sequence]) -> list[int]:
         places = np.array(step.draws)
-        rows = np.searchsorted(batch.sample, batch.starts[places + 1] - 1).astype(np.int32)
+        rows = np.arange(len(drawn), dtype=np.int32)
+        if step.scored:
+            rows = np.searchsorted(batch.sample, batch.starts[places + 1] - 1).astype(np.int32)
         slots = np.array([seq.slot for seq in drawn], np.int32)
         lengths = batch.lengths[places]
         tokens = self._sampler.draw(logits, rows, drawn, slots, lengths)

@@ -144,6 +144,8 @@ def _match(history: np.ndarray, breaks: np.ndarray, at: int, end: int) -> int:
 
 
 def _penalize(x: np.ndarray, history: np.ndarray, generated: np.ndarray, floats: np.ndarray) -> None:
+    if floats[REPETITION] == 1 and not floats[FREQUENCY] and not floats[PRESENCE]:
+        return
     seen, counts = np.unique(generated, return_counts=True)
     x[seen] = x[seen] - counts * floats[FREQUENCY] - floats[PRESENCE]
     seen = np.unique(history)
