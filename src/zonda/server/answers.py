@@ -1,0 +1,79 @@
+"""Several prompts of one request, answered side by side."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from zonda.errors import InvalidRequest
+from zonda.types import Chunk, Sampling
+
+if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM, Generation
+
+Prompt = Sequence[int]
+Inbox = asyncio.Queue[tuple[int, Chunk | Exception | None]]
+"""Chunks, each with the number of its prompt; an error that ended one; None at its end."""
+
+
+@contextmanager
+def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, *, name: str,
+            field: str) -> Iterator[list[Generation]]:
+    """Queue every prompt, or raise and leave none behind; what still runs at the end of the block is cancelled.
+
+    `name` begins the requests' ids; `field` is where the prompts came from, for errors.
+    """
+    generations: list[Generation] = []
+    try:
+        for number, prompt in enumerate(prompts):
+            generations.append(_queue(llm, prompt, sampling, f"{name}-{number}", field))
+        yield generations
+    finally:
+        for generation in generations:
+            generation.cancel()
+
+
+def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, name: str, field: str) -> Generation:
+    try:
+        return llm.generate(prompt, sampling, request_id=name)
+    except InvalidRequest as error:
+        if error.param == "prompt":
+            error.param = field
+        raise
+
+
+async def chunks(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, Chunk]]:
+    """The chunks of all prompts as they come, each with the number of its prompt."""
+    if len(generations) == 1:
+        async for chunk in generations[0]:
+            yield 0, chunk
+        return
+    inbox: Inbox = asyncio.Queue()
+    pumps = [asyncio.create_task(_pump(number, each, inbox)) for number, each in enumerate(generations)]
+    try:
+        async for number, chunk in _merged(inbox, len(pumps)):
+            yield number, chunk
+    finally:
+        for pump in pumps:
+            pump.cancel()
+
+
+async def _merged(inbox: Inbox, running: int) -> AsyncIterator[tuple[int, Chunk]]:
+    while running:
+        number, news = await inbox.get()
+        if isinstance(news, Exception):
+            raise news
+        if news is None:
+            running -= 1
+        else:
+            yield number, news
+
+
+async def _pump(number: int, generation: Generation, inbox: Inbox) -> None:
+    try:
+        async for chunk in generation:
+            inbox.put_nowait((number, chunk))
+        inbox.put_nowait((number, None))
+    except Exception as error:
+        inbox.put_nowait((number, error))

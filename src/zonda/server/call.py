@@ -1,0 +1,151 @@
+"""One HTTP request on its way: what came, what was answered, and how it ends early."""
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from zonda.server import errors
+from zonda.server.errors import Disconnected, Header, TooLarge
+from zonda.types import Usage
+
+if TYPE_CHECKING:
+    from zonda.server.service import Service
+
+JSON = b"application/json"
+GONE = 499
+"""What the log calls the status of a request whose client left."""
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
+_encoder = msgspec.json.Encoder()
+
+
+class Call:
+    """One HTTP request and its answer. `path` is the route's pattern, for labels."""
+
+    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+        self.service = service
+        self.scope = scope
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.id = _request_id(self.headers.get(b"x-request-id"))
+        self.began = time.perf_counter()
+        self.path = "<unmatched>"
+        self.model = "none"
+        self.quiet = False
+        self.size = 0
+        self.status = 0
+        self.usage: Usage | None = None
+        self.streaming = False
+        self.complete = False
+        self.written = 0.0
+        """When the last piece of the body went out, in the loop's time."""
+        self._receive = receive
+        self._send = send
+        self._task: asyncio.Task[Any] | None = None
+        self._stopped: Exception | None = None
+
+    @property
+    def method(self) -> str:
+        return str(self.scope["method"])
+
+    @property
+    def seconds(self) -> float:
+        """The time since the request came."""
+        return time.perf_counter() - self.began
+
+    async def read(self) -> bytes:
+        """The whole body; raises `TooLarge` before more than the limit has come."""
+        limit = self.service.options.max_body_mb << 20
+        declared = self.headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared[:20]) > limit:
+            raise _too_large(limit)
+        parts, more = [], True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            parts.append(message.get("body", b""))
+            self.size += len(parts[-1])
+            if self.size > limit:
+                raise _too_large(limit)
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def start(self, status: int, headers: list[Header]) -> None:
+        """Send the status and the headers."""
+        self.status = status
+        tagged = [*headers, (b"x-request-id", self.id.encode("ascii"))]
+        await self._send({"type": "http.response.start", "status": status, "headers": tagged})
+
+    async def write(self, body: bytes) -> None:
+        """Send a piece of the body; waits while the client is slow to read."""
+        self.written = asyncio.get_running_loop().time()
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def finish(self, body: bytes = b"") -> None:
+        """Send the last piece of the body."""
+        self.complete = True
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def reply(self, value: Any, *, status: int = 200, headers: list[Header] | None = None) -> None:
+        """Answer with a value as JSON."""
+        await self.reply_bytes(_encoder.encode(value), JSON, status=status, headers=headers)
+
+    async def reply_bytes(self, body: bytes, media: bytes, *, status: int = 200,
+                          headers: list[Header] | None = None) -> None:
+        """Answer with bytes of a media type."""
+        length = str(len(body)).encode()
+        await self.start(status, [(b"content-type", media), (b"content-length", length), *(headers or [])])
+        await self.finish(body)
+
+    async def fail(self, error: Exception) -> None:
+        """Answer with an error: as an object, or as the last event of a stream that has begun."""
+        if not self.status:
+            headers = errors.headers_of(error)
+            await self.reply(errors.told(error), status=errors.status_of(error), headers=headers)
+        elif self.streaming and not self.complete:
+            await self.finish(errors.event(error))
+
+    @asynccontextmanager
+    async def flight(self) -> AsyncIterator[None]:
+        """While inside, the client's leaving or `stop` ends the work: what is awaited is cancelled."""
+        self._task = asyncio.current_task()
+        watch = asyncio.create_task(self._watch())
+        self.service.flights.add(self)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._stopped is None or self._task is None:
+                raise
+            self._task.uncancel()
+            raise self._stopped from None
+        finally:
+            watch.cancel()
+            self._task = None
+            self.service.flights.discard(self)
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.stop(Disconnected())
+
+    def stop(self, why: Exception) -> None:
+        """End the flight, if there is one, with this error."""
+        if self._task and not self._stopped and not self.complete:
+            self._stopped = why
+            self._task.cancel()
+
+
+def _request_id(given: bytes | None) -> str:
+    """The client's own id if it is short and plain, else a new one."""
+    return given.decode("ascii") if given and _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"the request body is larger than {limit >> 20} MB", hint="send less, or raise --max-body-mb")

@@ -1,0 +1,186 @@
+"""`/v1/completions`."""
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from zonda.completion import Choice, Completion
+from zonda.errors import InvalidRequest, Unsupported
+from zonda.server.answers import answers, chunks
+from zonda.server.call import Call
+from zonda.server.chat import INLINE
+from zonda.server.reports import FINGERPRINT, finish_of, timings, total, usage_report
+from zonda.server.sampling import check_length, check_stream, sampling_of
+from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, TextCompletion, TextLogprobs
+from zonda.server.sse import frame, stream
+from zonda.server.tokens import TextSpelling, visible
+from zonda.types import Chunk, Logprob, Sampling, Usage
+
+if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM, Generation
+
+MAX_TOKENS = 16
+"""Tokens to generate where the request does not say, as OpenAI has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt as token ids, and the text that `echo` repeats."""
+
+    tokens: Sequence[int]
+    text: str
+
+
+async def create(call: Call, body: CompletionRequest) -> None:
+    """Continue the prompts, whole or as a stream."""
+    call.model, llm = call.service.model(body.model)
+    sampling = _sampling(body, llm)
+    given = _split(body)
+    async with call.flight():
+        prompts = await _prompts(call, llm, given)
+        answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
+        tokens = [prompt.tokens for prompt in prompts]
+        with answers(llm, tokens, sampling, name=answer.id, field="prompt") as generations:
+            if body.stream:
+                await stream(call, answer.frames(generations))
+            else:
+                await call.reply(answer.whole([await each.completion() for each in generations]))
+
+
+def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
+    check_stream(body)
+    check_length(body.max_tokens, "max_tokens", llm.engine.max_len)
+    if body.suffix:
+        raise Unsupported("`suffix` is not supported", hint="put it into the prompt", param="suffix")
+    if body.best_of not in (None, body.n or 1):
+        raise Unsupported("`best_of` is not supported", hint="ask for `n` choices and pick one", param="best_of")
+    wanted = MAX_TOKENS if body.max_tokens is None else body.max_tokens
+    scored = bool(body.echo) and body.logprobs is not None
+    return sampling_of(body, max_tokens=wanted, logprobs=body.logprobs, prompt_logprobs=scored)
+
+
+def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
+    """The prompts: one text, several texts, one list of ids, or several lists of ids."""
+    given = body.prompt
+    if isinstance(given, str):
+        return [given]
+    kinds = {type(each) for each in given}
+    if len(kinds) > 1:
+        raise InvalidRequest("`prompt` mixes kinds", param="prompt",
+                             hint="expected a text, token ids, a list of texts, or a list of lists of token ids")
+    several = [given] if kinds == {int} else given
+    if len(several) * (body.n or 1) > MAX_PROMPTS:
+        raise InvalidRequest(f"`prompt` and `n` ask for more than {MAX_PROMPTS} choices", param="prompt")
+    return several  # type: ignore[return-value]
+
+
+async def _prompts(call: Call, llm: AsyncLLM, given: Sequence[str | list[int]]) -> list[Prompt]:
+    if call.size <= INLINE:
+        return [_prompt(llm, each) for each in given]
+    return await asyncio.to_thread(lambda: [_prompt(llm, each) for each in given])
+
+
+def _prompt(llm: AsyncLLM, given: str | list[int]) -> Prompt:
+    if isinstance(given, str):
+        return Prompt(llm.tokenize(given), given)
+    _check_ids(given, llm.engine.vocab)
+    return Prompt(given, llm.detokenize(given, skip_special=False))
+
+
+def _check_ids(ids: Sequence[int], vocab: int) -> None:
+    if ids and not 0 <= min(ids) <= max(ids) < vocab:
+        raise InvalidRequest("`prompt` has a number that is no token id", hint=f"ids are 0 to {vocab - 1}",
+                             param="prompt")
+
+
+@dataclass(slots=True)
+class Spelled:
+    """What the stream of one choice has told so far."""
+
+    spelling: TextSpelling
+    opened: bool = False
+
+
+@dataclass(slots=True)
+class Answer:
+    """The answer to one completion request, in either form."""
+
+    id: str
+    created: int
+    call: Call
+    llm: AsyncLLM
+    body: CompletionRequest
+    prompts: Sequence[Prompt]
+    _scores: dict[int, Sequence[Logprob | None]] = field(default_factory=dict)
+    """Log-probabilities of the prompts, by their numbers."""
+
+    def whole(self, completions: Sequence[Completion]) -> TextCompletion:
+        """The answer in one piece; the choices of the first prompt come first."""
+        usage = self.call.usage = total([each.usage for each in completions])
+        choices = [self._choice(number, completion, choice) for number, completion in enumerate(completions)
+                   for choice in completion.choices]
+        return self._message(choices, usage)
+
+    def _choice(self, number: int, completion: Completion, choice: Choice) -> TextChoice:
+        spelling = TextSpelling(self.llm.tokenizer)
+        self._scores[number] = completion.prompt_logprobs or ()
+        generated = visible(choice.logprobs, choice.finish_reason, choice.stop)
+        logprobs = self._logprobs(spelling, generated, self.prompts[number] if self.body.echo else None, number)
+        text = self.prompts[number].text + choice.text if self.body.echo else choice.text
+        return TextChoice(index=self._index(number, choice.index), text=text, logprobs=logprobs,
+                          finish_reason=finish_of(choice.finish_reason))
+
+    def _index(self, number: int, choice: int) -> int:
+        return number * (self.body.n or 1) + choice
+
+    def _logprobs(self, spelling: TextSpelling, generated: Sequence[Logprob], echoed: Prompt | None,
+                  number: int) -> TextLogprobs | None:
+        """The lists for what a choice, or a chunk of it, says: the prompt first, if it is repeated here."""
+        if self.body.logprobs is None or not (generated or echoed):
+            return None
+        tokens = [each.token for each in generated]
+        if echoed is None:
+            return spelling.spell(tokens, generated)
+        return spelling.spell([*echoed.tokens, *tokens], [*self._scores.get(number, ()), *generated])
+
+    async def frames(self, generations: Sequence[Generation]) -> AsyncIterator[bytes]:
+        """The answer as events, one for what a step brings for one choice."""
+        told: dict[int, Spelled] = {}
+        usages: list[Usage] = []
+        async for number, chunk in chunks(generations):
+            if chunk.prompt_logprobs is not None:
+                self._scores[number] = chunk.prompt_logprobs
+            if chunk.usage:
+                usages.append(chunk.usage)
+            choice = self._piece(number, chunk, told)
+            if choice.text or choice.finish_reason or choice.logprobs:
+                yield frame(self._message([choice], None))
+        self.call.usage = total(usages)
+        if self._counts:
+            yield frame(self._message([], self.call.usage))
+
+    def _piece(self, number: int, chunk: Chunk, told: dict[int, Spelled]) -> TextChoice:
+        index = self._index(number, chunk.index)
+        state = told.setdefault(index, Spelled(TextSpelling(self.llm.tokenizer)))
+        echoed = self.prompts[number] if self.body.echo and not state.opened else None
+        state.opened = True
+        logprobs = self._logprobs(state.spelling, visible(chunk.logprobs, chunk.finish, chunk.stop), echoed, number)
+        return TextChoice(index=index, text=echoed.text + chunk.text if echoed else chunk.text,
+                          logprobs=logprobs, finish_reason=finish_of(chunk.finish))
+
+    @property
+    def _counts(self) -> bool:
+        return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    def _message(self, choices: list[TextChoice], usage: Usage | None) -> TextCompletion:
+        counted = self._counts if self.body.stream else True
+        counts = usage_report(usage) if usage else None
+        return TextCompletion(id=self.id, created=self.created, model=self.call.model,
+                              system_fingerprint=FINGERPRINT, choices=choices, usage=counts if counted else UNSET,
+                              timings=timings(usage) if usage else UNSET)

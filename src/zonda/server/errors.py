@@ -1,0 +1,85 @@
+"""What clients are told when something is wrong: OpenAI's error object, and the status that goes with it."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from zonda.errors import Closed, InvalidModel, Overloaded, ZondaError
+from zonda.server.schema import ErrorObject, ErrorReply
+
+Header = tuple[bytes, bytes]
+
+MAX_MESSAGE = 1000
+"""Characters of an error message that a client gets."""
+DRAIN_RETRY = 5  # seconds after which a client may find another server, or this one restarted
+_TYPES: Mapping[int, str] = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_ROUTING: Mapping[int, tuple[str, str]] = {
+    404: ("not_found", "there is no such route (the routes are listed at /docs)"),
+    405: ("method_not_allowed", "this route has other methods (the header `Allow` names them)")}
+
+
+class Disconnected(Exception):
+    """The client is gone; nobody is left to tell."""
+
+
+class Unauthorized(ZondaError):
+    """No API key, or a wrong one."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(ZondaError):
+    """A web page that may not call, or a host name that is not ours."""
+
+    status = 403
+    code = "forbidden"
+
+
+class TooLarge(ZondaError):
+    """A request body over the limit."""
+
+    status = 413
+    code = "request_too_large"
+
+
+def told(error: Exception) -> ErrorReply:
+    """The error as clients may see it: no path, no traceback, nothing of an unforeseen failure but that it happened."""
+    if isinstance(error, HTTPException):
+        code, message = _ROUTING.get(error.status_code, (None, error.detail))
+        return _reply(error.status_code, message, code=code)
+    if not isinstance(error, ZondaError) or isinstance(error, InvalidModel):
+        return _reply(500, "the server failed to answer this request", code="internal_error")
+    message = f"{error.message} ({error.hint})" if error.hint else error.message
+    return _reply(error.status, message, param=error.param, code=error.code)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of an error."""
+    if isinstance(error, HTTPException):
+        return error.status_code
+    return error.status if isinstance(error, ZondaError) else 500
+
+
+def headers_of(error: Exception) -> list[Header]:
+    """The headers that an error's answer needs beside its type."""
+    if isinstance(error, HTTPException):
+        return [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    if isinstance(error, Unauthorized):
+        return [(b"www-authenticate", b"Bearer")]
+    if isinstance(error, Overloaded | Closed):
+        seconds = error.retry_after if isinstance(error, Overloaded) else DRAIN_RETRY
+        return [(b"retry-after", str(seconds).encode())]
+    return []
+
+
+def event(error: Exception) -> bytes:
+    """The error as a server-sent event."""
+    return b"data: " + msgspec.json.encode(told(error)) + b"\n\n"
+
+
+def _reply(status: int, message: str, *, param: str | None = None, code: str | None = None) -> ErrorReply:
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return ErrorReply(ErrorObject(message[:MAX_MESSAGE], kind, param, code))

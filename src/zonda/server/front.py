@@ -1,0 +1,83 @@
+"""The outermost layer: ids, entry checks, errors, the access log and the metrics of every request."""
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+from starlette.routing import Router, get_route_path
+from starlette.types import Receive, Scope, Send
+
+from zonda.errors import ZondaError
+from zonda.server.call import GONE, Call
+from zonda.server.endpoint import KEY
+from zonda.server.errors import Disconnected, HTTPException
+from zonda.server.guard import Guard
+from zonda.server.service import Service
+
+log = logging.getLogger("zonda.server")
+access = logging.getLogger("zonda.access")
+
+MAX_PATH = 200
+"""Characters of an unknown path that the log shows."""
+
+
+class Front:
+    """The ASGI application: everything that concerns all routes alike, around the router."""
+
+    def __init__(self, service: Service, router: Router) -> None:
+        self.service = service
+        self._router = router
+        self._guard = Guard(service.options)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("app", self)  # so that the router raises what it cannot answer
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        call = scope[KEY] = Call(self.service, scope, receive, send)
+        self.service.calls.add(call)
+        try:
+            await self._answer(call, receive, send)
+        finally:
+            self.service.calls.discard(call)
+            self._note(call)
+
+    async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
+        try:
+            self._guard.check(call, get_route_path(call.scope))
+            await self._router(call.scope, receive, send)
+        except Disconnected:
+            call.status = GONE
+        except asyncio.CancelledError:
+            call.status = call.status or GONE
+            raise
+        except Exception as error:
+            if not isinstance(error, ZondaError | HTTPException):
+                log.exception("request %s failed", call.id)
+            await call.fail(error)
+
+    def _note(self, call: Call) -> None:
+        options = self.service.options
+        if not call.quiet:
+            self.service.metrics.observe(call)
+        if options.access_log and (options.access_log_health or not call.quiet):
+            access.info("%s", _json(call) if options.access_log_format == "json" else _text(call))
+
+
+def _facts(call: Call) -> dict[str, object]:
+    client = call.scope.get("client") or ("-", 0)
+    path = call.scope.get("raw_path", b"").decode("latin-1")[:MAX_PATH]
+    facts: dict[str, object] = {"client": client[0], "method": call.method, "path": path, "status": call.status,
+                                "model": call.model, "ms": round(call.seconds * 1000, 3)}
+    if call.usage:
+        facts |= {"prompt_tokens": call.usage.prompt_tokens, "completion_tokens": call.usage.completion_tokens}
+    return facts | {"id": call.id}
+
+
+def _json(call: Call) -> str:
+    return msgspec.json.encode(_facts(call)).decode()
+
+
+def _text(call: Call) -> str:
+    return " ".join(f"{name}={value}" for name, value in _facts(call).items())

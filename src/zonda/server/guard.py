@@ -1,0 +1,90 @@
+"""Who may call: API keys, host names against DNS rebinding, and origins against other sites' pages."""
+from __future__ import annotations
+
+import hmac
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from zonda.options import ServerOptions
+from zonda.server.errors import Forbidden, Unauthorized
+
+if TYPE_CHECKING:
+    from zonda.server.call import Call
+
+OPEN = frozenset({"/health"})
+"""Paths that need no key."""
+
+
+class Guard:
+    """Lets a request in, or raises. Without keys, pages of other sites and foreign host names are kept out as well."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self._keys = [key.encode() for key in options.api_key if key]
+        self._origins = frozenset(options.cors_origin)
+        self._hosts = frozenset(name.lower() for name in options.allowed_host)
+        self._local = not self._keys and not self._hosts and is_loopback(options.host)
+
+    def check(self, call: Call, path: str) -> None:
+        """Raise `Unauthorized` or `Forbidden` if the request may not be answered."""
+        if path in OPEN:
+            return
+        if self._keys:
+            self._check_key(call)
+        else:
+            self._check_origin(call)
+        self._check_host(call)
+
+    def _check_key(self, call: Call) -> None:
+        given = _key(call)
+        if not given:
+            raise Unauthorized("no API key was sent", hint="expected the header `Authorization: Bearer KEY`")
+        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        if not any(matches):
+            raise Unauthorized("the API key is not valid")
+
+    def _check_origin(self, call: Call) -> None:
+        origin = call.headers.get(b"origin")
+        if origin is None or "*" in self._origins:
+            return
+        text = origin.decode("latin-1")
+        same = _netloc(text) == call.headers.get(b"host", b"").decode("latin-1").lower()
+        if not same and text not in self._origins:
+            raise Forbidden("pages of this origin may not call", hint="allow it with --cors-origin")
+
+    def _check_host(self, call: Call) -> None:
+        host = _name(call.headers.get(b"host", b"").decode("latin-1"))
+        if not host or not (self._hosts or self._local):
+            return
+        if host not in self._hosts and not (self._local and is_loopback(host)):
+            raise Forbidden("this host name is not served", hint="allow it with --allowed-host")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own and nobody else's."""
+    name = host.lower().strip("[]")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _key(call: Call) -> bytes:
+    scheme, _, token = call.headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else call.headers.get(b"x-api-key", b"")
+
+
+def _netloc(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0].strip("[").lower()
+    return host.partition(":")[0].lower()

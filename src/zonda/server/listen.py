@@ -1,0 +1,192 @@
+"""Running the application: uvicorn, signals, and a shutdown that lets running requests finish."""
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from zonda.errors import InvalidRequest
+from zonda.options import ServerOptions
+from zonda.server.app import DEFAULTS, application, service
+from zonda.server.guard import is_loopback
+from zonda.server.service import Service
+
+if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM
+
+log = logging.getLogger("zonda.server")
+
+Models = Mapping[str, "AsyncLLM"]
+BACKLOG = 2048
+IDLE = 75  # seconds that an idle connection is kept
+GOODBYE = 2  # seconds for connections to close, and engines to stop, after the last request has ended
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def serve(llm: AsyncLLM | Models | Callable[[], AsyncLLM | Models], options: ServerOptions = DEFAULTS) -> None:
+    """Serve until SIGTERM or SIGINT; then refuse new requests, let the others finish, close the models and return.
+
+    A callable is called beside the server to load what is served; until it returns, /health says `loading`. What it
+    raises is raised here. A second signal ends everything at once.
+    """
+    with _logging(options), _bound(options) as sock:
+        models: dict[str, AsyncLLM] = {}
+        server = Listener(service(models, options), sock)
+        loading = Loading(llm, models, server)
+        loading.begin()
+        try:
+            server.run(sockets=[sock])
+        finally:
+            _close(models)
+        loading.check()
+
+
+class Listener(uvicorn.Server):
+    """uvicorn with our way to stop: one signal drains, two end at once, and the process then ends normally."""
+
+    def __init__(self, service: Service, sock: socket.socket) -> None:
+        super().__init__(uvicorn.Config(
+            application(service), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
+            server_header=False, proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=GOODBYE))
+        self.service = service
+        self.address = _address(sock)
+        self._deadline = 0.0
+
+    def drain(self) -> None:
+        """Refuse new requests and stop when the others have ended; called again, stop now."""
+        if self.service.draining:
+            self.force_exit = True
+        else:
+            log.info("shutting down: %d requests are running", len(self.service.flights))
+            self.service.draining = True
+            self._deadline = time.monotonic() + self.service.options.drain_timeout
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second; True to stop."""
+        await super().on_tick(counter)
+        if not self.service.draining:
+            return self.should_exit
+        if self.service.flights and time.monotonic() < self._deadline and not self.force_exit:
+            return False
+        self.service.abort()
+        await asyncio.sleep(0)
+        return True
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """On a signal."""
+        self.drain()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals over for the time of serving."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {sig: signal.signal(sig, self.handle_exit) for sig in _SIGNALS}
+        try:
+            yield
+        finally:
+            for sig, action in before.items():
+                signal.signal(sig, action)
+
+
+class Loading:
+    """Puts the models into place, at once or, when they are still to be loaded, from a thread of its own."""
+
+    def __init__(self, llm: AsyncLLM | Models | Callable[[], AsyncLLM | Models], models: dict[str, AsyncLLM],
+                 server: Listener) -> None:
+        self._llm = llm
+        self._models = models
+        self._server = server
+        self._error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Start."""
+        if callable(self._llm):
+            threading.Thread(target=self._load, args=(self._llm,), name="zonda-load", daemon=True).start()
+        else:
+            self._ready(self._llm)
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._error:
+            raise self._error
+
+    def _load(self, load: Callable[[], AsyncLLM | Models]) -> None:
+        try:
+            self._ready(load())
+        except BaseException as error:
+            self._error = error
+            self._server.should_exit = True
+
+    def _ready(self, llm: AsyncLLM | Models) -> None:
+        self._models.update(llm if isinstance(llm, Mapping) else {llm.name: llm})
+        names = ", ".join(self._models)
+        log.info("serving %s at %s/v1, documented at %s/docs", names, self._server.address, self._server.address)
+
+
+def _close(models: Models) -> None:
+    """Stop the engines; one that does not stop is left behind."""
+    threads = [threading.Thread(target=llm.engine.close, daemon=True) for llm in models.values()]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + GOODBYE
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+@contextlib.contextmanager
+def _bound(options: ServerOptions) -> Iterator[socket.socket]:
+    """A socket at the address, so that a port in use is known before a model is loaded."""
+    _warn_if_open(options)
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    sock = socket.socket(family)
+    with sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((options.host, options.port))
+        except (OSError, UnicodeError) as error:
+            raise InvalidRequest(f"cannot listen on {options.host} port {options.port}: {error}", param="port",
+                                 hint="choose another by --port or --host; --port 0 finds a free one") from None
+        yield sock
+
+
+def _warn_if_open(options: ServerOptions) -> None:
+    if not options.api_key and not is_loopback(options.host):
+        log.warning("listening on %s without an API key: everyone who reaches this machine can use the model; "
+                    "set --api-key or listen on 127.0.0.1", options.host)
+
+
+def _address(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.contextmanager
+def _logging(options: ServerOptions) -> Iterator[None]:
+    """Let the server's lines reach standard error where nobody has arranged for them."""
+    root = logging.getLogger("zonda")
+    if root.hasHandlers():
+        yield
+        return
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    level = root.level
+    root.addHandler(lines)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(lines)
+        root.setLevel(level)

@@ -1,0 +1,100 @@
+"""The OpenAPI document and its page, made from the endpoints and the schema types, so that they cannot be wrong."""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import msgspec
+
+from zonda import __version__
+from zonda.server.endpoint import Endpoint
+from zonda.server.schema import ErrorReply
+
+TITLE = "Zonda"
+_PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
+_REF = "#/components/schemas/{name}"
+_STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+          "code{font-family:ui-monospace,monospace}table{border-collapse:collapse;width:100%}"
+          "td,th{text-align:left;vertical-align:top;padding:.2rem .8rem .2rem 0;border-bottom:1px solid #8884}"
+          ":root{color-scheme:light dark}")
+
+
+def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the routes."""
+    types = [kind for each in endpoints for kind in (each.body, each.reply, each.events, *each.failures.values())]
+    names = [kind for kind in dict.fromkeys([*types, ErrorReply]) if kind]
+    refs, components = msgspec.json.schema_components(names, ref_template=_REF)
+    schemas = dict(zip(names, refs))
+    paths: dict[str, dict[str, Any]] = {}
+    for each in endpoints:
+        paths.setdefault(_PARAMETER.sub(r"{\1}", each.path), {})[each.method.lower()] = _operation(each, schemas)
+    return {"openapi": "3.1.0", "info": {"title": TITLE, "version": __version__}, "paths": paths,
+            "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+            "security": [{}, {"key": []}]}
+
+
+def _operation(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": _name(each), "summary": each.summary, "responses": {
+        "200": {"description": "Success", "content": _content(each, schemas)},
+        **{str(status): _answer("Failure", schemas[kind]) for status, kind in each.failures.items()},
+        "default": _answer("An error", schemas[ErrorReply])}}
+    if each.body:
+        body = {"application/json": {"schema": schemas[each.body]}}
+        operation["requestBody"] = {"required": True, "content": body}
+    names = _PARAMETER.findall(each.path)
+    if names:
+        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                                   for name in names]
+    return operation
+
+
+def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {each.media: {"schema": schemas[each.reply]} if each.reply else {}}
+    return content | ({"text/event-stream": {"itemSchema": schemas[each.events]}} if each.events else {})
+
+
+def _answer(description: str, schema: Any) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _name(each: Endpoint) -> str:
+    return "_".join([each.method.lower(), *re.findall(r"\w+", _PARAMETER.sub(r"\1", each.path))])
+
+
+def page(endpoints: Sequence[Endpoint]) -> str:
+    """The document for people: plain HTML."""
+    whole = document(endpoints)
+    routes = "".join(f"<tr><td><code>{each.method}</code></td><td><code>{escape(each.path)}</code></td>"
+                     f"<td>{escape(each.summary)}</td></tr>" for each in endpoints)
+    schemas = "".join(_section(name, schema) for name, schema in sorted(whole["components"]["schemas"].items()))
+    return (f"<!doctype html><html lang=en><meta charset=utf-8><title>{TITLE}</title><style>{_STYLE}</style>"
+            f"<h1>{TITLE} {__version__}</h1><p>For machines: <a href=/openapi.json>/openapi.json</a>.</p>"
+            f"<table>{routes}</table>{schemas}</html>")
+
+
+def _section(name: str, schema: dict[str, Any]) -> str:
+    rows = "".join(f"<tr><td><code>{escape(field)}</code></td><td>{_kind(value)}</td></tr>"
+                   for field, value in schema.get("properties", {}).items())
+    return f"<h2 id={name}>{name}</h2><p>{escape(schema.get('description', ''))}</p><table>{rows}</table>"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """A schema in a few words, with a link where it has a name."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"<a href=#{name}>{name}</a>"
+    if "anyOf" in schema:
+        return " or ".join(_kind(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"<code>{escape(str(value))}</code>" for value in schema["enum"])
+    inner = f" of {_kind(schema['items'])}" if schema.get("items") else ""
+    return f"{schema.get('type', 'anything')}{inner}{_limits(schema)}"
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    words = {"minimum": "from", "maximum": "to", "minLength": "at least", "maxLength": "at most",
+             "minItems": "at least", "maxItems": "at most"}
+    said = [f"{word} {schema[name]}" for name, word in words.items() if name in schema]
+    return f" {' '.join(said)}" if said else ""

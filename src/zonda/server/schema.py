@@ -1,0 +1,311 @@
+"""The shapes of requests and responses: decoded, checked, encoded and documented from these definitions alone."""
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+MAX_STOPS = 16
+MAX_MESSAGES = 4096
+MAX_PROMPTS = 1024
+MAX_TOOLS = 512
+MAX_SEED = 2**63
+
+Stop = Annotated[str, Meta(min_length=1, max_length=4096)]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+Effort = Literal["off", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Finish = Literal["stop", "length"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class StreamOptions(Struct, kw_only=True):
+    """How a stream is reported."""
+
+    include_usage: bool | None = None
+
+
+class SamplingFields(Struct, kw_only=True):
+    """The fields that say how tokens are drawn; null or absent means: as the model's own defaults say."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Share | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    stop: Stop | Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
+    stop_token_ids: Annotated[list[Count], Meta(max_length=128)] | None = None
+    seed: Annotated[int, Meta(ge=-MAX_SEED, le=MAX_SEED - 1)] | None = None
+    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=100)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Share | None = None
+    typical_p: Share | None = None
+    top_n_sigma: Annotated[float, Meta(ge=-1, le=1e6)] | None = None
+    xtc_probability: Share | None = None
+    xtc_threshold: Share | None = None
+    mirostat: Literal[0, 2] | None = None
+    mirostat_tau: Annotated[float, Meta(ge=0, le=1000)] | None = None
+    mirostat_eta: Share | None = None
+    dry_multiplier: Annotated[float, Meta(ge=0, le=100)] | None = None
+    dry_base: Annotated[float, Meta(ge=0, le=100)] | None = None
+    dry_allowed_length: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    dry_sequence_breakers: Annotated[list[Stop], Meta(max_length=128)] | None = None
+    min_tokens: Count | None = None
+    ignore_eos: bool | None = None
+    truncate_sequence: bool | None = None
+
+
+class Part(Struct, kw_only=True):
+    """A piece of a message's content."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class ChatMessage(Struct, kw_only=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class ResponseFormat(Struct, kw_only=True):
+    """The form that the answer must have."""
+
+    type: str
+
+
+class ChatRequest(SamplingFields, kw_only=True):
+    """A conversation to answer; a lone text is one user message."""
+
+    messages: str | Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: Effort | None = None
+
+
+class CompletionRequest(SamplingFields, kw_only=True):
+    """Texts or token ids to continue as they stand."""
+
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    echo: bool | None = None
+    best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
+    suffix: str | None = None
+
+
+class PromptDetails(Struct):
+    """What the prompt's tokens are made of."""
+
+    cached_tokens: int
+
+
+class CompletionDetails(Struct):
+    """What the generated tokens are made of."""
+
+    reasoning_tokens: int = 0
+
+
+class UsageReport(Struct):
+    """Token counts of one request."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails
+    completion_tokens_details: CompletionDetails
+
+
+class Timings(Struct):
+    """Where a request's time went, in milliseconds and tokens per second."""
+
+    queue_ms: float
+    prompt_n: int
+    cache_n: int
+    prompt_ms: float
+    prompt_per_second: float
+    predicted_n: int
+    predicted_ms: float
+    predicted_per_second: float
+
+
+class TopLogprob(Struct):
+    """An alternative token."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(Struct):
+    """A generated token, with the likeliest ones in its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(Struct):
+    """Log-probabilities of a choice's tokens."""
+
+    content: list[TokenLogprob]
+
+
+class AssistantMessage(Struct, kw_only=True):
+    """The model's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+
+
+class ChatChoice(Struct, kw_only=True):
+    """One of the `n` answers."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: Finish | None
+
+
+class ChatCompletion(Struct, kw_only=True):
+    """The answer to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: UsageReport
+    timings: Timings
+
+
+class Delta(Struct, kw_only=True):
+    """What a chunk adds to the model's turn."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, kw_only=True):
+    """What a chunk adds to one of the `n` answers."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: Finish | None = None
+
+
+class ChatChunk(Struct, kw_only=True):
+    """A piece of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: UsageReport | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET
+
+
+class TextLogprobs(Struct):
+    """Log-probabilities of a completion's tokens, as parallel lists; offsets count characters of the text."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class TextChoice(Struct, kw_only=True):
+    """One completion, or what a chunk adds to it."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None = None
+    finish_reason: Finish | None = None
+
+
+class TextCompletion(Struct, kw_only=True):
+    """The continuations of the prompts, or a piece of them."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: UsageReport | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET
+
+
+class ModelCard(Struct, kw_only=True):
+    """A model that can be asked."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "local"
+    root: str
+    parent: str | None = None
+    max_model_len: int
+    status: str
+
+
+class ModelList(Struct, kw_only=True):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Health(Struct):
+    """Whether requests are taken: the server's state, and each model's."""
+
+    status: Literal["ok", "loading", "draining", "stuck", "dead"]
+    models: dict[str, str]
+
+
+class About(Struct):
+    """Who answers here."""
+
+    name: str
+    version: str
+    docs: str
+
+
+class ErrorObject(Struct):
+    """What was wrong; `param` names the field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(Struct):
+    """OpenAI's envelope of an error."""
+
+    error: ErrorObject

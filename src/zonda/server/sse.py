@@ -1,0 +1,48 @@
+"""Server-sent events: data frames, comments that keep a silent connection open, and the end."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from zonda.server.call import Call
+from zonda.server.errors import Header
+
+HEADERS: list[Header] = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
+                         (b"x-accel-buffering", b"no")]
+COMMENT = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+_encoder = msgspec.json.Encoder()
+
+
+def frame(value: Any) -> bytes:
+    """One event."""
+    return b"data: " + _encoder.encode(value) + b"\n\n"
+
+
+async def stream(call: Call, frames: AsyncIterator[bytes]) -> None:
+    """Send the frames as they come, then the end; an error on the way is sent by `Call.fail`."""
+    await call.start(200, HEADERS)
+    call.streaming = True
+    beat = asyncio.create_task(_beat(call, call.service.options.keep_alive))
+    try:
+        async with aclosing(frames):  # type: ignore[type-var]
+            async for each in frames:
+                await call.write(each)
+    finally:
+        beat.cancel()
+    await call.finish(DONE)
+
+
+async def _beat(call: Call, interval: float) -> None:
+    """Send a comment whenever nothing was sent for the interval."""
+    loop = asyncio.get_running_loop()
+    call.written = loop.time()
+    while True:
+        silence = loop.time() - call.written
+        await asyncio.sleep(interval - silence if silence < interval else interval)
+        if loop.time() - call.written >= interval:
+            await call.write(COMMENT)
