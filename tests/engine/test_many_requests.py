@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fake import Collector, FakeRunner, logits
+from fakerunner import Collector, FakeRunner, logits
 
 from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
