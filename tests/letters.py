@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,13 @@ class LettersTokenizer:
     bos_id = BEGIN
     eos_ids = frozenset({END})
     special_ids = frozenset({END, BEGIN})
+    vocabulary = SimpleNamespace(strip=False)
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         return [BEGIN] * add_special + [FIRST + ALPHABET.index(letter) for letter in text]
+
+    def encode_chat(self, text: str) -> list[int]:
+        return self.encode(text, add_special=False)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         special = {END: "<end>", BEGIN: "<begin>"} if not skip_special else {END: "", BEGIN: ""}

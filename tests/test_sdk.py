@@ -105,10 +105,12 @@ def test_stop_strings_end_the_text_before_them(llm: LLM, stop: Any, text: str, r
     assert result.choices[0].stop == (None if stop == "B" else stop if isinstance(stop, str) else stop[0])
 
 
-def test_a_stopped_sequence_is_freed(llm: LLM) -> None:
+def test_a_sequence_at_its_stop_string_is_cancelled(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    cancelled: list[Any] = []
+    plain = llm.engine.cancel
+    monkeypatch.setattr(llm.engine, "cancel", lambda *args: (cancelled.append(args[1:]), plain(*args)))
     llm.complete("a", stop="d")
-    until(lambda: llm.engine.stats().running == 0)
-    assert llm.engine.stats().generated_tokens < 10
+    assert cancelled == [(0,)]
 
 
 def test_stop_tokens_end_the_text_and_are_not_part_of_it(llm: LLM) -> None:

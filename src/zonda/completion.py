@@ -58,7 +58,6 @@ class _Piece:
     """One sequence on its way from tokens to text."""
 
     stream: Stream
-    count: int = 0
     stopped: bool = False
     finished: bool = False
 
@@ -70,7 +69,9 @@ class Reply:
         self.request = request
         self.done = False
         self._cancel = cancel
-        self._pieces = [_Piece(Stream(tokenizer, stop=request.sampling.stop)) for _ in range(request.sampling.n)]
+        sampling, last = request.sampling, request.prompt[-1] if request.prompt else None
+        self._pieces = [_Piece(Stream(tokenizer, sampling.stop, after=last, min_tokens=sampling.min_tokens))
+                        for _ in range(sampling.n)]
 
     def feed(self, event: Event) -> Chunk | None:
         """The chunk that the event makes, None if nothing is to be told; raises the error that ended the request."""
@@ -84,7 +85,6 @@ class Reply:
 
     def _chunk(self, piece: _Piece, event: Event) -> Chunk:
         text = piece.stream.feed(_visible(event))
-        piece.count += len(event.tokens)
         piece.stopped = piece.stream.stopped is not None
         if piece.stopped and not event.finish:
             self._cancel(event.index)

@@ -86,7 +86,7 @@ class Loaded:
         if not spoken:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
         text = self.template.render(spoken, tools=tools, add_generation_prompt=add_generation_prompt, **template_kwargs)
-        return tuple(self.tokenizer.encode(text, add_special=False))
+        return tuple(self.tokenizer.encode_chat(text))
 
     def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None) -> Request:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt

@@ -1,7 +1,6 @@
 """A model of bytes that knows what follows each, served over real sockets."""
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
 import logging
@@ -48,6 +47,9 @@ class ByteTokenizer:
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         return [BEGIN] * add_special + list(text.encode("utf-8", "surrogatepass"))
+
+    def encode_chat(self, text: str) -> list[int]:
+        return self.encode(text, add_special=False)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return b"".join(self.token_bytes(id) for id in ids if id < END or not skip_special).decode("utf-8", "replace")
@@ -150,7 +152,7 @@ class Server:
 
     def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request on a connection of its own."""
-        data = json.dumps(body).encode() if body is not None and not isinstance(body, bytes) else body
+        data = json.dumps(body).encode() if isinstance(body, dict | list) else body
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, data, dict(headers or {}))
@@ -239,8 +241,3 @@ def logged(name: str) -> Iterator[list[str]]:
     finally:
         logger.removeHandler(collector)
         logger.level = level
-
-
-def run(work: Any) -> Any:
-    """Run a coroutine in a loop of its own."""
-    return asyncio.run(work)

@@ -63,8 +63,8 @@ def test_an_unknown_format_is_refused() -> None:
 
 def test_norms_are_ones_and_routers_stay_dense() -> None:
     experts = {**SHAPES["qwen3-30b-a3b"], "hidden_size": 64, "num_hidden_layers": 1, "num_experts": 4, "vocab_size": 64,
-               "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1,
-               "head_dim": 32}
+               "num_experts_per_tok": 2, "moe_intermediate_size": 32, "num_attention_heads": 2,
+               "num_key_value_heads": 1, "head_dim": 32}
     made = source("q8_0", experts)
     assert (made.read("norm").dense() == 1).all() and format_of(made, "layers.0.ffn.router") == "f32"
     assert made.read("layers.0.ffn.down").shape == (4, 64, 32)

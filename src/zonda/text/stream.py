@@ -16,11 +16,11 @@ class Stream:
     The first stop string to be complete ends the text before it; then `stopped` names it, and nothing follows. A stop
     string that is a special token's own text matches that token, though special tokens are no part of the text.
     `after` is the token before the first: at the start of a text, as after a special token, the space that the
-    tokenizer had put there is left out.
+    tokenizer had put there is left out. No stop string is looked for in the first `min_tokens` tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, after: int | None = None,
-                 skip_special: bool = True) -> None:
+                 skip_special: bool = True, min_tokens: int = 0) -> None:
         self._bytes = tokenizer.token_bytes
         self._special = tokenizer.special_ids if skip_special else frozenset()
         self._utf8 = UTF8("replace")
@@ -30,6 +30,7 @@ class Stream:
                              if (token := tokenizer.id(each)) is not None and token in self._special}
         self._at_start = tokenizer.vocabulary.strip and (after is None or after in tokenizer.special_ids)
         self._held = ""
+        self._deaf = min_tokens
         self.stopped: str | None = None
         """The stop string that ended the text."""
 
@@ -41,9 +42,10 @@ class Stream:
                 break
             if token not in self._special:
                 sure += self._take(self._utf8.decode(self._bytes(token)))
-            elif token in self._stop_tokens:
+            elif token in self._stop_tokens and self._deaf <= 0:
                 sure += self._flush()
                 self.stopped = self.stopped or self._stop_tokens[token]
+            self._deaf -= 1
         return sure
 
     def finish(self) -> str:
@@ -58,7 +60,7 @@ class Stream:
     def _take(self, text: str) -> str:
         if self._at_start and text:
             text, self._at_start = text.removeprefix(" "), False
-        if not self._held and self._first.isdisjoint(text):
+        if self._deaf > 0 or (not self._held and self._first.isdisjoint(text)):
             return text
         text, self._held = self._held + text, ""
         found = [(at + len(stop), at, stop) for stop in self._stops if (at := text.find(stop)) >= 0]
