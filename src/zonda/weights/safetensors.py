@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from zonda.errors import InvalidModel, ModelNotFound, Unsupported
 from zonda.weights import names
+from zonda.weights.choose import PICKLES, whole
 from zonda.weights.formats.dense import STORAGE, Dense, DenseType
 from zonda.weights.mapped import Mapped
 from zonda.weights.source import Weight
@@ -26,7 +28,6 @@ MOST_PAIRS = 1 << 20
 """Colons in a header: four for each tensor, and some in the free text of its metadata."""
 MOST_DIMENSIONS = 8
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 AGAIN = "the download is incomplete or damaged: download the model again"
 DENSE = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
@@ -182,15 +183,16 @@ def weight_files(folder: Path) -> list[Path]:
             raise InvalidModel(f"{INDEX} names {len(wanted)} files, of which {len(missing)} are absent: {missing[:1]}",
                                hint=AGAIN)
         return [folder / name for name in wanted]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found
+    found = whole([path.name for path in folder.glob("*.safetensors")])
+    if len(found) == 1 and not re.search(r"-of-(?!00001)", found[0]):
+        return [folder / found[0]]
     raise _no_weights(folder, found)
 
 
-def _no_weights(folder: Path, found: list[Path]) -> Exception:
+def _no_weights(folder: Path, found: tuple[str, ...]) -> Exception:
     if found:
-        return InvalidModel(f"{folder} has {len(found)} safetensors files and no {INDEX}", hint="name one of them")
+        return InvalidModel(f"{folder} has {len(found)} safetensors files and no {INDEX}",
+                            hint="name one of them, or download the model again")
     pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
     if pickles:
         return Unsupported(f"{folder} has its weights as pickle ({pickles[0]}), which can run code when it is read",

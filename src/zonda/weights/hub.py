@@ -1,0 +1,366 @@
+"""Where models come from: a path, a repository of the Hugging Face hub, or an alias. The network comes last."""
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, ZondaError
+from zonda.options import cache_folder, hub_folder, offline
+from zonda.weights import aliases
+from zonda.weights.choose import Format, Kind, Wish, choose, kind_of
+from zonda.weights.source import Source
+
+REPO = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9._-]{0,95}")
+REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+BESIDE = re.compile(r"[^/]+\.(json|jinja)|tokenizer\.model|additional_chat_templates/[^/]+\.jinja")
+"""Files that a model needs beside its weights. No code."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json")
+PATIENCE = 15.0
+"""Seconds to wait for the hub's first answer."""
+SHORT_PATIENCE = 4.0
+"""The same where there is another place to look."""
+LOGIN = "accept its terms on its page on the hub, then run `zonda login` or set HF_TOKEN"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The local files of one model; `root` has its configuration and tokenizer, `commit` is the hub's."""
+
+    name: str
+    root: Path
+    weights: tuple[Path, ...]
+    kind: Kind
+    commit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A downloaded model; `size` in bytes, `modified` in seconds since 1970."""
+
+    id: str
+    path: Path
+    size: int
+    modified: float
+
+
+class Unreachable(ModelNotFound):
+    """The hub cannot be asked, and the disk does not have the model."""
+
+    code = "hub_unreachable"
+
+
+def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | None = None, quant: str | None = None,
+            revision: str | None = None, cache_dir: str | Path | None = None, refresh: bool = False,
+            progress: bool = False) -> Files:
+    """The local files of the model that is asked for; downloads only what the disk does not have.
+
+    `file` names weight files in the folder or repository, or by themselves local files. `refresh` asks the hub
+    for a newer revision even if the model is on the disk. `progress` draws bars on standard error.
+    """
+    files = tuple(name for each in file for name in each.split(";") if name)
+    wish = Wish(files, format, quant)
+    if model is None:
+        if not files:
+            raise InvalidRequest("no model was named", hint="give one with -m, or a .gguf file with -f", param="model")
+        return _files_of([Path(name).expanduser() for name in files])
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _folder(path, wish, name=path.resolve().name)
+    if path.exists():
+        return _files_of([path])
+    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, refresh, progress)
+    if model in aliases.ALIASES:
+        return hub.alias(model, wish)
+    if path.suffix in (".gguf", ".safetensors") or model.startswith((".", "/", "~")) or "\\" in model:
+        raise ModelNotFound(f"there is no file {model:.200}")
+    if not REPO.fullmatch(model):
+        raise aliases.unknown(model)
+    return hub.repo(model, wish)
+
+
+def open_source(files: Files) -> Source:
+    """The weights of resolved files under canonical names."""
+    if files.kind == "gguf":
+        from zonda.weights.gguf import GGUFSource
+
+        return GGUFSource(files.weights)
+    from zonda.weights.safetensors import SafetensorsSource
+
+    return SafetensorsSource(files.weights[0] if len(files.weights) == 1 else files.root)
+
+
+def cache_list(cache_dir: str | Path | None = None) -> list[Cached]:
+    """The models that are on the disk, largest first."""
+    hub = Path(cache_dir).expanduser() if cache_dir else hub_folder()
+    found = [(path.name.removeprefix("models--").replace("--", "/"), path) for path in hub.glob("models--*--*")]
+    found += [(path.name, path) for path in (cache_folder() / "models").glob("*") if path.name in aliases.ALIASES]
+    return sorted((_measure(id, path) for id, path in found if path.is_dir()), key=lambda one: -one.size)
+
+
+def cache_delete(id: str, cache_dir: str | Path | None = None) -> int:
+    """Delete a downloaded model by its id; returns the bytes that this frees."""
+    found = [one for one in cache_list(cache_dir) if one.id == id]
+    if not found and id in aliases.ALIASES:
+        found = [one for one in cache_list(cache_dir) if one.id == aliases.ALIASES[id].repo]
+    if not found:
+        raise ModelNotFound(f"no downloaded model has the id {id!r:.100}", hint="`zonda cache list` shows the ids")
+    for one in found:
+        shutil.rmtree(one.path)
+        shutil.rmtree(one.path.parent / ".locks" / one.path.name, ignore_errors=True)
+    return sum(one.size for one in found)
+
+
+def _measure(id: str, path: Path) -> Cached:
+    stats = [one.lstat() for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
+    return Cached(id, path, sum(one.st_size for one in stats), max((one.st_mtime for one in stats), default=0.0))
+
+
+def _files_of(paths: list[Path]) -> Files:
+    kind = kind_of(path.name for path in paths)
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise ModelNotFound(f"there is no file {missing[0]}")
+    root = paths[0].parent
+    if any(path.parent.resolve() != root.resolve() for path in paths):
+        raise InvalidModel("the weight files lie in several folders", hint="put all shards of a model in one folder")
+    _, names = choose([path.name for path in root.iterdir()], Wish(tuple(path.name for path in paths)), str(root))
+    return Files(paths[0].stem, root, tuple(root / name for name in names), kind)
+
+
+def _folder(root: Path, wish: Wish, *, name: str, commit: str | None = None) -> Files:
+    kind, chosen = choose(_listing(root), wish, str(root))
+    if kind == "safetensors" and not wish.files:
+        from zonda.weights.safetensors import weight_files
+
+        return Files(name, root, tuple(weight_files(root)), kind, commit)
+    return Files(name, root, tuple(root / one for one in chosen), kind, commit)
+
+
+def _listing(root: Path) -> list[str]:
+    found = [*root.glob("*"), *root.glob("*/*.gguf")]
+    return [path.relative_to(root).as_posix() for path in found if path.is_file()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hub:
+    """The hub and its cache, as one call sees them."""
+
+    cache: Path
+    revision: str | None
+    refresh: bool
+    progress: bool
+
+    def alias(self, name: str, wish: Wish) -> Files:
+        """An alias's own choice of file stands unless the user made one."""
+        alias = aliases.ALIASES[name]
+        if alias.file and not wish.files and wish.quant is None and wish.format != "plain":
+            wish = Wish(files=(alias.file,))
+        packaged = alias.package is not None and wish.files == (alias.file,) and self.revision is None
+        path = aliases.cached(name) if packaged else None
+        if path is not None:
+            return Files(name, path.parent, (path,), "gguf")
+        try:
+            return self.repo(alias.repo, wish, name=name, patience=SHORT_PATIENCE if packaged else PATIENCE)
+        except ModelNotFound as error:
+            if not packaged or offline():
+                raise
+            path = self._packaged(name, error)
+        return Files(name, path.parent, (path,), "gguf")
+
+    def _packaged(self, name: str, reason: ModelNotFound) -> Path:
+        package = aliases.ALIASES[name].package
+        try:
+            with _bar(f"Downloading {name}", package.size if package else 0, self.progress) as bar:
+                return aliases.fetch(name, bar)
+        except ModelNotFound as error:
+            raise Unreachable(f"{name} cannot be fetched. {reason.message}. {error.message}", hint=CHECK) from error
+
+    def repo(self, repo: str, wish: Wish, *, name: str | None = None, patience: float = PATIENCE) -> Files:
+        if self.revision is not None and not REVISION.fullmatch(self.revision):
+            raise InvalidRequest(f"{self.revision!r:.100} is no revision", param="revision",
+                                 hint="give a branch, a tag or a commit")
+        if any(part in ("", ".", "..") for one in wish.files for part in re.split(r"[/\\]", one)):
+            raise InvalidRequest(f"{wish.files[0]!r:.100} is no file of a repository", param="file")
+        name = name or repo
+        found = None if self.refresh and not offline() else self._on_disk(repo, wish, name)
+        if isinstance(found, Files):
+            return found
+        if offline():
+            raise self._not_on_disk(repo, found)
+        try:
+            return self._downloaded(repo, wish, name, patience)
+        except Unreachable as error:
+            kept = found or self._on_disk(repo, wish, name)
+            if isinstance(kept, Files):
+                return kept
+            raise error from None
+
+    def _on_disk(self, repo: str, wish: Wish, name: str) -> Files | ZondaError | None:
+        """The model in the cache; None if there is nothing of it, an error if something is missing."""
+        folder = self._snapshot(repo)
+        if folder is None:
+            return None
+        try:
+            files = _folder(folder, wish, name=name, commit=folder.name)
+        except ZondaError as error:
+            return error
+        if files.kind == "safetensors":
+            for wanted in (("config.json",), TOKENIZERS):
+                if not any((folder / one).is_file() for one in wanted):
+                    return InvalidModel(f"the download of {repo} lacks {wanted[0]}")
+        return files
+
+    def _snapshot(self, repo: str) -> Path | None:
+        place = self.cache / f"models--{repo.replace('/', '--')}"
+        commit = self.revision or "main"
+        if not COMMIT.fullmatch(commit):
+            try:
+                commit = (place / "refs" / commit).read_text().strip()
+            except (OSError, UnicodeDecodeError):
+                return None
+        folder = place / "snapshots" / commit
+        return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+    def _not_on_disk(self, repo: str, found: ZondaError | None) -> ZondaError:
+        state = "is downloaded only in part" if found else "is not on this disk"
+        detail = f": {found.message}" if found else ""
+        return Unreachable(f"{repo} {state}, and HF_HUB_OFFLINE forbids to download it{detail}",
+                           hint="unset HF_HUB_OFFLINE, or name a local file or folder")
+
+    def _downloaded(self, repo: str, wish: Wish, name: str, patience: float) -> Files:
+        from huggingface_hub import HfApi, snapshot_download
+
+        with _errors(repo, self.revision):
+            info = _within(patience, lambda: HfApi().model_info(repo, revision=self.revision, timeout=patience))
+            names = [one.rfilename for one in info.siblings or [] if ".." not in one.rfilename]
+            _, weights = choose(names, wish, repo)
+            wanted = [*weights, *(one for one in names if BESIDE.fullmatch(one))]
+            with _bars(self.progress) as drawn:
+                folder = Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
+                                                allow_patterns=[glob.escape(one) for one in wanted]))
+        for one in weights:
+            _verify(folder / one)
+        return _folder(folder, wish, name=name, commit=folder.name)
+
+
+@contextmanager
+def _errors(repo: str, revision: str | None) -> Iterator[None]:
+    """Turn what the hub's library raises into what a user can act on."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except ZondaError:
+        raise
+    except GatedRepoError:
+        raise ModelNotFound(f"{repo} is gated: its makers give access on request", hint=LOGIN, code="gated") from None
+    except RepositoryNotFoundError:
+        raise ModelNotFound(f"the hub has no repository {repo}, or it is private",
+                            hint="check the name; for a private one, run `zonda login` or set HF_TOKEN") from None
+    except RevisionNotFoundError:
+        raise ModelNotFound(f"{repo} has no revision {revision}") from None
+    except LocalEntryNotFoundError as error:
+        raise Unreachable(f"the hub did not answer for {repo}: {_first_line(error)}", hint=CHECK) from error
+    except EntryNotFoundError as error:
+        raise ModelNotFound(f"{repo} lacks a file: {_first_line(error)}") from error
+    except HfHubHTTPError as error:
+        raise _refused(repo, error) from error
+    except OSError as error:
+        raise Unreachable(f"{repo} could not be downloaded: {_first_line(error)}", hint=CHECK) from error
+    except Exception as error:
+        # The hub's library raises the errors of one of three HTTP clients, depending on its version.
+        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+            raise
+        raise Unreachable(f"the hub cannot be reached for {repo}: {_first_line(error)}", hint=CHECK) from error
+
+
+CHECK = "check the network, or name a local file or folder"
+
+
+def _refused(repo: str, error: Any) -> ZondaError:
+    status = getattr(error.response, "status_code", None)
+    if status in (401, 403):
+        return ModelNotFound(f"the hub refuses access to {repo} ({status})", hint=LOGIN, code="gated")
+    if status == 404:
+        return ModelNotFound(f"the hub has no repository {repo}", hint="check the name")
+    return Unreachable(f"the hub answered {status} for {repo}", hint="try again later")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _within(seconds: float, call: Callable[[], T]) -> T:
+    """The result of a call that may hang where no timeout reaches it, as in looking up a host's name."""
+    results: list[T] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    if failures:
+        raise failures[0]
+    if not results:
+        raise Unreachable(f"the hub did not answer within {seconds:g} s", hint=CHECK)
+    return results[0]
+
+
+def _verify(path: Path) -> None:
+    """Compare a downloaded file with the sha256 that the cache names it by."""
+    blob = path.resolve()
+    if not SHA256.fullmatch(blob.name):
+        return
+    with blob.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != blob.name:
+        blob.unlink()
+        path.unlink(missing_ok=True)
+        raise InvalidModel(f"{path.name} arrived with the hash {found}, expected {blob.name}",
+                           hint="it was deleted: download the model again")
+
+
+@contextmanager
+def _bars(shown: bool) -> Iterator[type]:
+    from zonda.weights.progress import Silent, bars
+
+    if not shown:
+        yield Silent
+        return
+    with bars() as drawn:
+        yield drawn
+
+
+@contextmanager
+def _bar(title: str, total: int, shown: bool) -> Iterator[Callable[[int], None] | None]:
+    if not shown:
+        yield None
+        return
+    from zonda.weights.progress import bar
+
+    with bar(title, total) as update:
+        yield update
