@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from zonda.cli.progress import Bars
 from zonda.options import BenchOptions, EngineOptions, ModelOptions
 
 if TYPE_CHECKING:
-    from zonda.engine.engine import Engine
+    from zonda.sdk import AsyncLLM
 
 
 @click.command()
@@ -29,15 +29,15 @@ def bench(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> 
     output.
     """
     todo = list(cases(options))
-    running = _load(model, options, _settings(engine, options))
+    llm = _load(model, options, _settings(engine, options))
     try:
         for case in todo:
-            check(case, running.max_len)
-        with _ways(running, options) as way:
+            check(case, llm.engine.max_len)
+        with _ways(llm, options) as way:
             results = [_one(i, case, options, way(case)) for i, case in enumerate(todo)]
     finally:
-        running.close()
-    _table(results)
+        llm.engine.close()
+    _table(llm.name, results)
 
 
 def _settings(engine: EngineOptions, options: BenchOptions) -> EngineOptions:
@@ -46,26 +46,31 @@ def _settings(engine: EngineOptions, options: BenchOptions) -> EngineOptions:
                                max_queue=max(engine.max_queue, streams))
 
 
-def _load(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> Engine:
-    from zonda.model import start_random
+def _load(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> AsyncLLM:
+    from zonda.sdk import AsyncLLM
 
     with Bars() as bars:
         if options.random_weights is None:
-            return load_model(model, engine, progress=bars).engine
-        return start_random(options.random_weights, model.quant or options.dtype, engine, threads=model.threads,
-                            progress=bars)
+            return AsyncLLM.from_options(model, engine, progress=bars)
+        from zonda.cli.numbers import Numbers
+        from zonda.model import start_random
+
+        dtype = model.quant or options.dtype
+        running = start_random(options.random_weights, dtype, engine, threads=model.threads, progress=bars)
+    numbers: Any = Numbers(running.vocab)
+    return AsyncLLM.from_parts(running, numbers, name=f"{options.random_weights} {dtype}")
 
 
 @contextmanager
-def _ways(engine: Engine, options: BenchOptions) -> Iterator[Callable[[Case], Measure]]:
+def _ways(llm: AsyncLLM, options: BenchOptions) -> Iterator[Callable[[Case], Measure]]:
     """How each case is measured: through the engine's queue, or streams over HTTP when asked."""
-    direct = in_process(engine)
+    direct = in_process(llm.engine)
     if not (options.http and options.concurrency):
         yield lambda case: direct
         return
     from zonda.cli.loopback import loopback
 
-    with loopback(engine) as streams:
+    with loopback(llm) as streams:
         yield lambda case: streams if case.case == "serve" else direct
 
 
@@ -76,11 +81,11 @@ def _one(number: int, case: Case, options: BenchOptions, measure: Measure) -> Re
     return result
 
 
-def _table(results: Sequence[Result]) -> None:
+def _table(name: str, results: Sequence[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(title=name)
     for column in ("case", "prompt", "generated", "depth", "streams", "tok/s", "least", "most"):
         table.add_column(column, justify="left" if column == "case" else "right")
     for each in results:
