@@ -93,32 +93,33 @@ class Answer:
                           logprobs=self._logprobs(visible(choice.logprobs, choice.finish_reason, choice.stop)))
 
     async def frames(self, generation: Generation) -> AsyncIterator[bytes]:
-        """The answer as events; what a step brings for one choice is one frame or two."""
+        """The answer as events: for each choice its role, its pieces and, with an empty delta, its end."""
         fresh = set(range(self.body.n or 1))
         usage = Usage()
         async for chunk in generation:
             usage = chunk.usage or usage
-            opening = self._opening(chunk, fresh)
-            if chunk.text or chunk.finish or chunk.logprobs:
-                yield opening + self._frame(chunk)
-            elif opening:
-                yield opening
+            events = self._events(chunk, opening=chunk.index in fresh)
+            fresh.discard(chunk.index)
+            if events:
+                yield events
         self.call.usage = usage
         if self._counts:
             yield frame(self._chunk([], usage))
 
-    def _opening(self, chunk: Chunk, fresh: set[int]) -> bytes:
-        """The frame that opens a choice, when this is its first chunk."""
-        if chunk.index not in fresh:
-            return b""
-        fresh.discard(chunk.index)
-        return frame(self._chunk([ChunkChoice(index=chunk.index, delta=Delta(role="assistant", content=""))]))
+    def _events(self, chunk: Chunk, *, opening: bool) -> bytes:
+        frames = b""
+        if opening:
+            frames = self._frame(chunk.index, Delta(role="assistant", content=""))
+        logprobs = self._logprobs(visible(chunk.logprobs, chunk.finish, chunk.stop))
+        if chunk.text or logprobs:
+            frames += self._frame(chunk.index, Delta(content=chunk.text), logprobs)
+        return frames + self._end(chunk) if chunk.finish else frames
 
-    def _frame(self, chunk: Chunk) -> bytes:
-        delta = Delta(content=chunk.text) if chunk.text or not chunk.finish else Delta()
-        choice = ChunkChoice(index=chunk.index, delta=delta, finish_reason=finish_of(chunk.finish),
-                             logprobs=self._logprobs(visible(chunk.logprobs, chunk.finish, chunk.stop)))
-        message = self._chunk([choice])
+    def _frame(self, index: int, delta: Delta, logprobs: ChatLogprobs | None = None) -> bytes:
+        return frame(self._chunk([ChunkChoice(index=index, delta=delta, logprobs=logprobs)]))
+
+    def _end(self, chunk: Chunk) -> bytes:
+        message = self._chunk([ChunkChoice(index=chunk.index, delta=Delta(), finish_reason=finish_of(chunk.finish))])
         if chunk.usage:
             message.timings = timings(chunk.usage)
         return frame(message)

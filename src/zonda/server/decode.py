@@ -68,7 +68,7 @@ def _malformed(said: str, body: bytes) -> InvalidRequest:
 
 def _invalid(said: str, kind: type) -> InvalidRequest:
     match = _SAID.match(said)
-    what, path = (match["what"], match["path"] or "") if match else (said, "")
+    what, path = (match["what"], (match["path"] or "").replace("[...]", "")) if match else (said, "")
     missing = _MISSING.search(what)
     if missing:
         path = f"{path}.{missing[1]}".lstrip(".")
