@@ -234,10 +234,11 @@ def logged(name: str) -> Iterator[list[str]]:
     collector = logging.Handler()
     collector.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger(name)
-    level, logger.level = logger.level, logging.INFO
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(collector)
     try:
         yield lines
     finally:
         logger.removeHandler(collector)
-        logger.level = level
+        logger.setLevel(level)

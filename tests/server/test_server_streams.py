@@ -130,7 +130,8 @@ def test_a_silent_stream_is_kept_open_by_comments() -> None:
             gate.release(10)
             while b"[DONE]" not in seen:
                 seen += lines.readline()
-        assert [seen.count(each) for each in (b'"content":"B"', b'"content":"C"', b'"finish_reason":"length"')] == [1] * 3
+        once = (b'"content":"B"', b'"content":"C"', b'"finish_reason":"length"')
+        assert [seen.count(each) for each in once] == [1, 1, 1]
 
 
 def test_a_client_that_reads_slowly_gets_everything() -> None:

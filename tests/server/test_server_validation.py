@@ -68,7 +68,8 @@ CHAT_ONLY = [
 TEXT_ONLY = [
     ({"prompt": None}, "prompt"), ({"prompt": 5}, "prompt"), ({"prompt": []}, "prompt"),
     ({"prompt": ["x", 5]}, "prompt"), ({"prompt": [5, [5]]}, "prompt"), ({"prompt": [[]]}, "prompt"),
-    ({"prompt": [258]}, "prompt"), ({"prompt": [-1]}, "prompt"), ({"prompt": [HUGE]}, "prompt"), ({"prompt": [True]}, "prompt[0]"), ({"prompt": [[1.5]]}, "prompt[0][0]"),
+    ({"prompt": [258]}, "prompt"), ({"prompt": [-1]}, "prompt"),
+    ({"prompt": [HUGE]}, "prompt"), ({"prompt": [True]}, "prompt[0]"), ({"prompt": [[1.5]]}, "prompt[0][0]"),
     ({"prompt": ["x"] * 1025}, "prompt"), ({"prompt": ["x"] * 512, "n": 3}, "prompt"), ({"prompt": {"a": 1}}, "prompt"),
     ({"logprobs": 21}, "logprobs"), ({"logprobs": True}, "logprobs"), ({"echo": "yes"}, "echo"),
     ({"best_of": 3}, "best_of"), ({"best_of": 0}, "best_of"), ({"suffix": SECRET}, "suffix"),

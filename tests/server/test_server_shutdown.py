@@ -1,0 +1,218 @@
+"""How a server starts, and how it ends: by a signal, in order, with exit status 0."""
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import hold, let_go, logged, model, runner, serving, until
+
+from zonda.errors import InvalidRequest, ZondaError
+from zonda.options import ServerOptions
+from zonda.server import create_app, serve
+from zonda.server.listen import Loading
+
+PROGRAM = """
+import sys, threading, time
+from fakes import hold, model
+from zonda.options import ServerOptions
+from zonda.server import serve
+
+llm = model()
+if "slow" in sys.argv:
+    gate = hold(llm)
+    steady = lambda: [gate.release() or time.sleep(0.02) for _ in range(10000)]
+    threading.Thread(target=steady, daemon=True).start()
+if "stuck" in sys.argv:
+    hold(llm)
+serve(llm, ServerOptions(port=int(sys.argv[1]), drain_timeout=float(sys.argv[2])))
+print("ended")
+"""
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, how: str, *, drain: float) -> None:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
+        here = Path(__file__).parent
+        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(self.port), str(drain), how], text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                        env={**os.environ, "PYTHONPATH": str(here)})
+        until(self.listens, 30)
+
+    def listens(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=20)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def processes() -> Iterator[list[Process]]:
+    started: list[Process] = []
+    yield started
+    for each in started:
+        each.process.kill()
+        each.process.communicate()
+
+
+def stream(port: int, body: bytes) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
+    sock.sendall(head + body)
+    assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
+    return sock
+
+
+def rest(sock: socket.socket) -> bytes:
+    seen = b""
+    with sock:
+        while part := sock.recv(1 << 16):
+            seen += part
+    return seen
+
+
+def test_a_signal_lets_running_requests_finish_and_the_exit_status_is_zero(processes: list[Process]) -> None:
+    processes.append(Process("slow", drain=20))
+    process = processes[0]
+    sock = stream(process.port, b'{"prompt": "a", "stream": true, "max_tokens": 20}')
+    process.process.send_signal(signal.SIGTERM)
+    seen = rest(sock)
+    assert b"[DONE]" in seen and b'"finish_reason":"length"' in seen
+    code, out, err = process.end()
+    assert (code, out) == (0, "ended\n"), err
+    assert "serving chain at http://127.0.0.1:" in err and "Traceback" not in err
+
+
+def test_a_second_signal_ends_at_once_even_when_the_engine_hangs(processes: list[Process]) -> None:
+    processes.append(Process("stuck", drain=600))
+    process = processes[0]
+    sock = stream(process.port, b'{"prompt": "A", "stream": true}')
+    process.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert process.process.poll() is None
+    process.process.send_signal(signal.SIGTERM)
+    assert b'"code":"unavailable"' in rest(sock)
+    code, out, err = process.end()
+    assert (code, out) == (0, "ended\n"), err
+
+
+def test_while_draining_new_requests_are_refused_and_health_says_so() -> None:
+    with serving(model(), access_log=False) as server:
+        gate = hold(server.llm)  # type: ignore[arg-type]
+        replies: list[Any] = []
+        running = threading.Thread(target=lambda: replies.append(server.chat("w", stream=True)))
+        running.start()
+        until(lambda: server.service.flights)
+        server.listener.drain()
+        assert (server.get("/health").status, server.get("/health").json["status"]) == (503, "draining")
+        reply = server.chat("x")
+        assert (reply.status, reply.error["code"]) == (503, "unavailable") and reply.headers["retry-after"]
+        gate.release(100)
+        running.join()
+        assert replies[0].events[-1] == "[DONE]"
+        server.thread.join(10)
+        assert not server.thread.is_alive()
+
+
+def test_what_does_not_finish_in_time_is_told_and_cancelled() -> None:
+    with serving(model(), drain_timeout=0.2, access_log=False) as server:
+        gate = hold(server.llm)  # type: ignore[arg-type]
+        replies: list[Any] = []
+        asks = [lambda: server.chat("A", stream=True), lambda: server.chat("A"), lambda: server.complete(["A", "B"])]
+        threads = [threading.Thread(target=lambda ask=ask: replies.append(ask())) for ask in asks]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(server.service.flights) == 3)
+        gate.release(3)
+        until(lambda: len(runner(server.llm).steps) == 3)  # type: ignore[arg-type]
+        server.listener.drain()
+        for thread in threads:
+            thread.join()
+        server.thread.join(10)
+        assert sorted(reply.status for reply in replies) == [200, 503, 503]
+        streamed = next(reply for reply in replies if reply.status == 200)
+        assert streamed.events[-1]["error"]["code"] == "unavailable"
+        let_go(server.llm)  # type: ignore[arg-type]
+        until(lambda: server.llm.engine.stats().finished["cancelled"] == 4)  # type: ignore[union-attr]
+
+
+def test_a_model_is_loaded_beside_the_server() -> None:
+    loaded = threading.Event()
+
+    def load() -> Any:
+        assert loaded.wait(10)
+        return model()
+
+    with logged("zonda.server") as lines, serving({}, access_log=False) as server:
+        Loading(load, server.llms, server.listener).begin()
+        assert server.get("/health").json["status"] == "loading"
+        loaded.set()
+        until(lambda: server.get("/health").status == 200)
+        assert server.chat("x").json["model"] == "chain"
+    assert f"serving chain at {server.url}/v1, documented at {server.url}/docs" in lines
+
+
+def test_what_loading_raises_ends_the_server() -> None:
+    def load() -> Any:
+        raise ZondaError("no such model")
+
+    with pytest.raises(ZondaError, match="no such model"):
+        serve(load, ServerOptions(port=0))
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        with pytest.raises(InvalidRequest, match=r"cannot listen on 127\.0\.0\.1 port"):
+            serve(lambda: pytest.fail("loaded"), ServerOptions(port=sock.getsockname()[1]))
+
+
+@pytest.mark.parametrize(("options", "warned"), [
+    ({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "api_key": ("k",)}, False), ({"host": "127.0.0.1"}, False)])
+def test_an_open_address_without_a_key_is_warned_about(options: dict[str, Any], warned: bool) -> None:
+    def load() -> Any:
+        raise ZondaError("enough")
+
+    with logged("zonda.server") as lines, pytest.raises(ZondaError, match="enough"):
+        serve(load, ServerOptions(port=0, **options))
+    assert any("without an API key" in line for line in lines) is warned
+
+
+def test_the_application_alone_speaks_asgi() -> None:
+    llm = model()
+    sent: list[dict[str, Any]] = []
+
+    async def ask() -> None:
+        messages = iter([{"type": "http.request", "body": b'{"prompt": "x"}', "more_body": False}])
+
+        async def receive() -> Any:
+            return next(messages, None) or await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": [], "root_path": ""}
+        await create_app(llm)(scope, receive, send)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+    assert sent[0]["status"] == 200 and b'"text":"yz"' in sent[1]["body"]
+    llm.engine.close()
