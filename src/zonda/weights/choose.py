@@ -145,7 +145,8 @@ def _of_width(found: list[Variant], width: int) -> list[Variant]:
 def _no_variant(found: list[Variant], quant: str | None, where: str) -> Exception:
     if quant == "auto":
         return Unsupported("--quant auto does not choose among GGUF files", hint="give a bit width, such as --quant 4")
-    if quant and any(re.match(rf"(UD-)?I?{re.escape(quant)}|(UD-)?IQ{re.escape(quant)}", one.label) for one in found):
+    width = re.fullmatch("[qQ]?([0-9])", quant or "")
+    if width and any(re.match(f"(UD-)?IQ{width[1]}", one.label) for one in found):
         return Unsupported(f"{where} has only IQ files of {quant} bits, which Zonda does not read", hint=_listed(found))
     asked = f"no GGUF file for --quant {quant}" if quant else "no GGUF file of 2 to 8 bits"
     return ModelNotFound(f"{where} has {asked:.60}", hint=f"it has {_listed(found)}")

@@ -22,8 +22,9 @@ class Dense:
 
     @classmethod
     def of(cls, values: np.ndarray) -> Dense:
-        """The values as float32."""
-        return cls(np.ascontiguousarray(values, dtype=np.float32), "f32")
+        """The values as float32; those too large become infinite."""
+        with np.errstate(over="ignore"):
+            return cls(np.ascontiguousarray(values, dtype=np.float32), "f32")
 
     @property
     def shape(self) -> tuple[int, ...]:

