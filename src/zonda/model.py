@@ -1,7 +1,6 @@
 """From a model's name to a running engine with its texts: files, source, plan of memory, decoder, runner, engine."""
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -9,17 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zonda import texts
 from zonda.engine.cpu_runner import CPURunner
 from zonda.engine.engine import Engine
-from zonda.errors import InvalidModel, ModelNotFound, OutOfMemory
+from zonda.errors import ModelNotFound, OutOfMemory
 from zonda.memory import available
 from zonda.models import build
 from zonda.nn import Pages
-from zonda.options import EngineOptions, cache_folder
+from zonda.options import EngineOptions, ModelOptions, cache_folder
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
-    pass
+    from zonda.text.template import ChatTemplate
+    from zonda.text.tokenizer import Tokenizer
+    from zonda.weights.hub import Files
 
 Progress = Callable[[str, int, int], None]
 """Told a stage's name, how much of it is done, and its total, 0 if unknown."""
@@ -28,6 +30,52 @@ _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
 _SEQUENCES = 4  # of full length that the cache has room for, unless an option says otherwise
 _KEY_BYTES = 2  # float16
 _log = logging.getLogger("zonda")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a loaded model is made of. `defaults` are its generation_config."""
+
+    name: str
+    engine: Engine
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    defaults: Mapping[str, Any]
+
+
+def resolve_model(model: ModelOptions, *, refresh: bool = False, progress: bool = False) -> Files:
+    """The local files of the model that the options name, downloaded if need be."""
+    from zonda.weights.hub import resolve
+
+    return resolve(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
+                   cache_dir=model.cache_dir, refresh=refresh, progress=progress)
+
+
+def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progress | None = None) -> Parts:
+    """Everything that answers requests, from the files that the options name."""
+    from zonda.weights.hub import open_source
+
+    files = resolve_model(model, progress=progress is not None)
+    source = open_source(files)
+    root = _texts_root(model, files)
+    tokenizer = texts.tokenizer_of(model, root, source.metadata)
+    template = texts.template_of(model, root, source.metadata, tokenizer)
+    defaults = texts.generation_config(root) if root != files.root or files.kind == "safetensors" else {}
+    engine = start(source, options, threads=model.threads, defaults=defaults, progress=progress,
+                   weight_bytes=sum(path.stat().st_size for path in files.weights),
+                   stop_ids=tokenizer.eos_ids | texts.ends_of(defaults),
+                   breakers=lambda text: texts.breakers_of(tokenizer, text))
+    return Parts(files.name, engine, tokenizer, template, defaults)
+
+
+def _texts_root(model: ModelOptions, files: Files) -> Path:
+    """The folder that has the tokenizer and what belongs to it."""
+    if not model.tok_model:
+        return files.root
+    named = Path(model.tok_model).expanduser()
+    if named.is_dir():
+        return named
+    return resolve_model(ModelOptions(model=model.tok_model, cache_dir=model.cache_dir)).root
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +173,4 @@ def shape_config(shape: str) -> dict[str, Any]:
     path = Path(shape) / "config.json" if Path(shape).is_dir() else Path(shape)
     if not path.is_file():
         raise ModelNotFound(f"no shape and no config.json: {shape!r}", hint=f"known shapes: {', '.join(SHAPES)}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidModel(f"{path} is not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise InvalidModel(f"{path} is {type(config).__name__}, expected an object")
-    return config
+    return texts.read_json(path)
