@@ -22,7 +22,7 @@ from zonda.weights.source import Weight
 MOST_ENTRIES = 1 << 14
 MOST_TENSORS = 1 << 15
 MOST_DIMENSIONS = 4
-LONGEST_KEY = (1 << 16) - 1
+LONGEST_KEY = 256
 LONGEST_NAME = 256
 LONGEST_STRING = 1 << 20
 LONGEST_VOCABULARY = 1 << 26
@@ -87,6 +87,13 @@ class Reader:
         if value > most:
             raise self.fail(field, f"is {value}, expected at most {most}")
         return value
+
+    def name(self, field: str, longest: int) -> str:
+        """A string that can be shown to a user."""
+        name = self.string(field, longest)
+        if not name or not name.isprintable():
+            raise self.fail(field, f"is {name!r:.100}, expected printable characters")
+        return name
 
     def string(self, field: str, longest: int) -> str:
         size = self.count(f"the length of {field}", longest)
@@ -155,7 +162,7 @@ def parse(file: Mapped) -> tuple[dict[str, Any], dict[str, Tensor]]:
     entries = reader.count("the number of metadata entries", MOST_ENTRIES)
     metadata: dict[str, Any] = {}
     for index in range(entries):
-        key = reader.string(f"metadata key {index}", LONGEST_KEY)
+        key = reader.name(f"metadata key {index}", LONGEST_KEY)
         if key in metadata:
             raise reader.fail(f"metadata key {key!r:.100}", "is there twice")
         metadata[key] = reader.value(key)
@@ -200,7 +207,7 @@ def _tensors(reader: Reader, count: int, alignment: int) -> dict[str, Tensor]:
 
 
 def _tensor(reader: Reader, index: int, alignment: int) -> Tensor:
-    name = reader.string(f"the name of tensor {index}", LONGEST_NAME)
+    name = reader.name(f"the name of tensor {index}", LONGEST_NAME)
     field = f"tensor {name!r}"
     dimensions = reader.count(f"the number of dimensions of {field}", MOST_DIMENSIONS, UINT32)
     shape = tuple(reader.scalar(UINT64, f"a dimension of {field}") for _ in range(dimensions))[::-1]

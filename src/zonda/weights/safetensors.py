@@ -85,8 +85,9 @@ def _entries(name: str, header: bytes) -> dict[str, Entry]:
 
 
 def _entry(field: str, key: str, raw: msgspec.Raw) -> Entry:
-    if max(len(raw), len(key)) > LARGEST_ENTRY:
-        raise InvalidModel(f"{field} takes {len(raw) + len(key)} bytes to describe, expected at most {LARGEST_ENTRY}")
+    if len(raw) + len(key) > LARGEST_ENTRY or not key.isprintable():
+        raise InvalidModel(f"{field} takes {len(raw) + len(key)} bytes to describe, expected at most {LARGEST_ENTRY} "
+                           "and a printable name")
     try:
         entry = msgspec.json.decode(raw, type=Entry)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
