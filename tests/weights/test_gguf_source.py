@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import gguf
 import numpy as np
 import pytest
@@ -19,13 +16,6 @@ REAL = ("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "gemma3-270m/gemma-3-270m-q4_
 
 def values(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
-
-
-def real_file(name: str) -> Path:
-    folder = os.environ.get("ZONDA_TEST_MODELS")
-    if not folder or not (Path(folder) / name).is_file():
-        pytest.skip(f"ZONDA_TEST_MODELS names no folder with {name}")
-    return Path(folder) / name
 
 
 def test_metadata_comes_back_as_python_values(tmp_path):
@@ -181,8 +171,8 @@ def test_released_pages_are_read_again(tmp_path):
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", REAL)
-def test_every_tensor_and_every_value_of_a_real_file_equals_the_oracle(name):
-    path = real_file(name)
+def test_every_tensor_and_every_value_of_a_real_file_equals_the_oracle(real_model, name):
+    path = real_model(name)
     source, reader = GGUFSource(path), gguf.GGUFReader(path)
     assert len(source.names()) == len(reader.tensors)
     for tensor in reader.tensors:
