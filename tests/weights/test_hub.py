@@ -14,7 +14,7 @@ from files import CONFIG, write_gguf, write_safetensors
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
 from zonda.weights import aliases, hub
 from zonda.weights.aliases import Alias, Package
-from zonda.weights.hub import Unreachable, cache_delete, cache_list, open_source, resolve
+from zonda.weights.hub import Unreachable, cache_delete, cache_list, open_source, resolve, resolve_texts
 
 REPO = "maker/model"
 
@@ -287,6 +287,23 @@ def test_weights_that_arrive_changed_are_deleted(tmp_path, fake):
 def test_names_with_dots_from_the_hub_are_ignored(tmp_path, fake):
     fake.repos[REPO] = {"../evil-Q4_K_M.gguf": b"x", "m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
     assert [path.name for path in resolve(REPO).weights] == ["m-Q4_0.gguf"]
+
+
+def test_a_tokenizer_is_downloaded_without_the_weights(tmp_path, fake, monkeypatch):
+    fake.repos[REPO] = safetensors_repo(tmp_path / "source")
+    folder = resolve_texts(REPO)
+    assert (folder / "tokenizer.json").is_file() and not (folder / "model.safetensors").exists()
+    fake.requests.clear()
+    assert resolve_texts(REPO) == folder and resolve_texts(str(folder)) == folder and fake.requests == []
+    assert resolve(REPO).weights[0].is_file()
+
+
+def test_a_tokenizer_is_not_downloaded_when_the_network_is_forbidden(monkeypatch, no_network):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Unreachable, match="not on this disk"):
+        resolve_texts(REPO)
+    with pytest.raises(ModelNotFound, match="there is no model"):
+        resolve_texts("nothing")
 
 
 # --- aliases -----------------------------------------------------------------------------------------------------

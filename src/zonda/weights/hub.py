@@ -6,7 +6,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,17 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
     if not REPO.fullmatch(model):
         raise aliases.unknown(model)
     return hub.repo(model, wish)
+
+
+def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: bool = False) -> Path:
+    """The local folder of a model's tokenizer, chat template and configuration; downloads no weights."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    repo = aliases.ALIASES[model].repo if model in aliases.ALIASES else model
+    if not REPO.fullmatch(repo):
+        raise aliases.unknown(model)
+    return _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), None, False, progress).texts(repo)
 
 
 def open_source(files: Files) -> Source:
@@ -239,20 +250,33 @@ class _Hub:
         return Unreachable(f"{repo} {state}, and HF_HUB_OFFLINE forbids to download it{detail}",
                            hint="unset HF_HUB_OFFLINE, or name a local file or folder")
 
+    def texts(self, repo: str) -> Path:
+        """The folder of a repository's tokenizer and configuration, without its weights."""
+        folder = self._snapshot(repo)
+        if folder is not None and any((folder / one).is_file() for one in TOKENIZERS):
+            return folder
+        if offline():
+            raise self._not_on_disk(repo, None)
+        return self._download(repo, lambda names: (), PATIENCE)
+
     def _downloaded(self, repo: str, wish: Wish, name: str, patience: float) -> Files:
+        folder = self._download(repo, lambda names: choose(names, wish, repo)[1], patience)
+        files = _folder(folder, wish, name=name, commit=folder.name)
+        for path in files.weights:
+            _verify(path)
+        return files
+
+    def _download(self, repo: str, pick: Callable[[list[str]], Sequence[str]], patience: float) -> Path:
+        """Download the picked files of a repository and what belongs beside weights."""
         from huggingface_hub import HfApi, snapshot_download
 
         with _errors(repo, self.revision):
             info = _within(patience, lambda: HfApi().model_info(repo, revision=self.revision, timeout=patience))
             names = [one.rfilename for one in info.siblings or [] if ".." not in one.rfilename]
-            _, weights = choose(names, wish, repo)
-            wanted = [*weights, *(one for one in names if BESIDE.fullmatch(one))]
+            wanted = [*pick(names), *(one for one in names if BESIDE.fullmatch(one))]
             with _bars(self.progress) as drawn:
-                folder = Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
-                                                allow_patterns=[glob.escape(one) for one in wanted]))
-        for one in weights:
-            _verify(folder / one)
-        return _folder(folder, wish, name=name, commit=folder.name)
+                return Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
+                                              allow_patterns=[glob.escape(one) for one in wanted]))
 
 
 @contextmanager
