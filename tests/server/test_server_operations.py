@@ -159,7 +159,7 @@ def test_a_line_is_logged_for_each_request_without_its_content() -> None:
     first, second = lines
     assert first.startswith("client=127.0.0.1 method=POST path=/v1/chat/completions status=200 model=chain ms=")
     assert first.endswith(" prompt_tokens=12 completion_tokens=4 id=me")
-    assert "path=/no%0Awhere status=404" in second
+    assert "path=/no%0Awhere status=404" in second and " error=not_found " in second
 
 
 def test_the_log_can_be_json_or_silent() -> None:

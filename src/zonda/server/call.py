@@ -40,6 +40,8 @@ class Call:
         self.quiet = False
         self.size = 0
         self.status = 0
+        self.code: str | None = None
+        """The code of the error that was answered."""
         self.usage: Usage | None = None
         self.streaming = False
         self.complete = False
@@ -106,11 +108,12 @@ class Call:
 
     async def fail(self, error: Exception) -> None:
         """Answer with an error: as an object, or as the last event of a stream that has begun."""
+        told = errors.told(error)
+        self.code = told.error.code
         if not self.status:
-            headers = errors.headers_of(error)
-            await self.reply(errors.told(error), status=errors.status_of(error), headers=headers)
+            await self.reply(told, status=errors.status_of(error), headers=errors.headers_of(error))
         elif self.streaming and not self.complete:
-            await self.finish(errors.event(error))
+            await self.finish(b"data: " + _encoder.encode(told) + b"\n\n")
 
     @asynccontextmanager
     async def flight(self) -> AsyncIterator[None]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import msgspec
 from starlette.exceptions import HTTPException
 
 from zonda.errors import Closed, InvalidModel, Overloaded, ZondaError
@@ -73,11 +72,6 @@ def headers_of(error: Exception) -> list[Header]:
         seconds = error.retry_after if isinstance(error, Overloaded) else DRAIN_RETRY
         return [(b"retry-after", str(seconds).encode())]
     return []
-
-
-def event(error: Exception) -> bytes:
-    """The error as a server-sent event."""
-    return b"data: " + msgspec.json.encode(told(error)) + b"\n\n"
 
 
 def _reply(status: int, message: str, *, param: str | None = None, code: str | None = None) -> ErrorReply:

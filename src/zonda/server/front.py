@@ -41,6 +41,7 @@ class Front:
             await self._answer(call, receive, send)
         finally:
             self.service.calls.discard(call)
+            del scope[KEY]  # the call holds the scope
             self._note(call)
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
@@ -72,6 +73,8 @@ def _facts(call: Call) -> dict[str, object]:
                                 "model": call.model, "ms": round(call.seconds * 1000, 3)}
     if call.usage:
         facts |= {"prompt_tokens": call.usage.prompt_tokens, "completion_tokens": call.usage.completion_tokens}
+    if call.code:
+        facts["error"] = call.code
     return facts | {"id": call.id}
 
 

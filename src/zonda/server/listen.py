@@ -30,6 +30,7 @@ Models = Mapping[str, "AsyncLLM"]
 BACKLOG = 2048
 IDLE = 75  # seconds that an idle connection is kept
 GOODBYE = 2  # seconds for connections to close, and engines to stop, after the last request has ended
+HURRY = 0.5  # the same, when told twice to stop
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -47,7 +48,7 @@ def serve(llm: AsyncLLM | Models | Callable[[], AsyncLLM | Models], options: Ser
         try:
             server.run(sockets=[sock])
         finally:
-            _close(models)
+            _close(models, HURRY if server.force_exit else GOODBYE)
         loading.check()
 
 
@@ -136,12 +137,12 @@ class Loading:
         log.info("serving %s at %s/v1, documented at %s/docs", names, self._server.address, self._server.address)
 
 
-def _close(models: Models) -> None:
+def _close(models: Models, patience: float) -> None:
     """Stop the engines; one that does not stop is left behind."""
     threads = [threading.Thread(target=llm.engine.close, daemon=True) for llm in models.values()]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + GOODBYE
+    deadline = time.monotonic() + patience
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
 
