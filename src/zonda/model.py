@@ -70,12 +70,9 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
 
 def _texts_root(model: ModelOptions, files: Files) -> Path:
     """The folder that has the tokenizer and what belongs to it."""
-    if not model.tok_model:
-        return files.root
-    named = Path(model.tok_model).expanduser()
-    if named.is_dir():
-        return named
-    return resolve_model(ModelOptions(model=model.tok_model, cache_dir=model.cache_dir)).root
+    from zonda.weights.hub import resolve_texts
+
+    return resolve_texts(model.tok_model, cache_dir=model.cache_dir) if model.tok_model else files.root
 
 
 @dataclass(frozen=True, slots=True)
