@@ -20,6 +20,10 @@ from rich.progress import (
 from tqdm import tqdm
 
 
+TWIN = "Downloading bytes"
+"""A bar of the hub's library that counts what came over the wire beside what reached the disk."""
+
+
 def drawn() -> Progress:
     """A set of bars that count bytes."""
     return Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
@@ -48,7 +52,7 @@ def bars() -> Iterator[type[tqdm]]:
                 super().__init__(*args, **{**options, "file": io.StringIO(), "disable": False})
 
             def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-                if self.unit == "B" and self.total and self.n:
+                if self.unit == "B" and self.total and self.n and TWIN not in (self.desc or ""):
                     if self.task is None:
                         self.task = progress.add_task("Downloading", total=self.total)
                     progress.update(self.task, total=self.total, completed=self.n)

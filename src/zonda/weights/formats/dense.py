@@ -23,7 +23,7 @@ class Dense:
     @classmethod
     def of(cls, values: np.ndarray) -> Dense:
         """The values as float32; those too large become infinite."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             return cls(np.ascontiguousarray(values, dtype=np.float32), "f32")
 
     @property
