@@ -102,7 +102,7 @@ class Intake:
             bias_ids=bias_ids, bias_values=bias_values,
             breaks=frozenset().union(*map(self._breakers, dry)),
             plain=bool(plain and not len(bias_ids) and not s.min_tokens and s.logprobs is None),
-            logprobs=-1 if s.logprobs is None else s.logprobs, prompt_logprobs=s.prompt_logprobs,
+            logprobs=int(ints[sample.LOGPROBS]), prompt_logprobs=s.prompt_logprobs,
             seed=self._random.getrandbits(63) if s.seed is None else s.seed % 2**64)
 
     def _bias(self, bias: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -165,7 +165,7 @@ def _shown(value: Any) -> str:
 
 
 def _floats(s: Sampling) -> np.ndarray:
-    floats = np.zeros(sample.FLOATS)
+    floats = np.zeros(sample.FLOATS, np.float32)
     floats[sample.TEMPERATURE] = 1.0 if s.temperature is None else s.temperature
     floats[sample.TOP_P] = 1.0 if s.top_p is None else s.top_p
     floats[sample.MIN_P] = s.min_p or 0.0
@@ -187,7 +187,7 @@ def _ints(s: Sampling, prompt: int, vocab: int) -> np.ndarray:
     ints = np.zeros(sample.INTS, np.int64)
     ints[sample.TOP_K] = min(max(s.top_k or 0, 0), vocab)
     ints[sample.PROMPT] = prompt
-    ints[sample.LOGPROBS] = -1 if s.logprobs is None else s.logprobs
+    ints[sample.LOGPROBS] = -1 if s.logprobs is None else min(s.logprobs, vocab)
     ints[sample.DRY_ALLOWED] = s.dry_allowed_length
     return ints
 

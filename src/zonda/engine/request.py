@@ -19,7 +19,7 @@ Sink = Callable[[Items[Event]], None]
 class Params:
     """Sampling as the engine needs it: validated, defaults filled in, arrays in the layout of kernels/sample.py."""
 
-    floats: np.ndarray  # float64 (FLOATS,)
+    floats: np.ndarray  # float32 (FLOATS,)
     ints: np.ndarray  # int64 (INTS,)
     max_tokens: int
     min_tokens: int

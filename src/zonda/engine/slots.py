@@ -15,7 +15,7 @@ class Slots:
         self.tokens = np.zeros((count, max_len), np.int32)
         self.breaks = np.zeros((count, max_len), np.uint8)
         self.tables = np.zeros((count, max_pages), np.int32)
-        self.floats = np.zeros((count, FLOATS))
+        self.floats = np.zeros((count, FLOATS), np.float32)
         self.ints = np.zeros((count, INTS), np.int64)
 
     def take(self, seq: Sequence) -> None:

@@ -52,7 +52,7 @@ class Draws:
     logprobs: np.ndarray  # float32 (draws, 1 + TOP)
     tops: np.ndarray  # int32 (draws, TOP)
 
-    floats: np.ndarray  # float64 (slots, FLOATS)
+    floats: np.ndarray  # float32 (slots, FLOATS)
     ints: np.ndarray  # int64 (slots, INTS)
     tokens: np.ndarray  # int32 (slots, max_len)
     breaks: np.ndarray  # uint8 (slots, max_len): 1 where the token breaks DRY's sequences
@@ -90,7 +90,7 @@ def _draw(d: Draws, i: int) -> int:
     x = adjusted(d, i)
     if np.isnan(x).any() or not np.isfinite(x.max()):
         return -1
-    floats, ints = d.floats[slot], d.ints[slot]
+    floats, ints = d.floats[slot].astype(np.float64), d.ints[slot]
     number = 2 * (int(d.lengths[i]) - int(ints[PROMPT]))
     ids, p = kept(x, floats, ints, uniform(int(ints[KEY]), number + 1))
     cumulative = np.cumsum(p)
@@ -98,7 +98,7 @@ def _draw(d: Draws, i: int) -> int:
     at = min(at, len(ids) - 1)
     if floats[TEMPERATURE] >= GREEDY and floats[MIROSTAT_TAU] > 0:
         surprise = -math.log2(p[at] / cumulative[-1])
-        floats[MIROSTAT_MU] -= floats[MIROSTAT_ETA] * (surprise - floats[MIROSTAT_TAU])
+        d.floats[slot, MIROSTAT_MU] -= floats[MIROSTAT_ETA] * (surprise - floats[MIROSTAT_TAU])
     token = int(ids[at])
     if ints[LOGPROBS] >= 0:
         report(x, floats, token, d.logprobs[i], d.tops[i, :ints[LOGPROBS]])
@@ -108,7 +108,7 @@ def _draw(d: Draws, i: int) -> int:
 def adjusted(d: Draws, i: int) -> np.ndarray:
     """Logits after penalties and bias."""
     slot, length = d.slots[i], d.lengths[i]
-    floats, ints = d.floats[slot], d.ints[slot]
+    floats, ints = d.floats[slot].astype(np.float64), d.ints[slot]
     x = d.logits[d.rows[i]].copy()
     history = d.tokens[slot, :length]
     if floats[DRY_MULTIPLIER] != 0:
@@ -157,22 +157,32 @@ def kept(x: np.ndarray, floats: np.ndarray, ints: np.ndarray, chance: float) -> 
     """The tokens that may be drawn, in the order of the draw, and their weights. `chance` decides on XTC."""
     if floats[TEMPERATURE] < GREEDY:
         return np.array([x.argmax()]), np.ones(1)
-    p = np.exp((x.astype(np.float64) - x.max()) / floats[TEMPERATURE])
-    if not filtered(floats, int(ints[TOP_K]), len(x)):
-        return np.arange(len(x)), p
-    ids = np.argsort(-x, kind="stable")
-    p = p[ids]
+    top_k = int(ints[TOP_K])
+    if not filtered(floats, top_k, len(x)):
+        return np.arange(len(x)), _weights(x, x.max(), floats)
+    ids = _sorted(x, top_k if 0 < top_k < len(x) and floats[MIROSTAT_TAU] <= 0 else len(x))
+    p = _weights(x[ids], x.max(), floats)
     if floats[MIROSTAT_TAU] > 0:
         count = max(1, np.count_nonzero(p / p.sum() >= 2.0 ** -floats[MIROSTAT_MU]))
         return ids[:count], p[:count]
     if floats[TOP_N_SIGMA] > 0:
         count = np.count_nonzero(x >= x.max() - floats[TOP_N_SIGMA] * deviation(x))
         ids, p = ids[:count], p[:count]
-    if ints[TOP_K] > 0:
-        ids, p = ids[:ints[TOP_K]], p[:ints[TOP_K]]
     for narrow in (_typical, _nucleus, _likely):
         ids, p = narrow(ids, p, floats)
     return _without_top(ids, p, floats) if chance < floats[XTC_PROBABILITY] else (ids, p)
+
+
+def _weights(x: np.ndarray, top: float, floats: np.ndarray) -> np.ndarray:
+    return np.exp((x.astype(np.float64) - top) / floats[TEMPERATURE])
+
+
+def _sorted(x: np.ndarray, count: int) -> np.ndarray:
+    """The ids of the `count` largest logits, from the largest on."""
+    ids = np.arange(len(x))
+    if count < len(x):
+        ids = np.flatnonzero(x >= np.partition(x, len(x) - count)[len(x) - count])
+    return ids[np.argsort(-x[ids], kind="stable")[:count]]
 
 
 def filtered(floats: np.ndarray, top_k: int, vocab: int) -> bool:
@@ -194,7 +204,9 @@ def _typical(ids: np.ndarray, p: np.ndarray, floats: np.ndarray) -> tuple[np.nda
     ids, p = ids[p > 0], p[p > 0]
     surprise = -np.log(p / p.sum())
     entropy = (p * surprise).sum() / p.sum()
-    order = np.argsort(np.abs(surprise - entropy), kind="stable")
+    places = np.arange(len(p))
+    outward = np.where(surprise <= entropy, -1 - places, places)
+    order = np.lexsort((outward, np.abs(surprise - entropy)))
     before = np.cumsum(p[order]) - p[order]
     chosen = np.sort(order[:max(1, np.count_nonzero(before < floats[TYPICAL_P] * p.sum()))])
     return ids[chosen], p[chosen]

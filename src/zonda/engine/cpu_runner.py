@@ -1,0 +1,99 @@
+"""The runner on a CPU: a recorded program, a team of threads, and the pages in main memory."""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from zonda.engine.batch import Batch
+from zonda.kernels.cpu import frame as f
+from zonda.kernels.cpu.library import Library
+from zonda.kernels.cpu.memory import address
+from zonda.kernels.cpu.ops import CPUOps, page_bytes
+from zonda.kernels.cpu.threads import Team, sync_lines
+from zonda.weights.load import load
+from zonda.weights.source import Source
+
+if TYPE_CHECKING:
+    from zonda.nn.decoder import Decoder
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class CPURunner:
+    """`Runner` over `CPUOps`. `kv_bytes` bounds the cache; `cache_folder` keeps compiled kernels."""
+
+    page_size = f.PAGE
+
+    def __init__(self, decoder: Decoder, source: Source, *, max_len: int, kv_bytes: int, cache_folder: Path,
+                 max_rows: int = 512, threads: int | None = None, half_cache: bool = True,
+                 progress: Callable[[int, int], None] | None = None,
+                 compiling: Callable[[str], None] | None = None) -> None:
+        threads = threads or cores()
+        library = Library(cache_folder, progress=compiling)
+        self.ops = CPUOps(library, threads=threads, max_rows=max_rows, half_cache=half_cache)
+        load(decoder, source, self.ops, progress=progress)
+        self.vocab = decoder.vocab
+        self.max_rows = max_rows
+        self.page_bytes = page_bytes(decoder.caches, half=half_cache)
+        self.pages = max(1, kv_bytes // self.page_bytes)
+        self.max_len = min(max_len, self.pages * self.page_size)
+        self.ops.allocate(decoder.caches, self.pages)
+        decoder(None)
+        self._program = np.array(self.ops.instructions, np.int64)
+        self._sync = sync_lines(len(self._program))
+        self._team = Team(library, threads)
+        self._frame = np.zeros(f.FRAME_WORDS, np.int64)
+        self._scratch = np.zeros(threads * self.ops.scratch_bytes + f.LINE, np.uint8)
+        self._frame[f.ONE] = 1
+        assert self.ops.output_logits is not None
+        self._logits = self.ops.output_logits.memory[:4 * max_rows * self.vocab].view(np.float32).reshape(max_rows, -1)
+
+    def run(self, batch: Batch) -> np.ndarray:
+        rows, samples = batch.rows, len(batch.sample)
+        counts = np.diff(batch.starts)
+        sequence = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        items = _items(batch.starts, self.ops.query_rows)
+        arrays = {f.IDS: batch.tokens, f.POSITIONS: batch.positions, f.PAGES: batch.page_table, f.SAMPLE: batch.sample,
+                  f.ITEM: items, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
+        held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
+        tokens, sample_tokens = _tokens(rows), _tokens(samples)
+        fields = {f.ROWS: rows, f.TOKENS: tokens, f.BLOCKS: -(-rows // tokens), f.SAMPLES: samples,
+                  f.SAMPLE_TOKENS: sample_tokens, f.SAMPLE_BLOCKS: -(-samples // sample_tokens),
+                  f.SEQS: len(counts), f.ITEMS: len(items), f.PAGES_STRIDE: batch.page_table.shape[1],
+                  f.SCRATCH_BYTES: self.ops.scratch_bytes, **{field: address(a) for field, a in held.items()}}
+        self._team.run(self._program, self._sync, self._frame, fields)
+        return self._logits[:samples]
+
+    def copy_page(self, source: int, target: int) -> None:
+        for layer in self.ops.caches:
+            for memory in layer:
+                pages = memory.reshape(-1)[:len(memory) // self.pages * self.pages].reshape(self.pages, -1)
+                pages[target] = pages[source]
+
+    def close(self) -> None:
+        self._team.close()
+
+
+def _tokens(rows: int) -> int:
+    """The tokens of a block for so many rows."""
+    return next((n for n in (1, 2, 4) if rows <= n), 8)
+
+
+def _items(starts: np.ndarray, most: int) -> np.ndarray:
+    """Work items of attention, int32 (n, 4): first row, rows, sequence; the longest contexts first."""
+    counts = np.diff(starts)
+    pieces = -(-counts // most)
+    sequence = np.repeat(np.arange(len(counts)), pieces)
+    within = np.arange(len(sequence)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    first = starts[sequence] + within * most
+    items = np.zeros((len(sequence), 4), np.int32)
+    items[:, 0], items[:, 2] = first, sequence
+    items[:, 1] = np.minimum(most, starts[sequence + 1] - first)
+    return items[::-1].copy()
