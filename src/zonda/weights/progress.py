@@ -19,7 +19,6 @@ from rich.progress import (
 )
 from tqdm import tqdm
 
-
 TWIN = "Downloading bytes"
 """A bar of the hub's library that counts what came over the wire beside what reached the disk."""
 
