@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 from letters import BEGIN, END, FIRST, LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
 
+try:
+    import uvloop
+except ImportError:
+    uvloop = None
+
 from zonda import LLM, AsyncLLM, Closed, ContextExceeded, InvalidRequest, Sampling, Unsupported, ZondaError
 
 
@@ -197,6 +202,15 @@ def test_the_context_manager_closes_the_engine() -> None:
         llm.complete("a")
 
 
+def test_a_model_that_is_dropped_closes_its_engine() -> None:
+    runner = LettersRunner()
+    llm = LLM.from_parts(letters_engine(runner), LettersTokenizer())  # type: ignore[arg-type]
+    assert llm.complete("x").text == "yz"
+    del llm
+    gc.collect()
+    until(lambda: runner.closed)
+
+
 def test_an_unknown_load_option_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(InvalidRequest, match="did you mean `max_seq_len`"):
         LLM("smollm2", max_seq_length=5)
@@ -305,11 +319,12 @@ def test_a_loop_that_ended_leaves_nothing_running() -> None:
     llm.engine.close()
 
 
-def test_one_model_serves_several_loops() -> None:
+@pytest.mark.parametrize("run", [asyncio.run, pytest.param(uvloop.run, id="uvloop")] if uvloop else [asyncio.run])
+def test_one_model_serves_several_loops(run: Any) -> None:
     llm = AsyncLLM.from_parts(*texts())
 
     async def ask() -> str:
         return (await llm.complete("x")).text
 
-    assert [asyncio.run(ask()), asyncio.run(ask())] == ["yz", "yz"]
+    assert [run(ask()), run(ask())] == ["yz", "yz"]
     llm.engine.close()

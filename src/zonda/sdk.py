@@ -68,6 +68,7 @@ class Loaded:
         self.name = name
         self.defaults = defaults
         self.created = int(time.time())
+        self._closer = weakref.finalize(self, engine.close)  # at the latest when the interpreter ends
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer adds around it unless `add_special` is off."""

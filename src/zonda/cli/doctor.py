@@ -102,13 +102,12 @@ def _features() -> set[str]:
 
 
 def _vectors() -> Check:
-    features = _features()
-    if {"avx512vnni", "avx512bw"} <= features:
-        return Check("vector_instructions", "ok", "AVX-512 with VNNI")
-    if "avx2" in features:
-        return Check("vector_instructions", "ok", "AVX2")
-    return Check("vector_instructions", "warning", f"none that kernels are made for on {platform.machine()}",
-                 "models run, slowly")
+    from zonda.kernels.cpu.library import host
+
+    if host().isa == "portable":
+        return Check("vector_instructions", "warning", f"none that kernels are made for on {platform.machine()}",
+                     "models run, slowly")
+    return Check("vector_instructions", "ok", f"kernels are made for {host().isa}")
 
 
 def _packages() -> Check:

@@ -53,10 +53,11 @@ def _flag(group: type, each: Option) -> Callable[[Any], Any]:
 
 
 def _help(each: Option) -> str:
+    text = f"{each.help} [{each.env}]" if each.env else each.help
     if each.default in (None, (), False, 0.0) or each.type is bool:
-        return each.help
+        return text
     shown = ",".join(map(str, each.default)) if isinstance(each.default, tuple) else each.default
-    return f"{each.help} [{shown}]"
+    return f"{text} [{shown}]"
 
 
 class Commas(click.ParamType):

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from zonda import __version__
 from zonda.errors import ZondaError
 
 # name -> what it does; the module and the function bear the same name, with underscores
@@ -64,7 +65,7 @@ def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:
 
 @click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
              params=[_verbose()])
-@click.version_option(package_name="zonda", message="%(version)s")
+@click.version_option(__version__, message="%(version)s")
 def cli() -> None:
     """Zonda runs language models: chat with one, serve it, measure it."""
 
