@@ -170,8 +170,7 @@ def _scored(metadata: Mapping[str, Any], tokens: Tokens) -> tuple[Encode, Vocabu
     """SentencePiece byte-pair encoding: the vocabulary and its scores are all there is."""
     prefix = _flag(metadata, "add_space_prefix", True)
     apart = (CONTROL, UNKNOWN, USER_DEFINED)
-    added = {text.replace(SPACE, " ") if tokens.types[token] == USER_DEFINED else text: token
-             for text, token in tokens.of(*apart).items()}
+    added = {text.replace(" ", SPACE): token for text, token in tokens.of(*apart).items()}
     pieces = dict(tokens.ids)
     for text in tokens.of(*apart, BYTE):
         del pieces[text]
@@ -197,21 +196,21 @@ def _skip_space(metadata: Mapping[str, Any], tokens: Tokens) -> Callable[[int], 
 
 def _unigram(metadata: Mapping[str, Any], tokens: Tokens) -> tuple[Encode, Vocabulary]:
     """The likeliest pieces under a unigram model."""
-    from tokenizers import Regex, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, normalizers
 
     prefix = _flag(metadata, "add_space_prefix", True)
     scores = _numbers(metadata, "scores", len(tokens.texts), 0.0)
     vocabulary = _vocabulary(metadata, tokens, sentencepiece, eos=1, unk=2, add_eos=True, strip=prefix)
     pieces = list(zip(tokens.texts, map(float, scores)))
     model = _made(lambda: models.Unigram(pieces, vocabulary.unk, byte_fallback=_byte_ids(tokens) is not None))
-    metaspace = pre_tokenizers.Metaspace(prepend_scheme="always" if prefix else "never", split=False)
-    tokenizer = _tokenizer(model, metaspace)
     steps: list[normalizers.Normalizer] = []
     if (charsmap := metadata.get(KEY + "precompiled_charsmap")) is not None:
         steps.append(_made(lambda: normalizers.Precompiled(bytes(charsmap))))
     if _flag(metadata, "remove_extra_whitespaces", False):
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    tokenizer.normalizer = normalizers.Sequence(steps)
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    steps += [normalizers.Prepend(SPACE)] if prefix else []
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
     return _encoder(tokenizer, tokens), vocabulary
 
 

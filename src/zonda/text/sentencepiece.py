@@ -14,11 +14,11 @@ MOST_CROSSING = 64
 """With more pieces that go over a word's start than this, a text is merged as a whole."""
 
 
-WHITE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
+WHITE = SPACE + "\t\n\v\f\r\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 
 
 class Splitter:
-    """Finds tokens in raw text: at each place the longest, from left to right."""
+    """Finds tokens in text: at each place the longest, from left to right."""
 
     def __init__(self, tokens: Mapping[str, int]) -> None:
         self.tokens = tokens
@@ -133,8 +133,8 @@ class ScoredBPE:
 class SentencePiece:
     """A whole text to ids: added tokens first, then pieces of what lies between.
 
-    `prefix` puts a space before a text and after each added token; `skip_space` drops white space that follows the
-    added tokens it names.
+    `added` are spelled with blocks for spaces. `prefix` puts a space before a text and after each added token;
+    `skip_space` drops white space that follows the added tokens it names.
     """
 
     def __init__(self, bpe: ScoredBPE, added: Mapping[str, int], *, prefix: bool,
@@ -147,14 +147,14 @@ class SentencePiece:
     def __call__(self, text: str) -> list[int]:
         ids: list[int] = []
         at_start, skipping = True, False
-        for piece in self._splitter.split(text):
+        for piece in self._splitter.split(text.replace(" ", SPACE)):
             if isinstance(piece, int):
                 ids.append(piece)
                 at_start, skipping = True, self._skip_space(piece)
                 continue
             piece = piece.lstrip(WHITE) if skipping else piece
             if piece:
-                ids += self._bpe.encode((self._prefix if at_start else "") + piece.replace(" ", SPACE))
+                ids += self._bpe.encode((self._prefix if at_start else "") + piece)
                 at_start = False
         return ids
 
