@@ -1,7 +1,6 @@
 """From a chat request to what the model's template renders."""
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,28 +26,27 @@ def render(llm: AsyncLLM, body: ChatRequest) -> tuple[int, ...]:
 
 
 def messages(body: ChatRequest) -> list[dict[str, Any]]:
-    """The messages as templates expect them."""
+    """The messages as they came, with every part of a content checked."""
     if isinstance(body.messages, str):
         return [{"role": "user", "content": body.messages}]
     return [_message(each, f"messages[{index}]") for index, each in enumerate(body.messages)]
 
 
 def _message(message: ChatMessage, place: str) -> dict[str, Any]:
-    plain: dict[str, Any] = {"role": message.role, "content": _content(message, f"{place}.content")}
-    if message.tool_calls:
-        check_depth(message.tool_calls, f"{place}.tool_calls")
-        plain["tool_calls"] = [_tool_call(each) for each in message.tool_calls]
-    extra = {"name": message.name, "tool_call_id": message.tool_call_id,
+    check_depth(message.tool_calls, f"{place}.tool_calls")
+    extra = {"tool_calls": message.tool_calls or None, "name": message.name, "tool_call_id": message.tool_call_id,
              "reasoning_content": message.reasoning_content or message.reasoning}
-    return plain | {name: value for name, value in extra.items() if value is not None}
+    return {"role": message.role, "content": _content(message, f"{place}.content"),
+            **{name: value for name, value in extra.items() if value is not None}}
 
 
-def _content(message: ChatMessage, place: str) -> str:
+def _content(message: ChatMessage, place: str) -> str | list[dict[str, str]] | None:
     if isinstance(message.content, list):
-        return "\n".join(_text(part, f"{place}[{index}]") for index, part in enumerate(message.content))
+        return [{"type": "text", "text": _text(part, f"{place}[{index}]")}
+                for index, part in enumerate(message.content)]
     if message.content is None and message.role != "assistant":
         raise InvalidRequest(f"`{place}` is missing", hint="expected a text or a list of parts", param=place)
-    return message.content or ""
+    return message.content
 
 
 def _text(part: Part, place: str) -> str:
@@ -60,18 +58,6 @@ def _text(part: Part, place: str) -> str:
     if text is None:
         raise InvalidRequest(f"`{place}.text` is missing", param=f"{place}.text", code="missing_required_parameter")
     return text
-
-
-def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
-    """A replayed call with its arguments as an object, which templates expect, where they are one."""
-    function = call.get("function")
-    if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
-        return call
-    try:
-        arguments = json.loads(function["arguments"] or "{}")
-    except (ValueError, RecursionError):
-        return call
-    return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call
 
 
 def tools(body: ChatRequest) -> Sequence[dict[str, Any]] | None:

@@ -8,7 +8,7 @@ import msgspec
 from starlette.routing import Router, get_route_path
 from starlette.types import Receive, Scope, Send
 
-from zonda.errors import ZondaError
+from zonda.errors import InvalidModel, ZondaError
 from zonda.server.call import GONE, Call
 from zonda.server.endpoint import KEY
 from zonda.server.errors import Disconnected, HTTPException
@@ -54,8 +54,7 @@ class Front:
             call.status = call.status or GONE
             raise
         except Exception as error:
-            if not isinstance(error, ZondaError | HTTPException):
-                log.exception("request %s failed", call.id)
+            _report(call, error)
             await call.fail(error)
 
     def _note(self, call: Call) -> None:
@@ -64,6 +63,14 @@ class Front:
             self.service.metrics.observe(call)
         if options.access_log and (options.access_log_health or not call.quiet):
             access.info("%s", _json(call) if options.access_log_format == "json" else _text(call))
+
+
+def _report(call: Call, error: Exception) -> None:
+    """Log what the client is not told."""
+    if not isinstance(error, ZondaError | HTTPException):
+        log.exception("request %s failed", call.id)
+    elif isinstance(error, InvalidModel):
+        log.error("request %s failed: %s", call.id, error)
 
 
 def _facts(call: Call) -> dict[str, object]:
