@@ -62,7 +62,7 @@ class Engine:
         self._counters = Counters()
         self._groups: dict[str, Group] = {}
         self._live = 0
-        self._inbox: list[Group | tuple[str, int | None]] = []
+        self._inbox: list[Group | tuple[Group, int | None]] = []
         self._outbox: dict[Sink, list[Event]] = {}
         self._wake = threading.Condition()
         self._draining = self._closing = self._dead = False
@@ -105,9 +105,10 @@ class Engine:
     def cancel(self, request: str, index: int | None = None) -> None:
         """End a request, or one sequence of it, before the next step; what is unknown or has ended is ignored."""
         with self._wake:
-            self._post((request, index))
+            if group := self._groups.get(request):
+                self._post((group, index))
 
-    def _post(self, message: Group | tuple[str, int | None]) -> None:
+    def _post(self, message: Group | tuple[Group, int | None]) -> None:
         if not self._inbox and not self._scheduler.busy:
             self._moved = time.monotonic()
         self._inbox.append(message)
@@ -166,8 +167,8 @@ class Engine:
         for message in messages:
             if isinstance(message, Group):
                 self._enqueue(message)
-            elif message[0] in self._groups:
-                self._cancel(self._groups[message[0]], message[1])
+            else:
+                self._cancel(*message)
         return not self._closing
 
     def _enqueue(self, group: Group) -> None:
