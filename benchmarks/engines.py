@@ -7,11 +7,13 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import install
@@ -55,8 +57,8 @@ class Engine(Protocol):
     def streams(self, model: Path, count: int, length: int) -> float:
         """Tokens/s over `count` concurrent streams of `length` tokens each."""
 
-    def start(self, model: Path) -> Start:
-        """Answers one short prompt in a new process."""
+    def start(self, model: Path, *, cold: bool = False) -> Start:
+        """Answers one short prompt in a new process; `cold`: nothing that was compiled before may be used."""
 
 
 def prompt(length: int, *, case: int, iteration: int) -> list[int]:
@@ -97,10 +99,11 @@ class Zonda:
         port = traffic.free_port()
         return _serve([self.program, "serve", "-f", model, "-p", port], port, model.stem, count, length)
 
-    def start(self, model: Path) -> Start:
+    def start(self, model: Path, *, cold: bool = False) -> Start:
         """By `zonda run`."""
-        return _start([self.program, "run", "-f", model, "-i", "hi", "--max-tokens", ANSWER_TOKENS,
-                       "--ignore-eos"])
+        command = [self.program, "run", "-f", model, "-i", "hi", "--max-tokens", ANSWER_TOKENS, "--ignore-eos"]
+        with tempfile.TemporaryDirectory() as empty:
+            return _start(command, {"ZONDA_CACHE": empty} if cold else {})
 
 
 class LlamaCpp:
@@ -131,7 +134,7 @@ class LlamaCpp:
                    "-t", _threads(), "--no-webui"]
         return _serve(command, port, model.stem, count, length)
 
-    def start(self, model: Path) -> Start:
+    def start(self, model: Path, *, cold: bool = False) -> Start:
         """By `llama-completion`."""
         return _start([self.tools / "llama-completion", "-m", model, "-p", "hi", "-n", ANSWER_TOKENS, "-c", 512,
                        "-t", _threads(), "-no-cnv", "--no-display-prompt", "--ignore-eos"])
@@ -152,7 +155,7 @@ class OpenVino:
     def speeds(self, model: Path, cases: Sequence[Case], iterations: int) -> list[float]:
         """By its own performance counters."""
         jobs = [{
-            "prompt_len": case.prompt_len, "gen_len": case.gen_len,
+            "gen_len": case.gen_len,
             "prompts": [prompt(case.prompt_len or case.depth, case=number, iteration=i) for i in range(iterations + 1)],
         } for number, case in enumerate(cases)]
         return self._ask(kind="bench", model=str(model), cases=jobs, iterations=iterations)
@@ -161,7 +164,7 @@ class OpenVino:
         """By its continuous-batching pipeline, without HTTP."""
         return self._ask(kind="streams", model=str(model), prompts=prompts(count), length=length)
 
-    def start(self, model: Path) -> Start:
+    def start(self, model: Path, *, cold: bool = False) -> Start:
         """By a script that streams one answer."""
         job = {"kind": "answer", "model": str(model), "prompt": "hi", "length": ANSWER_TOKENS}
         return _start([*self.worker, json.dumps(job)])
@@ -188,10 +191,10 @@ def _serve(command: Sequence[object], port: int, model: str, count: int, length:
         return traffic.throughput(port, model, prompts(count), length)
 
 
-def _start(command: Sequence[object]) -> Start:
+def _start(command: Sequence[object], variables: Mapping[str, str] = MappingProxyType({})) -> Start:
     begin = time.perf_counter()
-    process = subprocess.Popen(
-        [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([str(part) for part in command], env=os.environ | dict(variables),
+                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     with process.stdout as out:
         first = os.read(out.fileno(), 1)
         seconds = time.perf_counter() - begin

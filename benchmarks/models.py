@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,8 +54,8 @@ def make(name: str, *, folder: Path, quantize: Path) -> Path:
         _download(PACKAGES[name], partial)
     elif name in QUANTIZED:
         source, kind = QUANTIZED[name]
-        command = [quantize, "--allow-requantize", make(source, folder=folder, quantize=quantize), partial, kind]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        made = make(source, folder=folder, quantize=quantize)
+        subprocess.run([quantize, "--allow-requantize", made, partial, kind], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     else:
         tokenizer = make("smollm2-q4_1", folder=folder, quantize=quantize)
         write_random(partial, shape=SHAPES[name.removesuffix("-f16")], tokenizer=tokenizer)
@@ -94,7 +95,7 @@ def write_random(path: Path, *, shape: Shape, tokenizer: Path, seed: int = 0) ->
     writer.close()
 
 
-def _write_metadata(writer, shape: Shape, source) -> None:
+def _write_metadata(writer: Any, shape: Shape, source: Any) -> None:
     writer.add_name("Random weights")
     writer.add_context_length(shape.context)
     writer.add_embedding_length(shape.dim)

@@ -25,28 +25,15 @@ def tensor(ids: list[int]) -> openvino.Tensor:
 
 def bench(pipeline: openvino_genai.LLMPipeline, cases: list[dict], iterations: int) -> list[float]:
     """Median tokens/s of every case, after one run that is not counted."""
-    def median(case: dict) -> float:
-        speed = prefill if case["prompt_len"] else decode
-        return statistics.median([speed(pipeline, case, i) for i in range(iterations + 1)][1:])
-
-    return [median(case) for case in cases]
+    return [statistics.median([speed(pipeline, case, i) for i in range(iterations + 1)][1:]) for case in cases]
 
 
-def generate(pipeline: openvino_genai.LLMPipeline, prompt: list[int], length: int) -> openvino_genai.PerfMetrics:
-    """The times of one generation."""
+def speed(pipeline: openvino_genai.LLMPipeline, case: dict, iteration: int) -> float:
+    """Prompt tokens a second up to the first generated token, or generated tokens a second after it."""
+    prompt = case["prompts"][iteration]
     inputs = openvino_genai.TokenizedInputs(tensor(prompt), tensor([1] * len(prompt)))
-    return pipeline.generate(inputs, greedy(length)).perf_metrics
-
-
-def prefill(pipeline: openvino_genai.LLMPipeline, case: dict, iteration: int) -> float:
-    """Prompt tokens a second up to the first generated token."""
-    metrics = generate(pipeline, case["prompts"][iteration], 1)
-    return len(case["prompts"][iteration]) / metrics.get_ttft().mean * 1000
-
-
-def decode(pipeline: openvino_genai.LLMPipeline, case: dict, iteration: int) -> float:
-    """Generated tokens a second after the first."""
-    return 1000 / generate(pipeline, case["prompts"][iteration], case["gen_len"]).get_tpot().mean
+    metrics = pipeline.generate(inputs, greedy(case["gen_len"] or 1)).perf_metrics
+    return 1000 / metrics.get_tpot().mean if case["gen_len"] else 1000 * len(prompt) / metrics.get_ttft().mean
 
 
 def streams(model: str, prompts: list[list[int]], length: int) -> float:

@@ -24,6 +24,7 @@ import models
 from engines import Case, Engine, LlamaCpp, OpenVino, Zonda
 
 PREFILL, DECODE, DEEP = Case(prompt_len=512), Case(gen_len=128, depth=4), Case(gen_len=128, depth=2048)
+CASES = {"prefill": (PREFILL,), "decode": (DECODE,), "depth": (DECODE, DEEP)}
 STREAMS = 8
 SECTIONS = {
     "prefill": tuple(name for name in models.MODELS if name != "llama-1b-f16"),
@@ -31,6 +32,7 @@ SECTIONS = {
     "depth": ("llama-1b-q4_0",),
     "streams": ("smollm2-q4_1", "smollm2-q4_0", "llama-1b-q4_0"),
     "start": ("smollm2-q4_1", "llama-1b-q4_0"),
+    "cold": ("smollm2-q4_1",),
 }
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "zonda": lambda cache: Zonda(), "llama.cpp": LlamaCpp, "openvino": OpenVino,
@@ -81,11 +83,12 @@ def _figure(values: list[float] | None) -> str:
 def measure(engine: Engine, name: str, path: Path, sections: Sequence[str],
             iterations: int) -> Iterator[tuple[Row, float]]:
     """One round of one engine on one model: empty rows, each with the figure that belongs into it."""
-    cases = {"prefill": PREFILL, "decode": DECODE, "depth": DEEP}
-    wanted = [case for section, case in cases.items() if section in sections]
-    if wanted:
-        for case, speed in zip(wanted, engine.speeds(path, wanted, iterations), strict=True):
-            yield Row(name, f"{case.name}, tok/s"), speed
+    wanted = list(dict.fromkeys(case for section in sections for case in CASES.get(section, ())))
+    speeds = dict(zip(wanted, engine.speeds(path, wanted, iterations), strict=True)) if wanted else {}
+    for case, speed in speeds.items():
+        yield Row(name, f"{case.name}, tok/s"), speed
+    if DEEP in speeds:
+        yield Row(name, "depth 2048 / depth 4"), speeds[DEEP] / speeds[DECODE]
     if "streams" in sections:
         length = 64 if name.startswith("llama-1b") else 128
         yield Row(name, f"{STREAMS} streams × {length}, tok/s"), engine.streams(path, STREAMS, length)
@@ -93,6 +96,9 @@ def measure(engine: Engine, name: str, path: Path, sections: Sequence[str],
         start = engine.start(path)
         yield Row(name, "start to first token, s", lower_is_better=True), start.seconds
         yield Row(name, "peak memory, MB", lower_is_better=True), start.megabytes
+    if "cold" in sections:
+        row = Row(name, "the same, nothing compiled yet, s", lower_is_better=True)
+        yield row, engine.start(path, cold=True).seconds
 
 
 def compare(engines: Sequence[Engine], name: str, path: Path, sections: Sequence[str],

@@ -38,7 +38,7 @@ class Scripted:
             raise RuntimeError("cannot read the file")
         return [speed] * len(cases)
 
-    def start(self, model):
+    def start(self, model, *, cold=False):
         return engines.Start(next(self.rest), 100.0)
 
 
@@ -56,6 +56,11 @@ def test_the_best_time_is_the_smallest():
     start, memory = compared(*rivals, sections=("start",), rounds=2)
     assert start.ratio("A") == 0.5
     assert memory.ratio("A") == 1
+
+
+def test_decode_deep_in_a_context_is_also_given_as_a_share_of_decode_at_its_beginning():
+    rows = compared(Scripted("A", 10), sections=("depth",), rounds=1)
+    assert [row.samples["A"][0] for row in rows] == [10, 10, 1]
 
 
 def test_an_engine_that_fails_drops_out_and_the_others_go_on():
@@ -89,6 +94,11 @@ def test_a_start_is_timed_to_the_first_byte_and_its_memory_is_that_of_the_proces
     start = engines._start([sys.executable, "-c", "x = bytearray(80 << 20); print('hi')"])
     assert start.seconds > 0
     assert start.megabytes > 80
+
+
+def test_a_start_can_be_given_variables():
+    command = [sys.executable, "-c", "import os; assert os.environ['ZONDA_CACHE'] == 'empty'; print('hi')"]
+    assert engines._start(command, {"ZONDA_CACHE": "empty"}).seconds > 0
 
 
 def test_a_start_without_an_answer_is_an_error():
