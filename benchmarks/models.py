@@ -55,7 +55,7 @@ def make(name: str, *, folder: Path, quantize: Path) -> Path:
     elif name in QUANTIZED:
         source, kind = QUANTIZED[name]
         made = make(source, folder=folder, quantize=quantize)
-        subprocess.run([quantize, "--allow-requantize", made, partial, kind], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run([quantize, "--allow-requantize", made, partial, kind], check=True, capture_output=True)
     else:
         tokenizer = make("smollm2-q4_1", folder=folder, quantize=quantize)
         write_random(partial, shape=SHAPES[name.removesuffix("-f16")], tokenizer=tokenizer)
