@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zonda import texts
-from zonda.engine.cpu_runner import CPURunner
 from zonda.engine.engine import Engine
+from zonda.engine.runner import Runner
 from zonda.errors import ModelNotFound, OutOfMemory
+from zonda.kernels import sample
 from zonda.memory import available
 from zonda.models import build
-from zonda.nn import Pages
+from zonda.nn import Decoder, Pages
 from zonda.options import EngineOptions, ModelOptions, cache_folder
 from zonda.weights.source import Source
 
@@ -29,6 +30,7 @@ Progress = Callable[[str, int, int], None]
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
 _SEQUENCES = 4  # of full length that the cache has room for, unless an option says otherwise
 _KEY_BYTES = 2  # float16
+_PLAIN_PAGE = 16  # positions
 _log = logging.getLogger("zonda")
 
 
@@ -61,7 +63,7 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
     tokenizer = texts.tokenizer_of(model, root, source.metadata)
     template = texts.template_of(model, root, source.metadata, tokenizer)
     defaults = texts.generation_config(root) if root != files.root or files.kind == "safetensors" else {}
-    engine = start(source, options, threads=model.threads, defaults=defaults, progress=progress,
+    engine = start(source, model, options, defaults=defaults, progress=progress,
                    weight_bytes=sum(path.stat().st_size for path in files.weights),
                    stop_ids=tokenizer.eos_ids | texts.ends_of(defaults),
                    breakers=lambda text: texts.breakers_of(tokenizer, text))
@@ -110,20 +112,40 @@ def _mb(size: int) -> str:
     return f"{math.ceil(size / (1 << 20)):,} MB"
 
 
-def start(source: Source, options: EngineOptions, *, threads: int | None = None, weight_bytes: int = 0,
+def start(source: Source, model: ModelOptions, options: EngineOptions, *, weight_bytes: int = 0,
           stop_ids: frozenset[int] = frozenset(), defaults: Mapping[str, Any] | None = None,
           breakers: Callable[[str], Iterable[int]] | None = None, progress: Progress | None = None) -> Engine:
     """An engine that runs a checkpoint on this machine's processor."""
-    tell = progress or _silent
     config, decoder = build(source)
     sized = plan(decoder.caches, config.context, options, free=_left(weight_bytes))
     if sized.max_len != config.max_len:
         config, decoder = build(source, max_len=sized.max_len)
+    make = _compiled if model.kernels == "compiled" else _plain
+    runner, draw = make(decoder, source, sized, options, model.threads, progress or _silent)
+    return Engine(runner, options, stop_ids=stop_ids | config.eos, defaults=defaults, breakers=breakers, kernel=draw)
+
+
+def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
+              tell: Progress) -> tuple[Runner, sample.Kernel]:
+    from zonda.engine.cpu_runner import CPURunner
+    from zonda.kernels.cpu.draws import CompiledDraw
+
     tell("loading", 0, 0)
     runner = CPURunner(decoder, source, max_len=sized.max_len, kv_bytes=sized.kv_bytes, cache_folder=cache_folder(),
                        max_rows=options.max_num_batched_tokens, threads=threads,
                        progress=lambda done, total: tell("loading", done, total), compiling=_Compiled(tell))
-    return Engine(runner, options, stop_ids=stop_ids | config.eos, defaults=defaults, breakers=breakers)
+    return runner, CompiledDraw(runner.ops.library, vocab=runner.vocab)
+
+
+def _plain(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
+           tell: Progress) -> tuple[Runner, sample.Kernel]:
+    from zonda.kernels.reference import ReferenceOps, ReferenceRunner
+    from zonda.weights.load import load
+
+    pages = sized.max_len * _SEQUENCES // _PLAIN_PAGE + 1
+    load(decoder, source, ReferenceOps(pages=pages, page_size=_PLAIN_PAGE),
+         progress=lambda done, total: tell("loading", done, total))
+    return ReferenceRunner(decoder, max_len=sized.max_len, max_rows=options.max_num_batched_tokens), sample.draw
 
 
 def _left(weight_bytes: int) -> int:
@@ -151,14 +173,14 @@ def _silent(stage: str, done: int, total: int) -> None:
     pass
 
 
-def start_random(shape: str, dtype: str, options: EngineOptions, *, threads: int | None = None,
+def start_random(shape: str, dtype: str, model: ModelOptions, options: EngineOptions, *,
                  progress: Progress | None = None) -> Engine:
     """An engine over random weights; `shape` is a known one's name, or a config.json or its folder."""
     from zonda.weights.random import RandomSource
 
     source = RandomSource(shape_config(shape), dtype)
     source.shape_of(build(source)[1])
-    return start(source, options, threads=threads, progress=progress)
+    return start(source, model, options, progress=progress)
 
 
 def shape_config(shape: str) -> dict[str, Any]:

@@ -50,6 +50,8 @@ class ModelOptions:
     cache_dir: str | None = option(None, "folder of the Hugging Face cache", flags=("--cache-dir", "--hf-cache"),
                                    metavar="DIR")
     threads: int | None = option(None, "threads that compute; all cores unless given", env="ZONDA_THREADS", low=1)
+    kernels: Literal["compiled", "plain"] = option("compiled", "compute by kernels compiled for this processor, or by "
+                                                   "plain numpy, slow, to compare")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ def _load(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> 
         from zonda.model import start_random
 
         dtype = model.quant or options.dtype
-        running = start_random(options.random_weights, dtype, engine, threads=model.threads, progress=bars)
+        running = start_random(options.random_weights, dtype, model, engine, progress=bars)
     numbers: Any = Numbers(running.vocab)
     return AsyncLLM.from_parts(running, numbers, name=f"{options.random_weights} {dtype}")
 
