@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -26,10 +27,11 @@ CORPUS = [
     "HTTPServer XMLHttpRequest camelCase snake_case SHOUTING I'LL DON'T we've",
 ] * 4
 
-PIECES = ["the ", " quick", "isn't", "IT'LL", "ſ", "K", "12", "3456789", "½", "Ⅷ", "²", "\n", "\r\n", "\n\n", " ", "  ",
-          "     ", "\t", "\u00a0", "\u3000", "\u200b", "naïve", "e\u0301", "ß", "İ", "Straße", "日本", "語。", "中文", "한국",
-          "नमस्ते", "สวัสดี", "م", "🙂", "👨‍👩‍👧", "🏽", "_", "()", "->", "</b>", "!!!", "…", "—", "\\", "\"", "'", "▁",
-          "▁▁", "�", "\x00", "\x7f", "<0x0A>", "<unk>", "ǅ", "ʰ", "ﬁ"]
+PIECES = [
+    "the ", " quick", "isn't", "IT'LL", "\u017f", "\u212a", "12", "3456789", "½", "Ⅷ", "²", "\n", "\r\n", "\n\n", " ",
+    "  ", "     ", "\t", "\u00a0", "\u3000", "\u200b", "naïve", "e\u0301", "ß", "İ", "Straße", "日本", "語。", "中文",
+    "한국", "नमस्ते", "สวัสดี", "م", "🙂", "👨\u200d👩\u200d👧", "🏽", "_", "()", "->", "</b>", "!!!", "…", "—", "\\", "\"",
+    "'", "▁", "▁▁", "\ufffd", "\x00", "\x7f", "<0x0A>", "<unk>", "ǅ", "ʰ", "ﬁ"]
 
 
 def texts() -> strategies.SearchStrategy[str]:
@@ -59,14 +61,13 @@ def byte_level(pre: str, size: int = 420) -> dict[str, Any]:
 
 
 def _merges(state: bytes) -> list[list[str]]:
-    import json
-
     return [merge.split(" ") if isinstance(merge, str) else merge for merge in json.loads(state)["merges"]]
 
 
 @cache
 def pieces(kind: str = "bpe", *, prefix: bool = False, fallback: bool = True, across: bool = False,
-           own: tuple[str, ...] = (), rule: str = "identity", squeeze: bool = False, size: int = 500) -> tuple[Any, Any]:
+           own: tuple[str, ...] = (), rule: str = "identity", squeeze: bool = False,
+           size: int = 500) -> tuple[Any, dict[str, Any]]:
     """A SentencePiece model, and its vocabulary as metadata."""
     import sentencepiece
 

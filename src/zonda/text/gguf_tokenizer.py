@@ -41,8 +41,8 @@ class Tokens:
 
 def build(metadata: Mapping[str, Any]) -> tuple[Encode, Vocabulary]:
     """The function from text to ids, without what is added around a text, and the facts about the tokens."""
-    model = metadata.get(KEY + "model")
-    if model is None:
+    model = _name(metadata, "model", "")
+    if not model:
         raise InvalidModel(f"{KEY}model is absent: the file has no tokenizer", hint="pass a tokenizer of its own")
     if model not in MODELS:
         raise Unsupported(f"{KEY}model is {model!r:.100}, expected one of {', '.join(sorted(MODELS))}",
@@ -79,14 +79,14 @@ def _strings(metadata: Mapping[str, Any], name: str) -> list[str]:
     return list(values)
 
 
-def _numbers(metadata: Mapping[str, Any], name: str, count: int, default: float) -> list[Any]:
+def _numbers(metadata: Mapping[str, Any], name: str, count: int | None, default: float = 0) -> list[Any]:
     values = metadata.get(KEY + name)
     if values is None:
-        return [default] * count
+        return [default] * (count or 0)
     found = values.tolist() if hasattr(values, "tolist") else values
     if not isinstance(found, list | tuple) or set(map(type, found)) - {int, float}:
         raise InvalidModel(f"{KEY}{name} is no list of numbers")
-    if len(found) != count:
+    if count is not None and len(found) != count:
         raise InvalidModel(f"{KEY}{name} has {len(found)} entries for {count} tokens")
     return list(found)
 
@@ -104,6 +104,13 @@ def _flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
     value = metadata.get(KEY + name, default)
     if not isinstance(value, bool):
         raise InvalidModel(f"{KEY}{name} is {value!r:.40}, expected true or false")
+    return value
+
+
+def _name(metadata: Mapping[str, Any], name: str, default: str) -> str:
+    value = metadata.get(KEY + name, default)
+    if not isinstance(value, str):
+        raise InvalidModel(f"{KEY}{name} is {value!r:.40}, expected a text")
     return value
 
 
@@ -130,7 +137,7 @@ def _around(token: int | None, wanted: bool) -> tuple[int, ...]:
 
 def _byte_pair(metadata: Mapping[str, Any], tokens: Tokens) -> tuple[Encode, Vocabulary]:
     """Merges in order of rank, of pieces that the file's pre-tokenizer cuts."""
-    name = "gemma4" if metadata[KEY + "model"] == "gemma4" else metadata.get(KEY + "pre", "default")
+    name = "gemma4" if metadata[KEY + "model"] == "gemma4" else _name(metadata, "pre", "default")
     rule = PRETOKENIZERS.get(name)
     if rule is None:
         raise Unsupported(f"{KEY}pre names an unknown pre-tokenizer, {name!r:.100}",
@@ -201,11 +208,13 @@ def _unigram(metadata: Mapping[str, Any], tokens: Tokens) -> tuple[Encode, Vocab
     prefix = _flag(metadata, "add_space_prefix", True)
     scores = _numbers(metadata, "scores", len(tokens.texts), 0.0)
     vocabulary = _vocabulary(metadata, tokens, sentencepiece, eos=1, unk=2, add_eos=True, strip=prefix)
+    if vocabulary.unk is None:
+        raise InvalidModel(f"{KEY}unknown_token_id is absent, but a unigram needs it")
     pieces = list(zip(tokens.texts, map(float, scores)))
     model = _made(lambda: models.Unigram(pieces, vocabulary.unk, byte_fallback=_byte_ids(tokens) is not None))
     steps: list[normalizers.Normalizer] = []
-    if (charsmap := metadata.get(KEY + "precompiled_charsmap")) is not None:
-        steps.append(_made(lambda: normalizers.Precompiled(bytes(charsmap))))
+    if charsmap := _numbers(metadata, "precompiled_charsmap", None):
+        steps.append(_made(lambda: normalizers.Precompiled(bytes(int(octet) & 255 for octet in charsmap))))
     if _flag(metadata, "remove_extra_whitespaces", False):
         steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     steps += [normalizers.Prepend(SPACE)] if prefix else []
@@ -225,7 +234,9 @@ def _word_pieces(metadata: Mapping[str, Any], tokens: Tokens) -> tuple[Encode, V
     start = _id(metadata, "cls", len(texts), vocabulary.bos)
     end = _id(metadata, "seperator", len(texts), 102)
     vocabulary = replace(vocabulary, prefix=_around(start, True), suffix=_around(end, True))
-    unk = "[UNK]" if vocabulary.unk is None else texts[vocabulary.unk]
+    if vocabulary.unk is None:
+        raise InvalidModel(f"{KEY}unknown_token_id is absent, but word pieces need it")
+    unk = texts[vocabulary.unk]
     model = _made(lambda: models.WordPiece(tokens.ids, unk_token=unk, max_input_chars_per_word=100))
     lowercase = _flag(metadata, "normalizer.lowercase", True)
     accents = _flag(metadata, "normalizer.strip_accents", lowercase)
