@@ -20,7 +20,7 @@ GB = 1 << 30
 
 def test_the_cache_holds_a_few_full_sequences_when_memory_is_plenty() -> None:
     sized = plan(CACHES, 1024, EngineOptions(), free=8 * GB)
-    assert sized.max_len == 1024 and 2 << 20 <= sized.kv_bytes <= 64 << 20
+    assert sized.max_len == 1024 and 8 << 20 <= sized.kv_bytes <= 64 << 20
 
 
 def test_the_cache_takes_no_more_than_half_of_free_memory() -> None:

@@ -28,7 +28,8 @@ Progress = Callable[[str, int, int], None]
 """Told a stage's name, how much of it is done, and its total, 0 if unknown."""
 
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
-_SEQUENCES = 4  # of full length that the cache has room for, unless an option says otherwise
+_SEQUENCES = 4  # of full length that the cache has room for, if memory allows
+_USUAL = 1024  # positions of each of `max_seqs` sequences that it has room for, if memory allows
 _KEY_BYTES = 2  # float16
 _PLAIN_PAGE = 16  # positions
 _log = logging.getLogger("zonda")
@@ -88,9 +89,10 @@ class Plan:
 def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free: int) -> Plan:
     """Size the cache for `free` bytes; raises `OutOfMemory` with the arithmetic when `max_seq_len` does not fit."""
     token = sum(2 * cache.heads.kv * cache.heads.dim * _KEY_BYTES for cache in caches)
-    budget = _budget(token * context, options, free)
-    fitting = budget // token
     wanted = options.max_seq_len or context
+    positions = max(max(wanted, context) * _SEQUENCES, options.max_seqs * _USUAL)
+    budget = _budget(token * positions, options, free)
+    fitting = budget // token
     if options.max_seq_len and fitting < wanted:
         raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {_mb(wanted * token)}, but the cache has "
                           f"{_mb(budget)} of {_mb(free)} free",
@@ -100,12 +102,12 @@ def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free:
     return Plan(min(wanted, fitting), budget)
 
 
-def _budget(sequence: int, options: EngineOptions, free: int) -> int:
+def _budget(plenty: int, options: EngineOptions, free: int) -> int:
     if options.kv_memory_mb:
         return options.kv_memory_mb << 20
     if options.kv_memory_fraction:
         return int(free * options.kv_memory_fraction)
-    return min(int(free * _SHARE), sequence * _SEQUENCES)
+    return min(int(free * _SHARE), plenty)
 
 
 def _mb(size: int) -> str:
