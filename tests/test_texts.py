@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from letters import FIRST, LettersTokenizer
+from letters import END, FIRST, LettersTokenizer
 
 from zonda import texts
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound
@@ -117,5 +117,10 @@ def test_ends_are_whole_numbers(value: Any, ends: set[int]) -> None:
 
 def test_a_breaker_stands_for_its_last_token() -> None:
     tokenizer: Any = LettersTokenizer()
-    assert texts.breakers_of(tokenizer, "xy") == {FIRST + 24}
-    assert texts.breakers_of(tokenizer, "") == {FIRST}
+    read = texts.Texts(tokenizer, None, {})
+    assert (read.breakers("xy"), read.breakers("")) == ({FIRST + 24}, {FIRST})
+
+
+def test_texts_end_where_tokenizer_or_generation_config_say() -> None:
+    tokenizer: Any = LettersTokenizer()
+    assert texts.Texts(tokenizer, None, {"eos_token_id": 5}).ends == {END, 5}

@@ -4,11 +4,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zonda import texts
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
 from zonda.errors import ModelNotFound, OutOfMemory
@@ -17,6 +17,7 @@ from zonda.memory import available
 from zonda.models import build
 from zonda.nn import Decoder, Pages
 from zonda.options import EngineOptions, ModelOptions, cache_folder
+from zonda.texts import Texts, read_json
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
@@ -56,26 +57,20 @@ def resolve_model(model: ModelOptions, *, refresh: bool = False, progress: bool 
 
 def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progress | None = None) -> Parts:
     """Everything that answers requests, from the files that the options name."""
-    from zonda.weights.hub import open_source
+    from zonda.weights.hub import open_source, resolve_texts
 
     files = resolve_model(model, progress=progress is not None)
+    root = files.root
+    if model.tok_model:
+        root = resolve_texts(model.tok_model, cache_dir=model.cache_dir, progress=progress is not None)
     source = open_source(files)
-    root = _texts_root(model, files)
-    tokenizer = texts.tokenizer_of(model, root, source.metadata)
-    template = texts.template_of(model, root, source.metadata, tokenizer)
-    defaults = texts.generation_config(root) if root != files.root or files.kind == "safetensors" else {}
-    engine = start(source, model, options, defaults=defaults, progress=progress,
-                   weight_bytes=sum(path.stat().st_size for path in files.weights),
-                   stop_ids=tokenizer.eos_ids | texts.ends_of(defaults),
-                   breakers=lambda text: texts.breakers_of(tokenizer, text))
-    return Parts(files.name, engine, tokenizer, template, defaults)
-
-
-def _texts_root(model: ModelOptions, files: Files) -> Path:
-    """The folder that has the tokenizer and what belongs to it."""
-    from zonda.weights.hub import resolve_texts
-
-    return resolve_texts(model.tok_model, cache_dir=model.cache_dir) if model.tok_model else files.root
+    own = files.kind == "safetensors" or root != files.root
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(Texts.read, model, root, source.metadata, own=own)
+        engine = start(source, model, options, texts=reading.result, progress=progress,
+                       weight_bytes=sum(path.stat().st_size for path in files.weights))
+    texts = reading.result()
+    return Parts(files.name, engine, texts.tokenizer, texts.template, texts.defaults)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +109,24 @@ def _mb(size: int) -> str:
     return f"{math.ceil(size / (1 << 20)):,} MB"
 
 
-def start(source: Source, model: ModelOptions, options: EngineOptions, *, weight_bytes: int = 0,
-          stop_ids: frozenset[int] = frozenset(), defaults: Mapping[str, Any] | None = None,
-          breakers: Callable[[str], Iterable[int]] | None = None, progress: Progress | None = None) -> Engine:
-    """An engine that runs a checkpoint on this machine's processor."""
+def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts: Callable[[], Texts] | None = None,
+          weight_bytes: int = 0, progress: Progress | None = None) -> Engine:
+    """An engine that runs a checkpoint on this machine's processor; `texts` is asked when the weights are there."""
     config, decoder = build(source)
     sized = plan(decoder.caches, config.context, options, free=_left(weight_bytes))
     if sized.max_len != config.max_len:
         config, decoder = build(source, max_len=sized.max_len)
     make = _compiled if model.kernels == "compiled" else _plain
     runner, draw = make(decoder, source, sized, options, model.threads, progress or _silent)
-    return Engine(runner, options, stop_ids=stop_ids | config.eos, defaults=defaults, breakers=breakers, kernel=draw)
+    try:
+        said = texts() if texts else None
+        if said is None:
+            return Engine(runner, options, stop_ids=config.eos, kernel=draw)
+        return Engine(runner, options, stop_ids=config.eos | said.ends, defaults=said.defaults,
+                      breakers=said.breakers, kernel=draw)
+    except BaseException:
+        runner.close()
+        raise
 
 
 def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
@@ -194,4 +196,4 @@ def shape_config(shape: str) -> dict[str, Any]:
     path = Path(shape) / "config.json" if Path(shape).is_dir() else Path(shape)
     if not path.is_file():
         raise ModelNotFound(f"no shape and no config.json: {shape!r}", hint=f"known shapes: {', '.join(SHAPES)}")
-    return texts.read_json(path)
+    return read_json(path)

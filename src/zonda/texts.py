@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,32 @@ from zonda.text.tokenizer import Tokenizer
 LARGEST = 1 << 26  # bytes of a JSON or Jinja file
 _GGUF_TEMPLATE = "tokenizer.chat_template"
 _TOKENS = ("bos", "eos", "unk")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What stands between text and token ids; `defaults` is the generation_config."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    defaults: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, options: ModelOptions, root: Path, metadata: Mapping[str, Any], *, own: bool) -> Texts:
+        """From a folder and GGUF metadata; `own` says that the folder's generation_config is the model's."""
+        tokenizer = tokenizer_of(options, root, metadata)
+        template = template_of(options, root, metadata, tokenizer)
+        return cls(tokenizer, template, generation_config(root) if own else {})
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """The token ids that end a text."""
+        return self.tokenizer.eos_ids | ends_of(self.defaults)
+
+    def breakers(self, text: str) -> frozenset[int]:
+        """The tokens that a breaker string of DRY stands for: the last one of it, alone and behind a word."""
+        ids = (self.tokenizer.encode(each, add_special=False) for each in (text, f"a{text}"))
+        return frozenset(each[-1] for each in ids if each)
 
 
 def tokenizer_of(options: ModelOptions, root: Path, metadata: Mapping[str, Any]) -> Tokenizer:
@@ -95,12 +122,6 @@ def ends_of(config: Mapping[str, Any]) -> frozenset[int]:
     value = config.get("eos_token_id")
     values = value if isinstance(value, list) else [value]
     return frozenset(each for each in values if isinstance(each, int) and not isinstance(each, bool))
-
-
-def breakers_of(tokenizer: Tokenizer, text: str) -> frozenset[int]:
-    """The tokens that a breaker string of DRY stands for: the last one of it, alone and behind a word."""
-    ids = (tokenizer.encode(each, add_special=False) for each in (text, f"a{text}"))
-    return frozenset(each[-1] for each in ids if each)
 
 
 def read_json(path: Path) -> dict[str, Any]:
