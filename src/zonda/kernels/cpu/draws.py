@@ -22,6 +22,7 @@ class CompiledDraw:
     """The compiled equal of kernels.sample.draw, for one vocabulary and one caller at a time."""
 
     def __init__(self, library: Library, *, vocab: int) -> None:
+        self._library = library  # owns the code
         blocks = -(-vocab // BLOCK)
         sizes = {MAXIMA: blocks, HEAP: max(blocks, 256), KEYS: vocab, IDS: vocab, MORE_KEYS: vocab, MORE_IDS: vocab,
                  WEIGHTS: vocab, SUMS: blocks, PROBS: vocab, COUNTS: vocab}

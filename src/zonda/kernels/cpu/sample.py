@@ -151,7 +151,7 @@ def typical(probs: int, end: int, share: float) -> tuple[int, int]:
         p = f64(load_f32(probs, i)) / mass
         entropy -= p * math.log(p)
     right = 0
-    while right < end and -math.log(f64(load_f32(probs, right)) / mass) <= entropy:
+    while right < end and -math.log(f64(load_f32(probs, right)) / mass) < entropy - s.NEAR:
         right += 1
     left, total = right - 1, 0.0
     while (left >= 0 or right < end) and (total < share * mass or right - left == 1):

@@ -1,0 +1,182 @@
+"""Rows of activations, normed, into the blocks that tiles multiply (see `tile.py`), and the elementwise kernels.
+
+A block of T tokens and K columns:
+    int8   codes   [K/4][T][4]
+    float  scales  [K/32][T]
+    int32  sums    [K/32][T]     -offset · sum of codes
+    float  sums    [K/32][T]     -scale · sum of codes
+    int32  sums    [K/16][T]     the same two for groups of 16
+    float  sums    [K/16][T]
+A block for dense weights is float32 [K][T].
+"""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+
+from zonda.kernels.cpu.frame import ARGUMENTS, IDS, SAMPLE
+from zonda.kernels.cpu.layout import ROWS as TILE_ROWS
+from zonda.kernels.cpu.layout import UNIT
+from zonda.kernels.cpu.library import Target
+from zonda.kernels.cpu.vector import F32, I8, I32, Emit
+from zonda.kernels.cpu.words import (
+    bits_f32,
+    f32_bits,
+    inline,
+    load3,
+    load4,
+    load5,
+    load6,
+    load_f32,
+    load_i32,
+    load_i64,
+    store_f32,
+)
+
+f32 = np.float32
+
+
+def _quantize(builder: ir.IRBuilder, target: Target, x: Any, weight: Any, factor: Any, units: Any, tokens: Any,
+              block: Any, token: Any, offset: Any) -> None:
+    """One row x · factor · weight into its place in a block. `factor` holds float32 bits."""
+    e = Emit(builder, target)
+    b, lanes = e.b, e.registers.lanes
+    floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
+    factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
+    offset = b.trunc(offset, I32)
+    scales = e.at(block, b.mul(e.times(units, UNIT), tokens))
+    strip = b.mul(e.times(units, 4), tokens)
+    at = e.times(token, 4)
+    with e.loop(units) as u:
+        values = []
+        for v in range(UNIT // lanes):
+            place = e.times(u, 4 * UNIT)
+            value = b.fmul(e.load(floats, e.at(x, place), 4 * v * lanes), factor)
+            values.append(b.fmul(value, e.load(floats, e.at(weight, place), 4 * v * lanes)))
+        peak = _peak(e, values)
+        zero = b.fcmp_ordered("==", peak, e.const(F32, 0.0))
+        scale = b.fmul(peak, e.const(F32, 1 / 127))
+        inverse = b.select(zero, e.const(F32, 0.0), b.fdiv(e.const(F32, 127.0), peak))
+        sums = []
+        for v, value in enumerate(values):
+            near = e.intrinsic(f"llvm.rint.v{lanes}f32", floats, [b.fmul(value, e.splat(inverse, lanes))])
+            codes = b.fptosi(near, words)
+            sums.append(e.intrinsic(f"llvm.vector.reduce.add.v{lanes}i32", I32, [codes]))
+            packed = b.bitcast(b.trunc(codes, ir.VectorType(I8, lanes)), ir.VectorType(I32, lanes // 4))
+            for k in range(lanes // 4):
+                index = b.mul(e.at(e.times(u, UNIT // 4), v * lanes // 4 + k), tokens)
+                e.store(b.extract_element(packed, e.const(I32, k)), e.at(e.at(block, at), e.times(index, 4)))
+        halves = [_total(b, sums[:len(sums) // 2]), _total(b, sums[len(sums) // 2:])]
+        here = e.at(e.at(scales, at), b.mul(e.times(u, 4), tokens))
+        e.store(scale, here)
+        _store_sums(e, b.add(*halves), scale, offset, e.at(here, strip), strip)
+        fine = e.at(e.at(e.at(scales, at), e.times(strip, 3)), b.mul(e.times(u, 8), tokens))
+        for k, half in enumerate(halves):
+            _store_sums(e, half, scale, offset, e.at(fine, e.times(tokens, 4 * k)), e.times(strip, 2))
+
+
+def _peak(e: Emit, values: list[Any]) -> Any:
+    """The largest absolute value, a float32; NaN if there is one in lane 0's way, which the result then shows."""
+    b, lanes = e.b, e.registers.lanes
+    peak = None
+    for value in values:
+        size = e.intrinsic(f"llvm.fabs.v{lanes}f32", value.type, [value])
+        peak = size if peak is None else b.select(b.fcmp_unordered(">", size, peak), size, peak)
+    while lanes > 1:
+        lanes //= 2
+        undefined = ir.Constant(peak.type, ir.Undefined)
+        low, high = (b.shuffle_vector(peak, undefined, ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))))
+                     for s in (0, lanes))
+        peak = b.select(b.fcmp_unordered(">", low, high), low, high)
+    return b.extract_element(peak, e.const(I32, 0))
+
+
+def _total(b: ir.IRBuilder, parts: list[Any]) -> Any:
+    total = parts[0]
+    for part in parts[1:]:
+        total = b.add(total, part)
+    return total
+
+
+def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, strip: Any) -> None:
+    e.store(e.b.mul(e.b.neg(total), offset), address)
+    e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
+
+
+_quantize_row = inline(_quantize, 8)
+
+
+@njit(error_model="numpy", fastmath={"reassoc", "contract"})
+def inverse_rms(x: int, cols: int, eps: float) -> float:
+    total = f32(0)
+    for i in range(cols):
+        total += load_f32(x, i) * load_f32(x, i)
+    return f32(1) / f32(math.sqrt(total / f32(cols) + eps))
+
+
+def pack(op: int, frame: int, piece: int, thread: int) -> None:
+    """A block of rows for tiles. Arguments: x, row stride in floats, norm weights (ones if none), eps bits or 0,
+    cols, domain, blocks, bytes a token, offset, whether dense."""
+    x, stride, weight, eps = load4(op, ARGUMENTS)
+    cols, domain, blocks, token_bytes, offset, dense = load6(op, ARGUMENTS + 4)
+    rows, tokens = load_i64(frame, domain), load_i64(frame, domain + 1)
+    block = blocks + piece * tokens * token_bytes
+    for token in range(tokens):
+        row = min(piece * tokens + token, rows - 1)
+        source = x + row * stride * 4
+        factor = f32(1)
+        if eps:
+            factor = inverse_rms(source, cols, bits_f32(np.int32(eps)))
+        if dense:
+            for i in range(cols):
+                store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
+        else:
+            _quantize_row((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
+
+
+def norm(op: int, frame: int, piece: int, thread: int) -> None:
+    """RMS norm of one row. Arguments: x, out, weight, eps bits, cols, residual or 0."""
+    x, out, weight, eps, cols, residual = load6(op, ARGUMENTS)
+    x, out = x + piece * cols * 4, out + piece * cols * 4
+    factor = inverse_rms(x, cols, bits_f32(np.int32(eps)))
+    for i in range(cols):
+        value = load_f32(x, i) * factor * load_f32(weight, i)
+        if residual:
+            value += load_f32(residual, piece * cols + i)
+        store_f32(out, i, value)
+
+
+def add(op: int, frame: int, piece: int, thread: int) -> None:
+    """One row of x + y. Arguments: x, y, out, cols."""
+    x, y, out, cols = load4(op, ARGUMENTS)
+    for i in range(piece * cols, (piece + 1) * cols):
+        store_f32(out, i, load_f32(x, i) + load_f32(y, i))
+
+
+def gather(op: int, frame: int, piece: int, thread: int) -> None:
+    """Row `sample[piece]` of x. Arguments: x, out, cols."""
+    x, out, cols = load3(op, ARGUMENTS)
+    row = np.int64(load_i32(load_i64(frame, SAMPLE), piece))
+    for i in range(cols):
+        store_f32(out, piece * cols + i, load_f32(x, row * cols + i))
+
+
+def embed(name: str) -> object:
+    """The kernel that looks up one token in a table in layout `name`. Arguments: table, tile bytes, out, cols, scale bits."""
+    from zonda.kernels.cpu.lookup import row_of
+
+    read_row = row_of(name)
+
+    def look_up(op: int, frame: int, piece: int, thread: int) -> None:
+        table, tile_bytes, out, cols, scale = load5(op, ARGUMENTS)
+        token = np.int64(load_i32(load_i64(frame, IDS), piece))
+        tile = table + token // TILE_ROWS * tile_bytes
+        read_row(tile, token % TILE_ROWS, cols, out + piece * cols * 4, bits_f32(np.int32(scale)))
+
+    return look_up
+
+

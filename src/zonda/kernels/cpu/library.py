@@ -1,0 +1,135 @@
+"""Compiled kernels: object code made once for this processor, kept on disk, and loaded without Numba.
+
+A kernel is a name and a recipe. A recipe is a Python function of int64 words that Numba compiles, or a function that
+writes LLVM IR into a builder. Both become an exported `void name(i64, …)`.
+"""
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The processor that kernels are compiled for: LLVM's name and features, and what the tiles choose by."""
+
+    cpu: str
+    features: str
+
+    def has(self, *names: str) -> bool:
+        return all(f"+{name}" in self.features.split(",") for name in names)
+
+    @property
+    def isa(self) -> str:
+        """avx512vnni, avx512, avxvnni, avx2, neon or portable."""
+        if self.has("avx512vnni", "avx512bw", "avx512vl"):
+            return "avx512vnni"
+        if self.has("avx512bw", "avx512vl"):
+            return "avx512"
+        if self.has("avxvnni", "avx2"):
+            return "avxvnni"
+        if self.has("avx2", "fma", "f16c"):
+            return "avx2"
+        return "neon" if self.has("dotprod") else "portable"
+
+
+@cache
+def host() -> Target:
+    """This machine's processor."""
+    return Target(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """How to make one kernel of `words` int64 parameters.
+
+    `recipe` is "module:function", imported only to compile. The function is called with `options`, if there are any,
+    to give what is compiled: a Python function, by Numba, or an IR writer, if `writer`.
+    """
+
+    name: str
+    words: int
+    recipe: str
+    options: tuple[Any, ...] = ()
+    writer: bool = False
+
+    def resolve(self) -> Callable[..., Any]:
+        module, name = self.recipe.split(":")
+        function = getattr(importlib.import_module(f"zonda.kernels.cpu.{module}"), name)
+        return function(*self.options) if self.options else function
+
+
+class Library:
+    """Kernels by name, compiled on first use. `folder` keeps their object code; `progress` hears of compilations."""
+
+    def __init__(self, folder: Path, target: Target | None = None, progress: Progress | None = None) -> None:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        self.target = target or host()
+        self._folder = folder / self._key()
+        self._progress = progress or (lambda name: None)
+        self._machine = llvm.Target.from_default_triple().create_target_machine(
+            cpu=self.target.cpu, features=self.target.features, opt=3, reloc="pic", codemodel="default", jit=True)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
+        self._addresses: dict[str, int] = {}
+
+    def _key(self) -> str:
+        """Sources, compiler and processor: whatever changes the object code."""
+        digest = hashlib.sha256(f"{llvmlite.__version__} {self.target.cpu} {self.target.features}".encode())
+        for source in sorted(Path(__file__).parent.glob("*.py")):
+            digest.update(source.read_bytes())
+        return digest.hexdigest()[:20]
+
+    def address(self, kernel: Kernel) -> int:
+        """The kernel's entry, loaded from the cache or compiled now."""
+        if kernel.name not in self._addresses:
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(self._object(kernel)))
+            self._engine.finalize_object()
+            self._addresses[kernel.name] = self._engine.get_function_address(kernel.name)
+        return self._addresses[kernel.name]
+
+    def _object(self, kernel: Kernel) -> bytes:
+        path = self._folder / f"{kernel.name}.o"
+        try:
+            return path.read_bytes()
+        except OSError:
+            self._progress(kernel.name)
+        code = self._compile(kernel)
+        try:
+            _write(path, code)
+        except OSError:
+            pass  # a read-only home only costs the compilation again
+        return code
+
+    def _compile(self, kernel: Kernel) -> bytes:
+        from zonda.kernels.cpu import compile as compiler
+
+        recipe = kernel.resolve()
+        text = (compiler.from_writer(kernel, recipe, self.target) if kernel.writer
+                else compiler.from_numba(kernel, recipe, self.target))
+        module = llvm.parse_assembly(text)
+        module.triple = llvm.get_process_triple()
+        module.data_layout = str(self._machine.target_data)
+        compiler.optimize(module, self._machine, kernel.name)
+        return bytes(self._machine.emit_object(module))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put a file in place at once, so that another process never reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)

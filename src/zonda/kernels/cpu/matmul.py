@@ -1,0 +1,149 @@
+"""Matrix products: tiles over blocks of tokens, with what follows them (bias, activation, residual) at once."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit
+
+from zonda.kernels.cpu.frame import ARGUMENTS, SCRATCH, SCRATCH_BYTES
+from zonda.kernels.cpu.layout import ROWS as TILE
+from zonda.kernels.cpu.library import Target
+from zonda.kernels.cpu.scalar import exp, tanh
+from zonda.kernels.cpu.vector import F16, F32, I16, I32, Emit
+from zonda.kernels.cpu.words import bits_f32, call4, load3, load4, load8, load_f32, load_i64, store_f32
+
+f32 = np.float32
+ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu")
+_CHUNK = 192 * 1024
+"""Bytes of activations that stay in the second-level cache while several tiles pass over them."""
+
+
+def dense_tile(name: str, tokens: int) -> Callable[..., None]:
+    """Writer of tile(weights, block, cols, out) for weights [cols][16] of float32, float16 or bfloat16."""
+    def write(builder: ir.IRBuilder, target: Target, weights: Any, block: Any, cols: Any, out: Any) -> None:
+        e = Emit(builder, target)
+        lanes, size = e.registers.lanes, 4 if name == "f32" else 2
+        vectors = max(1, min(TILE // lanes, (8 if e.registers.count == 16 else 16) // tokens))
+        floats = ir.VectorType(F32, lanes)
+        with e.loop(e.word(TILE // lanes // vectors)) as p:
+            lane = e.times(p, vectors * lanes)
+            totals = [[e.variable(e.const(floats, 0.0)) for _ in range(vectors)] for _ in range(tokens)]
+            with e.loop(cols) as k:
+                place = e.at(e.at(weights, e.times(k, TILE * size)), e.times(lane, size))
+                rows = [_widen(e, name, place, v * lanes * size) for v in range(vectors)]
+                for i in range(tokens):
+                    x = e.splat(e.load(F32, e.at(block, e.times(k, 4 * tokens)), 4 * i), lanes)
+                    for v in range(vectors):
+                        totals[i][v].set(e.fma(rows[v], x, totals[i][v].get()))
+            for i in range(tokens):
+                for v in range(vectors):
+                    e.store(totals[i][v].get(), e.at(out, e.times(lane, 4)), 4 * (i * TILE + v * lanes))
+
+    return write
+
+
+def _widen(e: Emit, name: str, address: Any, offset: int) -> Any:
+    lanes = e.registers.lanes
+    floats = ir.VectorType(F32, lanes)
+    if name == "f32":
+        return e.load(floats, address, offset)
+    if name == "f16":
+        return e.b.fpext(e.load(ir.VectorType(F16, lanes), address, offset), floats)
+    words = ir.VectorType(I32, lanes)
+    bits = e.b.zext(e.load(ir.VectorType(I16, lanes), address, offset), words)
+    return e.b.bitcast(e.b.shl(bits, e.const(words, 16)), floats)
+
+
+@njit(error_model="numpy")
+def _activate(x: float, kind: int) -> float:
+    if kind == 1:
+        return x / (f32(1) + exp(-x))
+    if kind == 2:
+        return f32(0.5) * x * (f32(1) + f32(math.erf(x * f32(0.7071067811865476))))
+    if kind == 3:
+        return f32(0.5) * x * (f32(1) + tanh(f32(0.7978845608028654) * (x + f32(0.044715) * x * x * x)))
+    return max(x, f32(0))
+
+
+@njit(error_model="numpy")
+def _variant(tokens: int) -> int:
+    """Which of the four tiles, for 1, 2, 4 and 8 tokens."""
+    return 0 if tokens == 1 else 1 if tokens == 2 else 2 if tokens == 4 else 3
+
+
+def product(op: int, frame: int, piece: int, thread: int) -> None:
+    """out = x · weightsᵀ (· scale) + bias + residual for some tiles.
+
+    Arguments: blocks, bytes a token, units, domain, weights, tile bytes, tiles, tiles a piece, four tile kernels, out,
+    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits.
+    """
+    blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
+    out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 12)
+    rows, tokens, count = load3(frame, domain)
+    kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
+    result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
+    chunk = max(1, _CHUNK // (tokens * token_bytes))
+    factor, softcap = bits_f32(np.int32(scale)), bits_f32(np.int32(cap))
+    for start in range(0, count, chunk):
+        for tile in range(piece * share, min(tiles, (piece + 1) * share)):
+            for block in range(start, min(count, start + chunk)):
+                call4(kernel, weights + tile * tile_bytes, blocks + block * tokens * token_bytes, units, result)
+                width = min(TILE, cols - tile * TILE)
+                for token in range(min(tokens, rows - block * tokens)):
+                    at = (block * tokens + token) * stride + column + tile * TILE
+                    _finish(result + 4 * TILE * token, out, at, width, bias, tile * TILE, residual, factor, softcap)
+
+
+@njit(error_model="numpy")
+def _finish(result: int, out: int, at: int, width: int, bias: int, first: int, residual: int, factor: float,
+            softcap: float) -> None:
+    for r in range(width):
+        value = load_f32(result, r) * factor
+        if bias:
+            value += load_f32(bias, first + r)
+        if softcap > f32(0):
+            value = softcap * tanh(value / softcap)
+        if residual:
+            value += load_f32(residual, at + r)
+        store_f32(out, at + r, value)
+
+
+def gated(op: int, frame: int, piece: int, thread: int) -> None:
+    """out = activation(x · gateᵀ) · (x · upᵀ) for some tiles.
+
+    Arguments: blocks, bytes a token, units, domain, gate, tile bytes, tiles, tiles a piece, four tile kernels, up, tile
+    bytes, four tile kernels, out, cols, activation.
+    """
+    blocks, token_bytes, units, domain, gate, gate_bytes, tiles, share = load8(op, ARGUMENTS)
+    up, up_bytes = load_i64(op, ARGUMENTS + 12), load_i64(op, ARGUMENTS + 13)
+    out, cols, kind = load3(op, ARGUMENTS + 18)
+    rows, tokens, count = load3(frame, domain)
+    gate_kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
+    up_kernel = load_i64(op, ARGUMENTS + 14 + _variant(tokens))
+    left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
+    right = left + 4 * TILE * 8
+    chunk = max(1, _CHUNK // (tokens * token_bytes))
+    for start in range(0, count, chunk):
+        for tile in range(piece * share, min(tiles, (piece + 1) * share)):
+            for block in range(start, min(count, start + chunk)):
+                x = blocks + block * tokens * token_bytes
+                call4(gate_kernel, gate + tile * gate_bytes, x, units, left)
+                call4(up_kernel, up + tile * up_bytes, x, units, right)
+                width = min(TILE, cols - tile * TILE)
+                for token in range(min(tokens, rows - block * tokens)):
+                    at = (block * tokens + token) * cols + tile * TILE
+                    for r in range(width):
+                        value = _activate(load_f32(left, token * TILE + r), kind)
+                        store_f32(out, at + r, value * load_f32(right, token * TILE + r))
+
+
+def gate(op: int, frame: int, piece: int, thread: int) -> None:
+    """One row of activation(a) · b for a row [a | b]. Arguments: both, out, cols, activation."""
+    both, out, cols, kind = load4(op, ARGUMENTS)
+    row = both + piece * 2 * cols * 4
+    for i in range(cols):
+        store_f32(out, piece * cols + i, _activate(load_f32(row, i), kind) * load_f32(row, cols + i))

@@ -1,0 +1,38 @@
+"""Memory for weights, caches and activations: anonymous, touched on first use, in huge pages where the system has them."""
+from __future__ import annotations
+
+import contextlib
+import mmap
+
+import numpy as np
+
+_CHUNK = 64 << 20
+_LINE = 64
+
+
+class Arena:
+    """Hands out zeroed bytes that live as long as the arena or any array cut from it."""
+
+    def __init__(self) -> None:
+        self._chunk = np.empty(0, np.uint8)
+        self._used = 0
+
+    def take(self, size: int) -> np.ndarray:
+        """`size` zeroed bytes, uint8, at a multiple of 64 bytes."""
+        size = -(-size // _LINE) * _LINE
+        if self._used + size > len(self._chunk):
+            self._chunk, self._used = _map(max(size, _CHUNK)), 0
+        start, self._used = self._used, self._used + size
+        return self._chunk[start:self._used]
+
+
+def _map(size: int) -> np.ndarray:
+    memory = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
+def address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)

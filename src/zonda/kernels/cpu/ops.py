@@ -1,0 +1,265 @@
+"""`Ops` that record: a decoder is called once with a symbol for the step, and leaves a program of fused instructions.
+
+Rows are not known while recording; an instruction counts its pieces by a field of the step's frame. A `Buffer` stands
+for the rows of an array; its memory goes back to the pool when the last reference to it is dropped, so the program's
+buffers overlap exactly as far as the model's code allows.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zonda.kernels.cpu import frame as f
+from zonda.kernels.cpu.library import Kernel, Library
+from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
+from zonda.kernels.cpu.memory import Arena, address
+from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
+from zonda.weights.source import Weight
+
+ACTIVATIONS = {"silu": 1, "gelu": 2, "gelu_tanh": 3, "relu": 4}
+_PIECE = 64 << 10
+"""Bytes of weights that a piece of a product has at most, if it has more than one tile."""
+
+
+def bits(value: float) -> int:
+    """A float32 as the word that kernels take it from."""
+    return int(np.float32(value).view(np.int32))
+
+
+class Pool:
+    """Reusable memory for buffers, by size."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._free: dict[int, list[np.ndarray]] = {}
+
+    def take(self, size: int) -> np.ndarray:
+        free = self._free.get(size)
+        return free.pop() if free else self._arena.take(size)
+
+    def give(self, memory: np.ndarray) -> None:
+        self._free.setdefault(memory.nbytes, []).append(memory)
+
+
+class Buffer:
+    """Memory of a recorded array: (rows, cols) float32, or blocks of activations."""
+
+    def __init__(self, pool: Pool, size: int, cols: int) -> None:
+        self.memory = pool.take(-(-size // f.LINE) * f.LINE)
+        self.cols = cols
+        self._pool = pool
+
+    @property
+    def at(self) -> int:
+        return address(self.memory)
+
+    def __del__(self) -> None:
+        self._pool.give(self.memory)
+
+
+class CPUOps:
+    """Records `program`, int64 words of instructions. `max_rows` bounds the rows of a step."""
+
+    def __init__(self, library: Library, *, threads: int, max_rows: int, half_cache: bool = True) -> None:
+        self.library = library
+        self.threads = threads
+        self.max_rows = max_rows
+        self.half_cache = half_cache
+        self.instructions: list[list[int]] = []
+        self.scratch_bytes = 4096
+        self.query_rows = 1
+        self.caches: list[tuple[np.ndarray, np.ndarray]] = []
+        self.output_logits: Buffer | None = None
+        self._arena = Arena()
+        self._pool = Pool(self._arena)
+        self._kept: list[np.ndarray] = []
+        self._ones: dict[int, np.ndarray] = {}
+        self._angles: dict[tuple[int, int, float], Buffer] = {}
+
+    # -- weights
+
+    def prepare(self, weight: Weight) -> Matrix:
+        return tiled(weight, self.library, self._arena, self.threads)
+
+    def vector(self, values: np.ndarray) -> np.ndarray:
+        kept = np.ascontiguousarray(values, np.float32)
+        self._kept.append(kept)
+        return kept
+
+    # -- recording
+
+    def embed(self, table: Matrix, step: Any, *, scale: float = 1.0) -> Buffer:
+        out = self._rows(table.cols)
+        kernel = Kernel(f"embed_{table.format}", 4, "activations:embed", (table.format,))
+        self._emit(kernel, f.ROWS, 1, address(table.tiles), table.tile_bytes, out.at, table.cols, bits(scale))
+        return out
+
+    def norm(self, x: Buffer, norm: Norm) -> Buffer:
+        out = self._rows(x.cols)
+        self._norm(x, norm, out, residual=None)
+        return out
+
+    def add(self, x: Buffer, y: Buffer) -> Buffer:
+        out = self._rows(x.cols)
+        self._emit(Kernel("add", 4, "activations:add"), f.ROWS, 1, x.at, y.at, out.at, x.cols)
+        return out
+
+    def project(self, x: Buffer, weights: Sequence[Matrix], biases: Sequence[np.ndarray | None], *,
+                norm: Norm | None = None) -> Buffer:
+        out = self._rows(sum(w.rows for w in weights))
+        column = 0
+        packed: dict[tuple[bool, int], Buffer] = {}
+        for weight, bias in zip(weights, biases):
+            key = weight.dense, weight.offset(self._isa)
+            if key not in packed:
+                packed[key] = self._pack(x, weight, norm)
+            self._product(packed[key], weight, out, column=column, bias=bias)
+            column += weight.rows
+        return out
+
+    def attend(self, qkv: Buffer, layer: Attend, step: Any) -> Buffer:
+        heads, keys, values = layer.heads, *self.caches[layer.index]
+        padded = -(-heads.dim // 16) * 16
+        group = heads.q // heads.kv
+        q = self._rows(heads.q * padded)
+        rotary = layer.rotary
+        q_norm, k_norm = layer.q_norm, layer.k_norm
+        suffix = "f16" if self.half_cache else "f32"
+        self._emit(Kernel(f"place_{suffix}", 4, "attention:place", (self.half_cache,)), f.ROWS, 1,
+                   qkv.at, qkv.cols, heads.q, heads.kv, heads.dim, padded, bits(layer.scale),
+                   self._angle_table(rotary).at if rotary else 0, rotary.dim // 2 if rotary else 0,
+                   address(q_norm.weight) if q_norm else 0, address(k_norm.weight) if k_norm else 0,
+                   bits(q_norm.eps) if q_norm else 0, bits(k_norm.eps) if k_norm else 0,
+                   address(keys), address(values), q.at)
+        out = self._rows(heads.q * heads.dim)
+        most = self.query_rows
+        self._scratch(4 * most * group * (2 * padded + f.PAGE + 2) + 4 * padded)
+        self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache,)), f.ITEMS, heads.kv,
+                   q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
+                   address(values), out.at, most)
+        return out
+
+    def gated(self, x: Buffer, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
+              norm: Norm | None = None) -> Buffer:
+        if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
+            return self._gated_apart(x, gate, up, activation, norm)
+        blocks = self._pack(x, gate, norm)
+        out = self._rows(gate.rows)
+        share = self._share(gate, 2)
+        self._emit(Kernel("gated", 4, "matmul:gated"), f.ONE, -(-gate.height // share), blocks.at, blocks.cols,
+                   gate.units, f.ROW_DOMAIN, address(gate.tiles), gate.tile_bytes, gate.height, share,
+                   *self._tiles(gate), address(up.tiles), up.tile_bytes, *self._tiles(up), out.at, gate.rows,
+                   ACTIVATIONS[activation])
+        return out
+
+    def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
+               norm: Norm | None = None) -> Buffer:
+        blocks = self._pack(x, weight, None)
+        if norm is None:
+            self._product(blocks, weight, residual, bias=bias, residual=residual)
+            return residual
+        out = self._rows(weight.rows)
+        self._product(blocks, weight, out, bias=bias)
+        self._norm(out, norm, residual, residual=residual)
+        return residual
+
+    def experts(self, x: Buffer, experts: Experts, *, residual: Buffer, norm: Norm | None = None) -> Buffer:
+        raise NotImplementedError
+
+    def logits(self, x: Buffer, head: Matrix, step: Any, *, norm: Norm | None = None, softcap: float = 0.0,
+               scale: float = 1.0) -> Buffer:
+        picked = self._rows(x.cols)
+        self._emit(Kernel("gather", 4, "activations:gather"), f.SAMPLES, 1, x.at, picked.at, x.cols)
+        blocks = self._pack(picked, head, norm, f.SAMPLE_DOMAIN)
+        out = self._rows(head.rows)
+        self._product(blocks, head, out, domain=f.SAMPLE_DOMAIN, scale=scale, softcap=softcap)
+        self.output_logits = out
+        return out
+
+    # -- instructions
+
+    @property
+    def _isa(self) -> str:
+        return self.library.target.isa
+
+    def _emit(self, kernel: Kernel, field: int, factor: int, *arguments: int) -> None:
+        words = [self.library.address(kernel), field, factor, *arguments]
+        assert len(words) <= f.INSTRUCTION
+        self.instructions.append(words + [0] * (f.INSTRUCTION - len(words)))
+
+    def _rows(self, cols: int) -> Buffer:
+        return Buffer(self._pool, 4 * self.max_rows * cols, cols)
+
+    def _scratch(self, size: int) -> None:
+        self.scratch_bytes = max(self.scratch_bytes, -(-size // f.LINE) * f.LINE)
+
+    def _tiles(self, weight: Matrix) -> list[int]:
+        return [self.library.address(weight.kernel(tokens)) for tokens in TOKENS]
+
+    def _share(self, weight: Matrix, matrices: int = 1) -> int:
+        """Tiles a piece: some 64 KB of weights, but several pieces for each thread."""
+        return max(1, min(_PIECE // (weight.tile_bytes * matrices), weight.height // (4 * self.threads)))
+
+    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int = f.ROW_DOMAIN) -> Buffer:
+        """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
+        token_bytes = f.block_bytes(weight.cols, weight.dense)
+        blocks = Buffer(self._pool, (self.max_rows + TOKENS[-1]) * token_bytes, token_bytes)
+        scale = norm.weight if norm else self._one(weight.cols)
+        self._emit(Kernel("pack", 4, "activations:pack"), domain + 2, 1, x.at, x.cols, address(scale),
+                   bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
+                   weight.offset(self._isa), int(weight.dense))
+        return blocks
+
+    def _one(self, cols: int) -> np.ndarray:
+        if cols not in self._ones:
+            self._ones[cols] = np.ones(cols, np.float32)
+        return self._ones[cols]
+
+    def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, *, domain: int = f.ROW_DOMAIN, column: int = 0,
+                 bias: np.ndarray | None = None, residual: Buffer | None = None, scale: float = 1.0,
+                 softcap: float = 0.0) -> None:
+        share = self._share(weight)
+        self._emit(Kernel("product", 4, "matmul:product"), f.ONE, -(-weight.height // share), blocks.at, blocks.cols,
+                   weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
+                   *self._tiles(weight), out.at, out.cols, column, weight.rows,
+                   address(bias) if bias is not None else 0, residual.at if residual else 0, bits(scale), bits(softcap))
+
+    def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:
+        self._emit(Kernel("norm", 4, "activations:norm"), f.ROWS, 1, x.at, out.at, address(norm.weight), bits(norm.eps),
+                   x.cols, residual.at if residual else 0)
+
+    def _gated_apart(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
+        """Gate and up in formats that do not share their blocks of activations."""
+        both = self.project(x, [gate, up], [None, None], norm=norm)
+        out = self._rows(gate.rows)
+        self._emit(Kernel("gate", 4, "matmul:gate"), f.ROWS, 1, both.at, out.at, gate.rows, ACTIVATIONS[activation])
+        return out
+
+    def _angle_table(self, rotary: Rotary) -> Buffer:
+        """Cosines and sines of the step's rows, computed once and used by every layer that turns by them."""
+        key = address(rotary.frequencies), rotary.dim, rotary.factor
+        if key not in self._angles:
+            count = rotary.dim // 2
+            self._angles[key] = table = self._rows(2 * count)
+            self._emit(Kernel("angles", 4, "attention:angles"), f.ROWS, 1, address(rotary.frequencies), count,
+                       bits(rotary.factor), table.at)
+        return self._angles[key]
+
+    def allocate(self, caches: Sequence[Any], pages: int) -> None:
+        """The cache of every attention layer: float16 or float32, touched as pages come into use."""
+        size = 2 if self.half_cache else 4
+        arena = Arena()
+        for need in caches:
+            padded = -(-need.heads.dim // 16) * 16
+            shape = pages, need.heads.kv, padded * f.PAGE * size
+            self.caches.append((arena.take(int(np.prod(shape))), arena.take(int(np.prod(shape)))))
+            self.query_rows = max(self.query_rows, min(self.max_rows, 16 // min(16, need.heads.q // need.heads.kv)))
+
+
+def page_bytes(caches: Sequence[Any], *, half: bool = True) -> int:
+    """Bytes of one page in all layers."""
+    return sum(need.heads.kv * -(-need.heads.dim // 16) * 16 * f.PAGE * 2 * (2 if half else 4) for need in caches)
+
+

@@ -1,0 +1,272 @@
+"""The matmul tile: 16 weight rows against a block of tokens, in the registers of the processor at hand.
+
+Activations of T tokens form a block (see `activations.py`): int8 codes interleaved by four columns, a float32 scale a
+token and 32 columns, and sums of codes that pay for offsets and mins. Each token's result is computed by the same
+operations in the same order whatever T is, so a token's logits do not depend on its neighbours.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from zonda.kernels.cpu.layout import LAYOUTS, ROWS, SUPER, UNIT, Layout
+from zonda.kernels.cpu.library import Target
+from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, Emit
+
+STEPS = UNIT // 4
+
+
+def tile(name: str, tokens: int) -> Callable[..., None]:
+    """Writer of tile(weights, block, units, out): out float32 (tokens, 16) = block · tileᵀ for `units` · 32 columns."""
+    def write(builder: ir.IRBuilder, target: Target, weights: Any, block: Any, units: Any, out: Any) -> None:
+        _Tile(Emit(builder, target), LAYOUTS[name], tokens).write(weights, block, units, out)
+
+    return write
+
+
+class _Tile:
+    def __init__(self, e: Emit, layout: Layout, tokens: int) -> None:
+        self.e = e
+        self.layout = layout
+        self.tokens = tokens
+        self.lanes = e.registers.lanes
+        fits = 4 if e.registers.count == 16 else 12
+        self.vectors = max(1, min(ROWS // self.lanes, fits // tokens))
+        self.passes = ROWS // self.lanes // self.vectors
+        self.words = ir.VectorType(I32, self.lanes)
+        self.bytes = ir.VectorType(I8, self.lanes * 4)
+        self.shorts = ir.VectorType(I16, self.lanes * 2)
+        self.floats = ir.VectorType(F32, self.lanes)
+        self.dot = _dot_for(self)
+
+    def write(self, weights: Any, block: Any, units: Any, out: Any) -> None:
+        e, t = self.e, self.tokens
+        codes = block
+        scales = e.at(codes, e.times(units, UNIT * t))
+        sums = [e.at(scales, e.times(units, 4 * t)), e.at(scales, e.times(units, 8 * t))]
+        if self.layout.group == 16:
+            sums = [e.at(scales, e.times(units, 12 * t)), e.at(scales, e.times(units, 20 * t))]
+        with e.loop(e.word(self.passes)) as p:
+            # byte offsets of this pass's rows among 16 rows of 4, 2 and 1 bytes, in `weights`
+            lane = e.times(p, self.vectors * self.lanes)
+            totals = [[e.variable(e.const(self.floats, 0.0)) for _ in range(self.vectors)] for _ in range(t)]
+            where = e.variable(weights)
+            moving = [e.variable(a) for a in (codes, scales, *sums)]
+            if self.layout.two_level:
+                with e.loop(e.b.sdiv(units, e.word(SUPER))):
+                    head = self._head(where.get(), lane)
+                    where.set(e.at(where.get(), self.layout.head_bytes))
+                    with e.loop(e.word(SUPER)):
+                        self._unit(where, moving, lane, totals, head)
+            else:
+                with e.loop(units):
+                    self._unit(where, moving, lane, totals, None)
+            for i in range(t):
+                for v in range(self.vectors):
+                    e.store(totals[i][v].get(), e.at(out, e.times(lane, 4)), 4 * (i * ROWS + v * self.lanes))
+
+    def _head(self, where: Any, lane: Any) -> list[list[Any]]:
+        """The float32 `d`, and `dmin`, of each vector of rows."""
+        count = 2 if self.layout.mins else 1
+        return [[self._halves(self.e.at(where, self.e.times(lane, 2)), 2 * (k * ROWS + v * self.lanes))
+                 for v in range(self.vectors)] for k in range(count)]
+
+    def _halves(self, address: Any, offset: int) -> Any:
+        return self.e.b.fpext(self.e.load(ir.VectorType(F16, self.lanes), address, offset), self.floats)
+
+    def _unit(self, where: Any, moving: list[Any], lane: Any, totals: list[list[Any]], head: Any) -> None:
+        e, layout, t = self.e, self.layout, self.tokens
+        unit = where.get()
+        codes, scales, int_sums, float_sums = (m.get() for m in moving)
+        steps = self._steps(e.at(unit, e.times(lane, 4)))
+        groups = UNIT // layout.group
+        for g in range(groups):
+            scale = self._factors(unit, layout.scales_at, lane, g, head and head[0])
+            minimum = (self._factors(unit, layout.scales_at + layout.scale_bytes, lane, g, head and head[1])
+                       if layout.mins else None)
+            sums = self.dot(steps[g * STEPS // groups:(g + 1) * STEPS // groups], codes, g * STEPS // groups,
+                            e.at(int_sums, 4 * t * g))
+            for i in range(t):
+                token_scale = e.splat(e.load(F32, scales, 4 * i), self.lanes)
+                for v in range(self.vectors):
+                    total = totals[i][v]
+                    exact = e.b.sitofp(sums[i][v], self.floats)
+                    total.set(e.fma(exact, e.b.fmul(scale[v], token_scale), total.get()))
+                    if minimum is not None:
+                        token_sum = e.splat(e.load(F32, float_sums, 4 * (g * t + i)), self.lanes)
+                        total.set(e.fma(minimum[v], token_sum, total.get()))
+        where.set(e.at(unit, layout.unit_bytes))
+        moving[0].set(e.at(codes, UNIT * t))
+        moving[1].set(e.at(scales, 4 * t))
+        moving[2].set(e.at(int_sums, 4 * t * groups))
+        moving[3].set(e.at(float_sums, 4 * t * groups))
+
+    def _factors(self, unit: Any, offset: int, lane: Any, group: int, head: Any) -> list[Any]:
+        """The float32 scales (or mins) of one group, for each vector of rows."""
+        e = self.e
+        result = []
+        for v in range(self.vectors):
+            at = group * ROWS + v * self.lanes
+            if head is None:
+                result.append(self._halves(e.at(unit, e.times(lane, 2)), offset + 2 * at))
+            else:
+                small = e.load(ir.VectorType(I8, self.lanes), e.at(unit, lane), offset + at)
+                result.append(e.b.fmul(e.b.sitofp(e.b.sext(small, self.words), self.floats), head[v]))
+        return result
+
+    def _steps(self, unit: Any) -> list[Callable[[], list[Any]]]:
+        """For each four columns a function that unpacks their codes: one byte vector for each vector of rows."""
+        loaded: dict[int, list[Any]] = {}
+
+        def chunk(offset: int) -> list[Any]:
+            if offset not in loaded:
+                loaded[offset] = [self.e.load(self.bytes, unit, offset + 4 * v * self.lanes) for v in range(self.vectors)]
+            return loaded[offset]
+
+        def step(index: int) -> list[Any]:
+            parts: list[list[Any]] = []
+            offset, done = 0, 0
+            for bits in self.layout.planes:
+                per_byte = 8 // bits
+                source = chunk(offset + 64 * (index // per_byte))
+                parts.append([self._field(byte, bits, bits * (index % per_byte), done) for byte in source])
+                offset, done = offset + 64 * bits, done + bits
+            return [self._either([part[v] for part in parts]) for v in range(self.vectors)]
+
+        return [lambda index=index: step(index) for index in range(STEPS)]  # type: ignore[misc]
+
+    def _field(self, byte: Any, bits: int, low: int, up: int) -> Any:
+        """Bits low … low+bits-1 of each byte, moved to position `up`."""
+        if bits == 8:
+            return byte
+        b, shift = self.e.b, low - up
+        value = b.bitcast(byte, self.shorts)
+        if shift:
+            amount = self.e.const(self.shorts, abs(shift))
+            value = b.lshr(value, amount) if shift > 0 else b.shl(value, amount)
+        return b.and_(b.bitcast(value, self.bytes), self.e.const(self.bytes, ((1 << bits) - 1) << up))
+
+    def _either(self, parts: list[Any]) -> Any:
+        value = parts[0]
+        for part in parts[1:]:
+            value = self.e.b.or_(value, part)
+        return value
+
+    def codes(self, address: Any, step: int, token: int) -> Any:
+        """Four columns' activation codes of one token, in every lane."""
+        word = self.e.load(I32, address, 4 * (step * self.tokens + token))
+        return self.e.splat(word, self.lanes)
+
+    def initial(self, offset: int, int_sums: Any, token: int) -> Any:
+        """-offset · sum of codes, in every lane."""
+        if not offset:
+            return self.e.const(self.words, 0)
+        total = self.e.splat(self.e.load(I32, int_sums, 4 * token), self.lanes)
+        return self.e.b.shl(total, self.e.const(self.words, offset.bit_length() - 1))
+
+
+def _dot_for(tile: _Tile) -> Callable[..., list[list[Any]]]:
+    isa = tile.e.target.isa
+    if isa in ("avx512vnni", "avxvnni"):
+        return _Vnni(tile)
+    if isa in ("avx512", "avx2"):
+        return _Madd(tile)
+    return _Neon(tile) if isa == "neon" else _Portable(tile)
+
+
+class _Dot:
+    """Sums of products of codes over some steps: call(steps, codes, first step, int_sums) -> [token][vector] int32."""
+
+    unsigned = False
+    """Whether 8-bit weights must be moved to 0 … 255."""
+
+    def __init__(self, tile: _Tile) -> None:
+        self.tile = tile
+        self.e = tile.e
+        self.offset = 128 if tile.layout.bits == 8 and self.unsigned else tile.layout.offset
+
+    def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
+        tile = self.tile
+        sums = [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]
+        for k, step in enumerate(steps):
+            weights = [self.ready(w) for w in step()]
+            for i in range(tile.tokens):
+                x = tile.codes(codes, first + k, i)
+                sums[i] = [self.accumulate(sums[i][v], weights[v], x) for v in range(tile.vectors)]
+        return sums
+
+    def ready(self, weights: Any) -> Any:
+        if self.tile.layout.bits == 8 and self.unsigned:
+            return self.e.b.xor(weights, self.e.const(weights.type, 128))
+        return weights
+
+    def accumulate(self, total: Any, weights: Any, x: Any) -> Any:
+        raise NotImplementedError
+
+
+class _Vnni(_Dot):
+    unsigned = True
+
+    def accumulate(self, total: Any, weights: Any, x: Any) -> Any:
+        words = self.tile.words
+        width = 32 * words.count
+        return self.e.intrinsic(f"llvm.x86.avx512.vpdpbusd.{width}", words, [total, self.e.b.bitcast(weights, words), x])
+
+
+class _Neon(_Dot):
+    def accumulate(self, total: Any, weights: Any, x: Any) -> Any:
+        x = self.e.b.bitcast(x, self.tile.bytes)
+        return self.e.intrinsic("llvm.aarch64.neon.sdot.v4i32.v16i8", self.tile.words, [total, weights, x])
+
+
+class _Portable(_Dot):
+    def accumulate(self, total: Any, weights: Any, x: Any) -> Any:
+        b, words = self.e.b, self.tile.words
+        left = b.bitcast(weights, words)
+        for byte in range(4):
+            a, c = (b.ashr(b.shl(v, self.e.const(words, 24 - 8 * byte)), self.e.const(words, 24)) for v in (left, x))
+            total = b.add(total, b.mul(a, c))
+        return total
+
+
+class _Madd(_Dot):
+    """vpmaddubsw: int16 sums of pairs, added up as long as they cannot overflow, then widened by vpmaddwd."""
+
+    def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
+        tile, bits = self.tile, self.tile.layout.bits
+        limit = 1 if bits == 8 else 32767 // (2 * 127 * ((1 << bits) - 1))
+        sums = [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]
+        for start in range(0, len(steps), limit):
+            shorts: list[list[Any]] = [[None] * tile.vectors for _ in range(tile.tokens)]
+            for k, step in enumerate(steps[start:start + limit], start):
+                weights = step()
+                for i in range(tile.tokens):
+                    x = tile.codes(codes, first + k, i)
+                    for v in range(tile.vectors):
+                        product = self._pairs(weights[v], x)
+                        shorts[i][v] = product if shorts[i][v] is None else self.e.b.add(shorts[i][v], product)
+            for i in range(tile.tokens):
+                sums[i] = [self.e.b.add(sums[i][v], self._widen(shorts[i][v])) for v in range(tile.vectors)]
+        return sums
+
+    def _pairs(self, weights: Any, x: Any) -> Any:
+        x = self.e.b.bitcast(x, self.tile.bytes)
+        if self.tile.layout.bits == 8:
+            weights, x = self._signs(weights, x)
+        name = {8: "llvm.x86.avx2.pmadd.ub.sw", 16: "llvm.x86.avx512.pmaddubs.w.512"}[self.tile.lanes]
+        return self.e.intrinsic(name, self.tile.shorts, [weights, x])
+
+    def _signs(self, weights: Any, x: Any) -> tuple[Any, Any]:
+        """|w| and x · sign(w): the same products, with the unsigned factor first."""
+        b, zero = self.e.b, self.e.const(self.tile.bytes, 0)
+        if self.tile.lanes == 8:
+            moved = self.e.intrinsic("llvm.x86.avx2.psign.b", self.tile.bytes, [x, weights])
+        else:
+            moved = b.select(b.icmp_signed("<", weights, zero), b.sub(zero, x), x)
+        return b.select(b.icmp_signed("<", weights, zero), b.sub(zero, weights), weights), moved
+
+    def _widen(self, shorts: Any) -> Any:
+        name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[self.tile.lanes]
+        return self.e.intrinsic(name, self.tile.words, [shorts, self.e.const(self.tile.shorts, 1)])

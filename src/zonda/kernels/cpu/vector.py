@@ -1,0 +1,127 @@
+"""A vector language over LLVM IR, for kernels whose speed lies in the choice of instructions and registers."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
+
+from zonda.kernels.cpu.library import Target
+
+I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """How many 32-bit lanes a vector register has, and how many registers there are."""
+
+    lanes: int
+    count: int
+
+    @classmethod
+    def of(cls, target: Target) -> Registers:
+        if target.isa.startswith("avx512"):
+            return cls(16, 32)
+        return cls(8, 16) if target.isa.startswith("avx") else cls(4, 32)
+
+
+class Emit:
+    """Writes straight-line vector code and counted loops into a builder."""
+
+    def __init__(self, builder: ir.IRBuilder, target: Target) -> None:
+        self.b = builder
+        self.target = target
+        self.registers = Registers.of(target)
+
+    def const(self, kind: ir.Type, value: Any) -> ir.Constant:
+        if isinstance(kind, ir.VectorType):
+            return ir.Constant(kind, [value] * kind.count)
+        return ir.Constant(kind, value)
+
+    def word(self, value: int) -> ir.Constant:
+        return ir.Constant(I64, value)
+
+    def at(self, address: Any, offset: Any) -> Any:
+        """address + offset in bytes."""
+        return self.b.add(address, self.word(offset) if isinstance(offset, int) else offset)
+
+    def times(self, value: Any, factor: int) -> Any:
+        return self.b.mul(value, self.word(factor))
+
+    def load(self, kind: ir.Type, address: Any, offset: Any = 0) -> Any:
+        pointer = self.b.inttoptr(self.at(address, offset), kind.as_pointer())
+        return self.b.load(pointer, align=_align(kind))
+
+    def store(self, value: Any, address: Any, offset: Any = 0) -> None:
+        pointer = self.b.inttoptr(self.at(address, offset), value.type.as_pointer())
+        self.b.store(value, pointer, align=_align(value.type))
+
+    def splat(self, scalar: Any, lanes: int) -> Any:
+        vector = ir.VectorType(scalar.type, lanes)
+        one = self.b.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        return self.b.shuffle_vector(one, ir.Constant(vector, ir.Undefined), zeros)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        """a·b + c, rounded once."""
+        return self.intrinsic("llvm.fma." + _suffix(a.type), a.type, [a, b, c])
+
+    def intrinsic(self, name: str, result: ir.Type, args: list[Any]) -> Any:
+        module = self.b.module
+        function = module.globals.get(name)
+        if function is None:
+            function = ir.Function(module, ir.FunctionType(result, [a.type for a in args]), name)
+        return self.b.call(function, args)
+
+    def variable(self, value: Any) -> Variable:
+        """A mutable local, which LLVM keeps in a register."""
+        with self.b.goto_entry_block():
+            slot = self.b.alloca(value.type)
+        variable = Variable(self, slot)
+        variable.set(value)
+        return variable
+
+    @contextmanager
+    def loop(self, count: Any) -> Iterator[Any]:
+        """Repeat the body `count` times (int64, may be zero), yielding the index."""
+        head, body, done = (self.b.append_basic_block(name) for name in ("head", "body", "done"))
+        before = self.b.block
+        self.b.branch(head)
+        self.b.position_at_end(head)
+        index = self.b.phi(I64)
+        index.add_incoming(self.word(0), before)
+        self.b.cbranch(self.b.icmp_signed("<", index, count), body, done)
+        self.b.position_at_end(body)
+        yield index
+        following = self.b.add(index, self.word(1))
+        index.add_incoming(following, self.b.block)
+        self.b.branch(head)
+        self.b.position_at_end(done)
+
+
+class Variable:
+    """A local that loops may change."""
+
+    def __init__(self, emit: Emit, slot: Any) -> None:
+        self._b = emit.b
+        self._slot = slot
+
+    def get(self) -> Any:
+        return self._b.load(self._slot)
+
+    def set(self, value: Any) -> None:
+        self._b.store(value, self._slot)
+
+
+def _align(kind: ir.Type) -> int:
+    element = kind.element if isinstance(kind, ir.VectorType) else kind
+    return {I8: 1, I16: 2, F16: 2, I64: 8}.get(element, 4)
+
+
+def _suffix(kind: ir.Type) -> str:
+    if isinstance(kind, ir.VectorType):
+        return f"v{kind.count}{_suffix(kind.element)}"
+    return {F32: "f32", F16: "f16"}.get(kind) or f"i{kind.width}"
