@@ -52,7 +52,10 @@ def _operation(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
 
 def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {each.media: {"schema": schemas[each.reply]} if each.reply else {}}
-    return content | ({"text/event-stream": {"itemSchema": schemas[each.events]}} if each.events else {})
+    if each.events:
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas[each.events]}
+        content["text/event-stream"] = {"schema": data}
+    return content
 
 
 def _answer(description: str, schema: Any) -> dict[str, Any]:
