@@ -135,8 +135,14 @@ def pause(typingctx: Any) -> Any:
     """Tell the core that this is a spin loop."""
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         triple = builder.module.triple
-        text = "pause" if triple.startswith("x86") else "yield" if triple.startswith(("aarch64", "arm")) else ""
-        builder.asm(ir.FunctionType(ir.VoidType(), []), text, "~{memory}", [], True)
+        if triple.startswith("x86"):
+            name, words = "llvm.x86.sse2.pause", []
+        elif triple.startswith(("aarch64", "arm64")):
+            name, words = "llvm.aarch64.hint", [ir.Constant(I32, 1)]
+        else:
+            return context.get_dummy_value()
+        kind = ir.FunctionType(ir.VoidType(), [word.type for word in words])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), words)
         return context.get_dummy_value()
 
     return types.void(), codegen
