@@ -54,7 +54,8 @@ def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {each.media: {"schema": schemas[each.reply]} if each.reply else {}}
     if each.events:
         data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas[each.events]}
-        content["text/event-stream"] = {"schema": data}
+        event = {"type": "object", "required": ["data"], "properties": {"data": data}}
+        content["text/event-stream"] = {"schema": event}
     return content
 
 
