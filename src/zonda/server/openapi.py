@@ -53,10 +53,15 @@ def _operation(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
 def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {each.media: {"schema": schemas[each.reply]} if each.reply else {}}
     if each.events:
-        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas[each.events]}
-        event = {"type": "object", "required": ["data"], "properties": {"data": data}}
-        content["text/event-stream"] = {"schema": event}
+        content["text/event-stream"] = {"schema": _event(schemas[each.events], schemas[ErrorReply])}
     return content
+
+
+def _event(chunk: Any, error: Any) -> dict[str, Any]:
+    """A server-sent event: a chunk, an error, or the word that ends the stream."""
+    value = {"contentMediaType": "application/json", "contentSchema": {"anyOf": [chunk, error]}}
+    data = {"type": "string", "anyOf": [{"const": "[DONE]"}, value]}
+    return {"type": "object", "required": ["data"], "properties": {"data": data}}
 
 
 def _answer(description: str, schema: Any) -> dict[str, Any]:
