@@ -140,7 +140,7 @@ class Alone:
 def run(world: str, count: int, seed: int) -> World:
     shape, options = WORLDS[world]
     chance = random.Random(seed)
-    runner = FakeRunner(vocab=40, **shape)
+    runner = FakeRunner(vocab=24, **shape)
     engine = Engine(runner, EngineOptions(**options), stop_ids=STOPS)
     it = World(runner, engine, make_requests(chance, count, runner.max_len, runner.vocab), chance)
     runner.hook = it.act

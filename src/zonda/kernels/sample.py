@@ -17,6 +17,8 @@ GREEDY = 1e-7
 TOP = 20
 """Most alternatives that are reported beside a token."""
 DRY_REACH = 50
+NEAR = 1e-5
+"""A surprise so near to the entropy, in nats, is not less than it."""
 LOWEST = -9999.0
 """What is reported for a log-probability below it."""
 
@@ -205,7 +207,7 @@ def _typical(ids: np.ndarray, p: np.ndarray, floats: np.ndarray) -> tuple[np.nda
     surprise = -np.log(p / p.sum())
     entropy = (p * surprise).sum() / p.sum()
     places = np.arange(len(p))
-    outward = np.where(surprise <= entropy, -1 - places, places)
+    outward = np.where(surprise < entropy - NEAR, -1 - places, places)
     order = np.lexsort((outward, np.abs(surprise - entropy)))
     before = np.cumsum(p[order]) - p[order]
     chosen = np.sort(order[:max(1, np.count_nonzero(before < floats[TYPICAL_P] * p.sum()))])

@@ -205,11 +205,11 @@ def bound_of(t: int, x: int, n: int, floats: int, top_k: int, top: float, total:
     if top_k:
         return max(bound, i64(kth_largest(load_i64(t, d.MAXIMA), blocks, top_k, load_i64(t, d.HEAP)))) \
             if top_k <= blocks else bound
-    if load_f32(floats, s.TYPICAL_P) < 1:
-        return bound
+    if load_f32(floats, s.TYPICAL_P) < 1 or (sigma > 0 and load_f32(floats, s.TOP_P) < 1):
+        return bound  # the next filter wants the mass of all that are left
     if load_f32(floats, s.MIN_P) > 0:
         bound = lower(bound, top + heat * math.log(f64(load_f32(floats, s.MIN_P))))
-    if load_f32(floats, s.TOP_P) < 1 and sigma <= 0:
+    if load_f32(floats, s.TOP_P) < 1:
         cutoff, least = f64(load_f32(floats, s.TOP_P)) * total * (1 + 1e-5), 1 / 16
         while least > 1e-30 and mass_above(load_i64(t, d.WEIGHTS), n, f32(least)) < cutoff:
             least /= 64
