@@ -26,6 +26,14 @@ def checked(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     return found
 
 
+def checked_tools(tools: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Tools as plain data."""
+    found = plain(tools, "tools")
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise InvalidRequest("`tools` is no list of tools", param="tools")
+    return found
+
+
 def plain(value: Any, place: str, depth: int = DEEPEST) -> Any:
     """A copy of the value, which must be made of mappings, lists, texts, numbers, truth values and None."""
     if value is None or isinstance(value, bool | int | float):

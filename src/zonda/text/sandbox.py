@@ -207,7 +207,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         self.budget.step()
         _check_operation(self, operator, left, right)
-        return self.made(super().call_binop(context, operator, left, right))
+        found = super().call_binop(context, operator, left, right)
+        if operator == "+" and isinstance(found, list | tuple):
+            self._sizes[id(found)] = self.size(left) + self.size(right), found
+        return self.made(found)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         found = super().getitem(obj, argument)

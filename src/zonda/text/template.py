@@ -31,7 +31,7 @@ class ChatTemplate:
 
     def __init__(self, source: str | Mapping[str, str], *, bos: str | None = None, eos: str | None = None,
                  unk: str | None = None, now: Callable[[], datetime] = datetime.now) -> None:
-        self.sources = {DEFAULT: source} if isinstance(source, str) else dict(source)
+        self.sources = dict(source) if isinstance(source, Mapping) else {DEFAULT: source}
         if not self.sources or not all(isinstance(each, str) for each in self.sources.values()):
             raise InvalidModel("the chat template is no text", hint="pass one as a .jinja file")
         tokens = {"bos_token": bos, "eos_token": eos, "unk_token": unk}
@@ -55,7 +55,7 @@ class ChatTemplate:
         given = conversation.checked(messages)
         program = self._programs[self._name(tools=bool(tools))]
         settings = {**self._variables(program, variables), "add_generation_prompt": bool(add_generation_prompt),
-                    "tools": conversation.plain(tools, "tools") if tools else None, "documents": None}
+                    "tools": conversation.checked_tools(tools) if tools else None, "documents": None}
         failure: Failure | None = None
         for form in conversation.forms(_adapted(program, given)):
             try:
