@@ -11,9 +11,11 @@ import torch
 from checkpoints import convert, expected, make, sequences
 from families import FAMILIES
 
+from zonda.engine.cpu_runner import CPURunner
 from zonda.engine.runner import Runner
 from zonda.kernels.reference import ReferenceOps, ReferenceRunner
 from zonda.models import build
+from zonda.options import cache_folder
 from zonda.weights.gguf import GGUFSource
 from zonda.weights.load import load
 from zonda.weights.safetensors import SafetensorsSource
@@ -32,6 +34,12 @@ def reference(source: Source, max_len: int | None) -> Runner:
     return ReferenceRunner(decoder, max_len=config.max_len)
 
 
+def cpu(source: Source, max_len: int | None) -> Runner:
+    config, decoder = build(source, max_len=max_len)
+    return CPURunner(decoder, source, max_len=config.max_len, kv_bytes=32 << 20, cache_folder=cache_folder(),
+                     max_rows=256, threads=1, half_cache=False)
+
+
 @dataclass(frozen=True)
 class Backend:
     """How to make a runner, and how far its logits may be from transformers'.
@@ -46,6 +54,7 @@ class Backend:
 
 BACKENDS = {
     "reference": Backend(reference),
+    "cpu": Backend(cpu, packed_tolerance=3e-2),
 }
 
 

@@ -39,6 +39,7 @@ class CPURunner:
         library = Library(cache_folder, progress=compiling)
         self.ops = CPUOps(library, threads=threads, max_rows=max_rows, half_cache=half_cache)
         load(decoder, source, self.ops, progress=progress)
+        self._decoder = decoder  # owns the weights, which the program knows by address
         self.vocab = decoder.vocab
         self.max_rows = max_rows
         self.page_bytes = page_bytes(decoder.caches, half=half_cache)
@@ -57,6 +58,7 @@ class CPURunner:
 
     def run(self, batch: Batch) -> np.ndarray:
         rows, samples = batch.rows, len(batch.sample)
+        assert rows <= self.max_rows, f"{rows} rows exceed the {self.max_rows} that buffers have room for"
         counts = np.diff(batch.starts)
         sequence = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         items = _items(batch.starts, self.ops.query_rows)

@@ -90,6 +90,16 @@ def f32_bits(typingctx: Any, value: Any) -> Any:
     return types.int32(types.float32), codegen
 
 
+@intrinsic
+def nearest(typingctx: Any, value: Any) -> Any:
+    """The nearest whole number, as float32."""
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(F32, [F32]), "llvm.rint.f32")
+        return builder.call(function, args)
+
+    return types.float32(types.float32), codegen
+
+
 def _word(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, I64.as_pointer())
 
