@@ -119,3 +119,11 @@ def test_offsets_count_characters_and_parts_of_one_are_bytes(server: Server) -> 
 
 def test_best_of_equal_to_n_is_no_harm(server: Server) -> None:
     assert len(server.complete("x", best_of=2, n=2, suffix="").json["choices"]) == 2
+
+
+def test_a_prompt_that_was_cut_is_scored_where_it_was_read(server: Server) -> None:
+    choice = server.complete([98] * 2500 + [120], echo=True, logprobs=0, max_tokens=1, truncate_sequence=True).json
+    lists = choice["choices"][0]["logprobs"]
+    assert len(lists["tokens"]) == len(lists["token_logprobs"]) == 2502
+    assert lists["token_logprobs"][:500] == [None] * 500 and None not in lists["token_logprobs"][-1000:]
+    assert lists["tokens"][-2:] == ["x", "y"]

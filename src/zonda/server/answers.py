@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from zonda.errors import InvalidRequest
+from zonda.errors import ContextExceeded, InvalidRequest
 from zonda.types import Chunk, Sampling
 
 if TYPE_CHECKING:
@@ -36,11 +36,21 @@ def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, *, nam
 
 def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, name: str, field: str) -> Generation:
     try:
-        return llm.generate(prompt, sampling, request_id=name)
+        return llm.generate(fitting(prompt, llm.engine.max_len, sampling), sampling, request_id=name)
     except InvalidRequest as error:
         if error.param == "prompt":
             error.param = field
         raise
+
+
+def fitting(prompt: Prompt, limit: int, sampling: Sampling) -> Prompt:
+    """The end of the prompt that the engine may look at; a prompt of millions of tokens must not keep it busy."""
+    if len(prompt) < limit:
+        return prompt
+    if sampling.truncate_sequence:
+        return prompt[-limit:]
+    raise ContextExceeded(f"the prompt has {len(prompt)} tokens, and the context of {limit} tokens must hold one more",
+                          hint=f"shorten the prompt to {limit - 1} tokens, or set truncate_sequence", param="prompt")
 
 
 async def chunks(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, Chunk]]:

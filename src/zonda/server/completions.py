@@ -43,7 +43,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
     sampling = _sampling(body, llm)
     given = _split(body)
     async with call.flight():
-        prompts = await _prompts(call, llm, given)
+        prompts = await _prompts(call, llm, given, echo=bool(body.echo))
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
         with answers(llm, tokens, sampling, name=answer.id, field="prompt") as generations:
@@ -80,17 +80,17 @@ def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
     return several  # type: ignore[return-value]
 
 
-async def _prompts(call: Call, llm: AsyncLLM, given: Sequence[str | list[int]]) -> list[Prompt]:
+async def _prompts(call: Call, llm: AsyncLLM, given: Sequence[str | list[int]], *, echo: bool) -> list[Prompt]:
     if call.size <= INLINE:
-        return [_prompt(llm, each) for each in given]
-    return await asyncio.to_thread(lambda: [_prompt(llm, each) for each in given])
+        return [_prompt(llm, each, echo=echo) for each in given]
+    return await asyncio.to_thread(lambda: [_prompt(llm, each, echo=echo) for each in given])
 
 
-def _prompt(llm: AsyncLLM, given: str | list[int]) -> Prompt:
+def _prompt(llm: AsyncLLM, given: str | list[int], *, echo: bool) -> Prompt:
     if isinstance(given, str):
         return Prompt(llm.tokenize(given), given)
     _check_ids(given, llm.engine.vocab)
-    return Prompt(given, llm.detokenize(given, skip_special=False))
+    return Prompt(given, llm.detokenize(given, skip_special=False) if echo else "")
 
 
 def _check_ids(ids: Sequence[int], vocab: int) -> None:
@@ -147,7 +147,9 @@ class Answer:
         tokens = [each.token for each in generated]
         if echoed is None:
             return spelling.spell(tokens, generated)
-        return spelling.spell([*echoed.tokens, *tokens], [*self._scores.get(number, ()), *generated])
+        scores = self._scores.get(number, ())
+        unscored = [None] * (len(echoed.tokens) - len(scores))  # what truncation cut off
+        return spelling.spell([*echoed.tokens, *tokens], [*unscored, *scores, *generated])
 
     async def frames(self, generations: Sequence[Generation]) -> AsyncIterator[bytes]:
         """The answer as events, one for what a step brings for one choice."""
