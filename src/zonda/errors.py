@@ -12,7 +12,8 @@ class ZondaError(Exception):
     status = 500
     code: str | None = None
 
-    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None, code: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None,
+                 code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint

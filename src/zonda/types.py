@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
-    """A token's log-probability, from the distribution before top-k, top-p and min-p, with the likeliest alternatives."""
+    """A token's log-probability before top-k, top-p and min-p, with the likeliest alternatives."""
 
     token: int
     logprob: float

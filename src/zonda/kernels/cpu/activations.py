@@ -89,8 +89,8 @@ def _peak(e: Emit, values: list[Any]) -> Any:
     while lanes > 1:
         lanes //= 2
         undefined = ir.Constant(peak.type, ir.Undefined)
-        low, high = (b.shuffle_vector(peak, undefined, ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))))
-                     for s in (0, lanes))
+        picks = [ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))) for s in (0, lanes)]
+        low, high = (b.shuffle_vector(peak, undefined, pick) for pick in picks)
         peak = b.select(b.fcmp_unordered(">", low, high), low, high)
     return b.extract_element(peak, e.const(I32, 0))
 
@@ -166,7 +166,7 @@ def gather(op: int, frame: int, piece: int, thread: int) -> None:
 
 
 def embed(name: str) -> object:
-    """The kernel that looks up one token in a table in layout `name`. Arguments: table, tile bytes, out, cols, scale bits."""
+    """The kernel that looks up one token in a table. Arguments: table, tile bytes, out, cols, scale bits."""
     from zonda.kernels.cpu.lookup import row_of
 
     read_row = row_of(name)

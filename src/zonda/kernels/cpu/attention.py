@@ -14,7 +14,17 @@ from llvmlite import ir
 from numba import njit
 
 from zonda.kernels.cpu.activations import inverse_rms
-from zonda.kernels.cpu.frame import ARGUMENTS, ITEM, PAGE, PAGES, PAGES_STRIDE, POSITIONS, SCRATCH, SCRATCH_BYTES, SEQ_OF
+from zonda.kernels.cpu.frame import (
+    ARGUMENTS,
+    ITEM,
+    PAGE,
+    PAGES,
+    PAGES_STRIDE,
+    POSITIONS,
+    SCRATCH,
+    SCRATCH_BYTES,
+    SEQ_OF,
+)
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.scalar import exp, tanh
 from zonda.kernels.cpu.vector import F16, F32, Emit
@@ -54,7 +64,8 @@ def _scores(half: bool, queries: int) -> Callable[..., None]:
             vectors -= 1
         with e.loop(e.word(PAGE // lanes // vectors)) as p:
             first = e.times(p, vectors * lanes)
-            totals = [[e.variable(e.const(ir.VectorType(F32, lanes), 0.0)) for _ in range(vectors)] for _ in range(queries)]
+            zero = e.const(ir.VectorType(F32, lanes), 0.0)
+            totals = [[e.variable(zero) for _ in range(vectors)] for _ in range(queries)]
             with e.loop(dim) as d:
                 row = e.at(e.at(keys, e.times(d, PAGE * size)), e.times(first, size))
                 key = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
@@ -80,7 +91,7 @@ def _mix(half: bool, queries: int) -> Callable[..., None]:
             first = e.times(p, vectors * lanes)
             place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
             floats = ir.VectorType(F32, lanes)
-            totals = [[e.variable(e.load(floats, place[i], 4 * v * lanes)) for v in range(vectors)] for i in range(queries)]
+            totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
             with e.loop(e.word(PAGE)) as t:
                 row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
                 value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
@@ -129,8 +140,8 @@ def _rotated(head: int, dim: int, norm: int, eps: int, table: int, half: int, sc
 def place(half: bool) -> object:
     """The kernel that norms and rotates one row, and puts its keys and values into their page.
 
-    Arguments: qkv, row stride, q heads, kv heads, dim, padded dim, scale bits, angle table or 0, half of the rotary dim,
-    q norm or 0, k norm or 0, q eps bits, k eps bits, keys, values, q out.
+    Arguments: qkv, row stride, q heads, kv heads, dim, padded dim, scale bits, angle table or 0, half of the rotary
+    dim, q norm or 0, k norm or 0, q eps bits, k eps bits, keys, values, q out.
     """
     size = 2 if half else 4
 
@@ -153,7 +164,8 @@ def place(half: bool) -> object:
         slot = position % PAGE
         factor = bits_f32(np.int32(scale))
         for h in range(heads):
-            _rotated(row + h * dim * 4, dim, q_norm, q_eps, here, rotary, factor, out + (piece * heads + h) * padded * 4)
+            target = out + (piece * heads + h) * padded * 4
+            _rotated(row + h * dim * 4, dim, q_norm, q_eps, here, rotary, factor, target)
         scratch = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
         for h in range(kv_heads):
             place_of = (page * kv_heads + h) * padded * PAGE * size

@@ -7,7 +7,7 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
-from numba.core import compiler, registry, typing
+from numba.core import compiler, registry
 from numba.core.compiler import Flags
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.cpu_options import FastMathOptions
@@ -39,7 +39,8 @@ def from_numba(kernel: Kernel, recipe: Callable[..., None], target: Target) -> s
     numba = registry.cpu_target
     words.TARGET.set(target)
     with global_compiler_lock:
-        result = compiler.compile_extra(numba.typing_context, numba.target_context, recipe, arguments, types.void, flags, {})
+        result = compiler.compile_extra(numba.typing_context, numba.target_context, recipe, arguments, types.void,
+                                        flags, {})
         library = result.library
         module = llvm.parse_assembly(str(library._final_module))
         for linked in library._linking_libraries:

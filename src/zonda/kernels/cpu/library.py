@@ -5,6 +5,7 @@ writes LLVM IR into a builder. Both become an exported `void name(i64, …)`.
 """
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import os
@@ -107,10 +108,8 @@ class Library:
         except OSError:
             self._progress(kernel.name)
         code = self._compile(kernel)
-        try:
+        with contextlib.suppress(OSError):  # a read-only home only costs the compilation again
             _write(path, code)
-        except OSError:
-            pass  # a read-only home only costs the compilation again
         return code
 
     def _compile(self, kernel: Kernel) -> bytes:

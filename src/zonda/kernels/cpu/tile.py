@@ -122,7 +122,8 @@ class _Tile:
 
         def chunk(offset: int) -> list[Any]:
             if offset not in loaded:
-                loaded[offset] = [self.e.load(self.bytes, unit, offset + 4 * v * self.lanes) for v in range(self.vectors)]
+                loaded[offset] = [self.e.load(self.bytes, unit, offset + 4 * v * self.lanes)
+                                  for v in range(self.vectors)]
             return loaded[offset]
 
         def step(index: int) -> list[Any]:
@@ -212,7 +213,8 @@ class _Vnni(_Dot):
     def accumulate(self, total: Any, weights: Any, x: Any) -> Any:
         words = self.tile.words
         width = 32 * words.count
-        return self.e.intrinsic(f"llvm.x86.avx512.vpdpbusd.{width}", words, [total, self.e.b.bitcast(weights, words), x])
+        name = f"llvm.x86.avx512.vpdpbusd.{width}"
+        return self.e.intrinsic(name, words, [total, self.e.b.bitcast(weights, words), x])
 
 
 class _Neon(_Dot):

@@ -17,7 +17,7 @@ from zonda.kernels.cpu.library import Target, host
 
 I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
-TARGET: ContextVar[Target] = ContextVar("target", default=host())
+TARGET: ContextVar[Target] = ContextVar("target")
 """The processor that inlined IR writers write for."""
 _NUMBA = {I8: types.uint8, I32: types.int32, I64: types.int64, F32: types.float32}
 
@@ -211,7 +211,7 @@ def inline(writer: Callable[..., None], words: int) -> Any:
     @intrinsic
     def expand(typingctx: Any, arguments: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            writer(builder, TARGET.get(), *(builder.extract_value(args[0], i) for i in range(words)))
+            writer(builder, TARGET.get(host()), *(builder.extract_value(args[0], i) for i in range(words)))
             return context.get_dummy_value()
 
         return types.void(types.UniTuple(types.int64, words)), codegen
