@@ -68,14 +68,15 @@ def test_the_ends_are_known(real_model: FIND, name: str, ends: set[str]) -> None
 
 @pytest.mark.parametrize("name", [SMOLLM2, GEMMA3])
 def test_ids_are_those_of_transformers(real_model: FIND, name: str) -> None:
-    from transformers import AutoTokenizer
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_tokenizer, get_gguf_tokenizer
 
     path = real_model(name)
-    theirs, ours = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name), tokenizer_of(path)
+    architecture, fields, _ = get_gguf_tokenizer(str(path))
+    theirs, ours = convert_gguf_tokenizer(architecture, fields)[0], tokenizer_of(path)
     single_digits = name == SMOLLM2  # the conversion there cuts as GPT-2 does, not as the file says
     for text in samples(ours):
         if not (single_digits and any(each.isnumeric() for each in text)):
-            assert ours.encode(text, add_special=False) == theirs.encode(text, add_special_tokens=False)
+            assert ours.encode(text, add_special=False) == theirs.encode(text, add_special_tokens=False).ids
 
 
 class LlamaCpp:
