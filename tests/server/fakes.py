@@ -121,8 +121,8 @@ def hold(llm: AsyncLLM) -> threading.Semaphore:
 
 def let_go(llm: AsyncLLM) -> None:
     """Undo `hold`."""
-    gate, runner(llm).gate = runner(llm).gate, None
-    if gate:
+    if gate := getattr(runner(llm), "gate", None):
+        runner(llm).gate = None
         gate.release(1000)
 
 

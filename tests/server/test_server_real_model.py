@@ -1,0 +1,68 @@
+"""A real model behind the server says what it says without one."""
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from fakes import Server, serving
+
+from zonda.sdk import AsyncLLM
+
+pytestmark = pytest.mark.e2e
+ASKED: list[Any] = [{"role": "system", "content": "Answer briefly, and in the language of the question. " * 8},
+                    {"role": "user", "content": "Name three colours. 🎨"}]
+
+
+@pytest.fixture(scope="module")
+def real(real_model: Callable[[str], Path]) -> Iterator[Server]:
+    llm = AsyncLLM(str(real_model("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")), max_seq_len=1024)
+    with serving(llm, access_log=False) as server:
+        yield server
+
+
+@pytest.fixture
+def client(real: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{real.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def streamed(client: openai.OpenAI) -> str:
+    chunks = client.chat.completions.create(model="default", messages=ASKED, temperature=0, max_tokens=32, stream=True)
+    return "".join(each.choices[0].delta.content or "" for each in chunks)
+
+
+def test_an_answer_is_the_same_with_and_without_the_server(real: Server, client: openai.OpenAI) -> None:
+    assert real.llm
+    expected = asyncio.run(real.llm.chat(ASKED, temperature=0, max_tokens=32)).text
+    answer = client.chat.completions.create(model="default", messages=ASKED, temperature=0, max_tokens=32,
+                                            logprobs=True)
+    assert answer.choices[0].message.content == expected == streamed(client) and expected
+    assert answer.choices[0].logprobs and answer.choices[0].logprobs.content
+    spelled = b"".join(bytes(each.bytes or ()) for each in answer.choices[0].logprobs.content)
+    assert spelled.decode("utf-8", "replace").strip() == expected.strip()
+
+
+def test_streams_side_by_side_say_what_each_says_alone(real: Server, client: openai.OpenAI) -> None:
+    alone = streamed(client)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: streamed(client), range(4))) == [alone] * 4
+
+
+def test_a_second_question_finds_the_first_ones_beginning(client: openai.OpenAI) -> None:
+    for _ in range(2):
+        answer = client.chat.completions.create(model="default", messages=ASKED, max_tokens=1)
+    assert answer.usage and answer.usage.prompt_tokens_details and answer.usage.prompt_tokens_details.cached_tokens
+
+
+def test_a_prompt_is_scored(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model="default", prompt="The capital of France is Paris", echo=True, logprobs=1,
+                                       max_tokens=0)
+    logprobs = answer.choices[0].logprobs
+    assert answer.choices[0].text == "The capital of France is Paris"
+    assert logprobs and logprobs.tokens and logprobs.token_logprobs
+    assert "".join(logprobs.tokens) == answer.choices[0].text and max(logprobs.token_logprobs[1:]) > -2
