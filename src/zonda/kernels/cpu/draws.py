@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+from pathlib import Path
 
 import numpy as np
 
+from zonda.kernels import sample
 from zonda.kernels.cpu.library import Kernel, Library
 from zonda.kernels.sample import Draws
 
@@ -13,7 +16,8 @@ BLOCK = 64
 # words of the kernel's table: addresses, but for VOCAB and MAX_LEN
 (LOGITS, ROWS, SLOTS, LENGTHS, BIAS_STARTS, BIAS_IDS, BIAS_VALUES, CHOSEN, LOGPROBS_OUT, TOPS, PARAMS_F, PARAMS_I,
  TOKENS, BREAKS, VOCAB, MAX_LEN, MAXIMA, HEAP, KEYS, IDS, MORE_KEYS, MORE_IDS, WEIGHTS, SUMS, PROBS, COUNTS) = range(26)
-DRAW_ROWS = Kernel("draw_rows", 3, "sample:draw_rows")
+_LAYOUT = hashlib.sha256(Path(sample.__file__).read_bytes()).hexdigest()[:8]  # the library knows only its own sources
+DRAW_ROWS = Kernel(f"draw_rows_{_LAYOUT}", 3, "sample:draw_rows")
 _FIELDS = ("logits", "rows", "slots", "lengths", "bias_starts", "bias_ids", "bias_values", "chosen", "logprobs", "tops",
            "floats", "ints", "tokens", "breaks")
 
