@@ -1,12 +1,13 @@
 """What kernels find where: the words of a step's frame and of a program's instructions."""
 from __future__ import annotations
 
-# Words of the frame. Fields 1-3 and 4-6 describe two domains of rows: all tokens of the step, and the sampled ones.
-ONE, ROWS, TOKENS, BLOCKS, SAMPLES, SAMPLE_TOKENS, SAMPLE_BLOCKS, SEQS, ITEMS = range(9)
+# Words of the frame. Fields 1-3, 4-6 and 9-11 describe domains of rows: all tokens of the step, the sampled ones, and
+# the rows of experts.
+ONE, ROWS, TOKENS, BLOCKS, SAMPLES, SAMPLE_TOKENS, SAMPLE_BLOCKS, SEQS, ITEMS, PLACES = range(10)
 IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF = range(16, 25)
 FRAME_WORDS = 32
 
-ROW_DOMAIN, SAMPLE_DOMAIN = ROWS, SAMPLES
+ROW_DOMAIN, SAMPLE_DOMAIN, EXPERT_DOMAIN = ROWS, SAMPLES, PLACES
 """A domain's number of rows; the next two words are the tokens of a block and the number of blocks."""
 
 INSTRUCTION = 32
@@ -16,6 +17,9 @@ ARGUMENTS = 3
 
 PAGE = 32
 """Positions in a page of the cache."""
+
+SPREADERS = 64
+"""Pieces that copying rows to their experts' places is cut into."""
 
 LINE = 64
 """Bytes of a cache line."""

@@ -31,7 +31,8 @@ def row_of(name: str) -> Any:
         return _dense_row(name)
     layout = LAYOUTS[name]
     low, high = (*layout.planes, 0)[:2]
-    group, offset, has_min, two_level, signed = layout.group, layout.offset, layout.mins, layout.two_level, layout.bits == 8
+    group, offset, has_min, two_level = layout.group, layout.offset, layout.mins, layout.two_level
+    signed = layout.bits == 8
     scales_at, mins_at = layout.scales_at, layout.scales_at + layout.scale_bytes
     unit_bytes, head_bytes = layout.unit_bytes, layout.head_bytes
 

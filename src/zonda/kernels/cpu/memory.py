@@ -1,4 +1,4 @@
-"""Memory for weights, caches and activations: anonymous, touched on first use, in huge pages where the system has them."""
+"""Memory for weights, caches and activations: anonymous, touched on first use, in huge pages where there are any."""
 from __future__ import annotations
 
 import contextlib

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from zonda.errors import Unsupported
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.library import Kernel, Library
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
@@ -166,7 +167,32 @@ class CPUOps:
         return residual
 
     def experts(self, x: Buffer, experts: Experts, *, residual: Buffer, norm: Norm | None = None) -> Buffer:
-        raise NotImplementedError
+        router, gate, up, down = experts.router, experts.gate, experts.up, experts.down
+        if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
+            raise Unsupported(f"experts with gates in {gate.format} beside {up.format} are not supported on a CPU")
+        slots = self.max_rows * experts.top
+        places = slots + (TOKENS[-1] - 1) * router.rows
+        scores = self.project(x, [router], [None], norm=norm)
+        chosen, shares, place = (self._memory(4 * slots) for _ in range(3))
+        table, counts, sources = self._memory(8 * places), self._memory(4 * router.rows), self._memory(4 * places)
+        self._emit(Kernel("route", 4, "experts:route"), f.ROWS, 1, scores.at, router.rows, experts.top,
+                   int(experts.normalize), chosen.at, shares.at)
+        self._emit(Kernel("sort", 4, "experts:sort"), f.ONE, 1, chosen.at, router.rows, experts.top, f.ROW_DOMAIN,
+                   table.at, counts.at, place.at, sources.at)
+        spread = self._memory(4 * places * x.cols, x.cols)
+        self._emit(Kernel("spread", 4, "experts:spread"), f.ONE, f.SPREADERS, x.at, x.cols, sources.at, spread.at)
+        blocks = self._pack(spread, gate, norm, f.EXPERT_DOMAIN, most=places)
+        hidden = self._memory(4 * places * gate.rows, gate.rows)
+        self._emit(Kernel("experts_gated", 4, "experts:gated"), f.ONE, gate.height, blocks.at, blocks.cols, gate.units,
+                   table.at, address(gate.tiles), gate.tile_bytes, gate.height, address(up.tiles), up.tile_bytes,
+                   *self._tiles(gate), *self._tiles(up), hidden.at, gate.rows, ACTIVATIONS[experts.activation])
+        blocks = self._pack(hidden, down, None, f.EXPERT_DOMAIN, most=places)
+        parts = self._memory(4 * places * down.rows, down.rows)
+        self._emit(Kernel("experts_down", 4, "experts:down"), f.ONE, down.height, blocks.at, blocks.cols, down.units,
+                   table.at, address(down.tiles), down.tile_bytes, down.height, parts.at, down.rows, *self._tiles(down))
+        self._emit(Kernel("mix", 4, "experts:mix"), f.ROWS, 1, parts.at, place.at, shares.at, experts.top, down.rows,
+                   residual.at)
+        return residual
 
     def logits(self, x: Buffer, head: Matrix, step: Any, *, norm: Norm | None = None, softcap: float = 0.0,
                scale: float = 1.0) -> Buffer:
@@ -192,6 +218,9 @@ class CPUOps:
     def _rows(self, cols: int) -> Buffer:
         return Buffer(self._pool, 4 * self.max_rows * cols, cols)
 
+    def _memory(self, size: int, cols: int = 0) -> Buffer:
+        return Buffer(self._pool, size, cols)
+
     def _scratch(self, size: int) -> None:
         self.scratch_bytes = max(self.scratch_bytes, -(-size // f.LINE) * f.LINE)
 
@@ -202,10 +231,11 @@ class CPUOps:
         """Tiles a piece: some 64 KB of weights, but several pieces for each thread."""
         return max(1, min(_PIECE // (weight.tile_bytes * matrices), weight.height // (4 * self.threads)))
 
-    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int = f.ROW_DOMAIN) -> Buffer:
+    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int = f.ROW_DOMAIN,
+              most: int = 0) -> Buffer:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
         token_bytes = f.block_bytes(weight.cols, weight.dense)
-        blocks = Buffer(self._pool, (self.max_rows + TOKENS[-1]) * token_bytes, token_bytes)
+        blocks = Buffer(self._pool, ((most or self.max_rows) + TOKENS[-1]) * token_bytes, token_bytes)
         scale = norm.weight if norm else self._one(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + 2, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
