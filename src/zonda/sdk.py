@@ -70,6 +70,10 @@ class Loaded:
         self.created = int(time.time())
         self._closer = weakref.finalize(self, engine.close)  # at the latest when the interpreter ends
 
+    def abandon(self) -> None:
+        """Leave an engine behind that does not stop; the interpreter will end without it."""
+        self._closer.detach()
+
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer adds around it unless `add_special` is off."""
         return self.tokenizer.encode(text, add_special=add_special)

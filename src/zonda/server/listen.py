@@ -139,12 +139,14 @@ class Loading:
 
 def _close(models: Models, patience: float) -> None:
     """Stop the engines; one that does not stop is left behind."""
-    threads = [threading.Thread(target=llm.engine.close, daemon=True) for llm in models.values()]
-    for thread in threads:
+    threads = {name: threading.Thread(target=llm.engine.close, daemon=True) for name, llm in models.items()}
+    for thread in threads.values():
         thread.start()
     deadline = time.monotonic() + patience
-    for thread in threads:
+    for name, thread in threads.items():
         thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            models[name].abandon()
 
 
 @contextlib.contextmanager
