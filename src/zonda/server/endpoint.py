@@ -35,9 +35,14 @@ class Endpoint:
     quiet: bool = False
     """Left out of the access log and the metrics."""
 
+    @property
+    def pattern(self) -> str:
+        """The path as documents and labels show it."""
+        return self.path.replace(":path}", "}")
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope[KEY]
-        call.path, call.quiet = self.path, self.quiet
+        call.path, call.quiet = self.pattern, self.quiet
         arguments: list[Any] = [decode(await call.read(), self.body)] if self.body else []
         value = await self.answer(call, *arguments)
         if value is not None:

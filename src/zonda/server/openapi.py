@@ -13,7 +13,7 @@ from zonda.server.endpoint import Endpoint
 from zonda.server.schema import ErrorReply
 
 TITLE = "Zonda"
-_PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
+_PARAMETER = re.compile(r"{(\w+)}")
 _REF = "#/components/schemas/{name}"
 _STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
           "code{font-family:ui-monospace,monospace}table{border-collapse:collapse;width:100%}"
@@ -29,7 +29,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     schemas = dict(zip(names, refs))
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
-        paths.setdefault(_PARAMETER.sub(r"{\1}", each.path), {})[each.method.lower()] = _operation(each, schemas)
+        paths.setdefault(each.pattern, {})[each.method.lower()] = _operation(each, schemas)
     return {"openapi": "3.1.0", "info": {"title": TITLE, "version": __version__}, "paths": paths,
             "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
             "security": [{}, {"key": []}]}
@@ -43,7 +43,7 @@ def _operation(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     if each.body:
         body = {"application/json": {"schema": schemas[each.body]}}
         operation["requestBody"] = {"required": True, "content": body}
-    names = _PARAMETER.findall(each.path)
+    names = _PARAMETER.findall(each.pattern)
     if names:
         operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                                    for name in names]
@@ -69,13 +69,13 @@ def _answer(description: str, schema: Any) -> dict[str, Any]:
 
 
 def _name(each: Endpoint) -> str:
-    return "_".join([each.method.lower(), *re.findall(r"\w+", _PARAMETER.sub(r"\1", each.path))])
+    return "_".join([each.method.lower(), *re.findall(r"\w+", each.pattern)])
 
 
 def page(endpoints: Sequence[Endpoint]) -> str:
     """The document for people: plain HTML."""
     whole = document(endpoints)
-    routes = "".join(f"<tr><td><code>{each.method}</code></td><td><code>{escape(each.path)}</code></td>"
+    routes = "".join(f"<tr><td><code>{each.method}</code></td><td><code>{escape(each.pattern)}</code></td>"
                      f"<td>{escape(each.summary)}</td></tr>" for each in endpoints)
     schemas = "".join(_section(name, schema) for name, schema in sorted(whole["components"]["schemas"].items()))
     return (f"<!doctype html><html lang=en><meta charset=utf-8><title>{TITLE}</title><style>{_STYLE}</style>"
