@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,12 @@ from zonda.memory import available
 from zonda.models import build
 from zonda.nn import Decoder, Pages
 from zonda.options import EngineOptions, ModelOptions, cache_folder
-from zonda.texts import Texts, read_json
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
     from zonda.text.template import ChatTemplate
     from zonda.text.tokenizer import Tokenizer
+    from zonda.texts import Texts
     from zonda.weights.hub import Files
 
 Progress = Callable[[str, int, int], None]
@@ -63,14 +64,21 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
     root = files.root
     if model.tok_model:
         root = resolve_texts(model.tok_model, cache_dir=model.cache_dir, progress=progress is not None)
-    source = open_source(files)
     own = files.kind == "safetensors" or root != files.root
     with ThreadPoolExecutor(1) as beside:
-        reading = beside.submit(Texts.read, model, root, source.metadata, own=own)
+        beside.submit(import_module, "zonda.engine.cpu_runner")
+        source = open_source(files)
+        reading = beside.submit(_read_texts, model, root, source.metadata, own)
         engine = start(source, model, options, texts=reading.result, progress=progress,
                        weight_bytes=sum(path.stat().st_size for path in files.weights))
     texts = reading.result()
     return Parts(files.name, engine, texts.tokenizer, texts.template, texts.defaults)
+
+
+def _read_texts(model: ModelOptions, root: Path, metadata: Mapping[str, Any], own: bool) -> Texts:
+    from zonda.texts import Texts
+
+    return Texts.read(model, root, metadata, own=own)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +197,7 @@ def start_random(shape: str, dtype: str, model: ModelOptions, options: EngineOpt
 
 def shape_config(shape: str) -> dict[str, Any]:
     """The config.json that a shape's name, a file or a folder stands for."""
+    from zonda.texts import read_json
     from zonda.weights.shapes import SHAPES
 
     if shape in SHAPES:
