@@ -13,6 +13,7 @@ from zonda import LLM, AsyncLLM, ContextExceeded
 
 pytestmark = pytest.mark.e2e
 SMOLLM2 = "smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+FRANCE = "What is the capital city of France? Answer in one word."  # no token of the answer is a close call
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def zonda(*args: object, input: str | None = None) -> subprocess.CompletedProces
 
 
 def test_it_knows_the_capital_of_france(llm: LLM) -> None:
-    result = llm.chat("What is the capital of France?", temperature=0, max_tokens=20)
+    result = llm.chat(FRANCE, temperature=0, max_tokens=20)
     assert "Paris" in result.text and result.finish_reason == "stop"
 
 
@@ -62,7 +63,7 @@ def test_a_prompt_beyond_the_context_is_refused(llm: LLM) -> None:
 
 async def test_async_answers(real_model: Callable[[str], Path]) -> None:
     async with await AsyncLLM.load(str(real_model(SMOLLM2)), max_seq_len=512) as llm:
-        assert "Paris" in (await llm.chat("What is the capital of France?", temperature=0, max_tokens=20)).text
+        assert "Paris" in (await llm.chat(FRANCE, temperature=0, max_tokens=20)).text
 
 
 def test_run_answers_on_standard_output(real_model: Callable[[str], Path]) -> None:
@@ -72,7 +73,7 @@ def test_run_answers_on_standard_output(real_model: Callable[[str], Path]) -> No
 
 
 def test_run_takes_a_file_alone_and_standard_input(real_model: Callable[[str], Path]) -> None:
-    ran = zonda("run", "-f", real_model(SMOLLM2), "--temperature", "0", input="What is the capital of France?")
+    ran = zonda("run", "-f", real_model(SMOLLM2), "--temperature", 0, "--max-tokens", 20, input=FRANCE)
     assert "Paris" in ran.stdout, ran.stderr
 
 
