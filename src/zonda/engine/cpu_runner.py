@@ -61,11 +61,11 @@ class CPURunner:
         assert rows <= self.max_rows, f"{rows} rows exceed the {self.max_rows} that buffers have room for"
         counts = np.diff(batch.starts)
         sequence = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        items = _items(batch.starts, self.ops.query_rows)
+        items = attention_items(batch.starts, self.ops.query_rows)
         arrays = {f.IDS: batch.tokens, f.POSITIONS: batch.positions, f.PAGES: batch.page_table, f.SAMPLE: batch.sample,
                   f.ITEM: items, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
         held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
-        tokens, sample_tokens = _tokens(rows), _tokens(samples)
+        tokens, sample_tokens = block_tokens(rows), block_tokens(samples)
         fields = {f.ROWS: rows, f.TOKENS: tokens, f.BLOCKS: -(-rows // tokens), f.SAMPLES: samples,
                   f.SAMPLE_TOKENS: sample_tokens, f.SAMPLE_BLOCKS: -(-samples // sample_tokens),
                   f.SEQS: len(counts), f.ITEMS: len(items), f.PAGES_STRIDE: batch.page_table.shape[1],
@@ -83,12 +83,12 @@ class CPURunner:
         self._team.close()
 
 
-def _tokens(rows: int) -> int:
+def block_tokens(rows: int) -> int:
     """The tokens of a block for so many rows."""
     return next((n for n in (1, 2, 4) if rows <= n), 8)
 
 
-def _items(starts: np.ndarray, most: int) -> np.ndarray:
+def attention_items(starts: np.ndarray, most: int) -> np.ndarray:
     """Work items of attention, int32 (n, 4): first row, rows, sequence; the longest contexts first."""
     counts = np.diff(starts)
     pieces = -(-counts // most)

@@ -161,11 +161,10 @@ class _Tile:
         return self.e.splat(word, self.lanes)
 
     def initial(self, offset: int, int_sums: Any, token: int) -> Any:
-        """-offset · sum of codes, in every lane."""
+        """-offset · sum of codes, in every lane: the block holds it for the offset that its tiles expect."""
         if not offset:
             return self.e.const(self.words, 0)
-        total = self.e.splat(self.e.load(I32, int_sums, 4 * token), self.lanes)
-        return self.e.b.shl(total, self.e.const(self.words, offset.bit_length() - 1))
+        return self.e.splat(self.e.load(I32, int_sums, 4 * token), self.lanes)
 
 
 def _dot_for(tile: _Tile) -> Callable[..., list[list[Any]]]:

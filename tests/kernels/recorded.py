@@ -1,0 +1,43 @@
+"""Runs what `CPUOps` recorded, over one sequence."""
+from __future__ import annotations
+
+import numpy as np
+
+from zonda.engine.cpu_runner import attention_items, block_tokens
+from zonda.kernels.cpu import frame as f
+from zonda.kernels.cpu.library import Library
+from zonda.kernels.cpu.memory import address
+from zonda.kernels.cpu.ops import Buffer, CPUOps
+from zonda.kernels.cpu.threads import Team, sync_lines
+from zonda.options import cache_folder
+
+
+class Recorded:
+    """`ops` to record with; `put` an array in, `run` for so many rows, `get` an array out."""
+
+    def __init__(self, *, max_rows: int = 64) -> None:
+        library = Library(cache_folder())
+        self.ops = CPUOps(library, threads=1, max_rows=max_rows, half_cache=False)
+        self._team = Team(library, 1)
+
+    def put(self, values: np.ndarray) -> Buffer:
+        buffer = self.ops._rows(values.shape[1])
+        buffer.memory[:values.nbytes].view(np.float32)[:] = values.ravel()
+        return buffer
+
+    def run(self, rows: int, *, ids: np.ndarray | None = None) -> None:
+        program = np.array(self.ops.instructions, np.int64)
+        frame, scratch = np.zeros(f.FRAME_WORDS, np.int64), np.zeros(self.ops.scratch_bytes, np.uint8)
+        frame[f.ONE] = 1
+        positions, sequence = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
+        ids = positions if ids is None else ids
+        pages, items = np.arange(8, dtype=np.int32), attention_items(np.array([0, rows]), self.ops.query_rows)
+        tokens = block_tokens(rows)
+        self._team.run(program, sync_lines(len(program)), frame, {
+            f.ROWS: rows, f.TOKENS: tokens, f.BLOCKS: -(-rows // tokens), f.SEQS: 1, f.ITEMS: len(items),
+            f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),
+            f.PAGES_STRIDE: len(pages), f.ITEM: address(items), f.SCRATCH: address(scratch),
+            f.SCRATCH_BYTES: self.ops.scratch_bytes})
+
+    def get(self, buffer: Buffer, rows: int) -> np.ndarray:
+        return buffer.memory[:4 * rows * buffer.cols].view(np.float32).reshape(rows, buffer.cols).copy()

@@ -1,0 +1,94 @@
+"""The CPU's recorded operations against the reference, format by format."""
+import numpy as np
+import pytest
+from packing import random_packed
+from recorded import Recorded
+
+from zonda.engine.batch import Batch
+from zonda.kernels.cpu.layout import LAYOUTS
+from zonda.kernels.ops import Attend, Heads, Norm, Rotary
+from zonda.kernels.reference import ReferenceOps
+from zonda.nn import Pages
+from zonda.weights.formats import Dense
+
+COLS, OUTS = 512, 40
+ROWS = (1, 2, 3, 8, 13)
+
+
+def one_sequence(rows: int) -> Batch:
+    numbers = np.arange(rows, dtype=np.int32)
+    return Batch(numbers, numbers, np.array([0, rows], np.int32), np.array([rows], np.int32),
+                 np.arange(8, dtype=np.int32)[None], numbers[:1])
+
+
+def rounded(x: np.ndarray) -> np.ndarray:
+    """x as int8 codes with a scale for each 32 columns hold it."""
+    groups = x.reshape(len(x), -1, 32)
+    scale = np.abs(groups).max(-1, keepdims=True) / np.float32(127)
+    return (np.rint(groups / scale) * scale).reshape(x.shape)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_packed_product_equals_that_of_the_values_with_rounded_activations(name: str, rows: int) -> None:
+    weight, x = random_packed(name, OUTS, COLS), np.random.default_rng(1).normal(0.5, 1, (rows, COLS)).astype(np.float32)
+    run = Recorded()
+    out = run.ops.project(run.put(x), [run.ops.prepare(weight)], [None])
+    run.run(rows)
+    wanted = rounded(x).astype(np.float64) @ weight.dense().T.astype(np.float64)
+    # a code on the border between two values may round the other way
+    np.testing.assert_allclose(run.get(out, rows), wanted, atol=2e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_token_gives_the_same_bits_alone_and_among_others(name: str) -> None:
+    weight, x = random_packed(name, OUTS, COLS), np.random.default_rng(2).normal(size=(13, COLS)).astype(np.float32)
+
+    def product(values: np.ndarray) -> np.ndarray:
+        run = Recorded()
+        out = run.ops.project(run.put(values), [run.ops.prepare(weight)], [None])
+        run.run(len(values))
+        return run.get(out, len(values))
+
+    together = product(x)
+    for size in ROWS:
+        np.testing.assert_array_equal(product(x[:size]), together[:size])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_an_embedding_reads_the_values_of_a_packed_row(name: str) -> None:
+    table, ids = random_packed(name, OUTS, COLS), np.array([0, 39, 17, 16, 15], np.int32)
+    run = Recorded()
+    out = run.ops.embed(run.ops.prepare(table), None)
+    run.run(len(ids), ids=ids)
+    np.testing.assert_allclose(run.get(out, len(ids)), table.dense()[ids], atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+def test_a_gated_mlp_equals_the_reference(activation, rows: int) -> None:
+    rng = np.random.default_rng(3)
+    x, gate, up = (rng.normal(size=shape).astype(np.float32) for shape in ((rows, 48), (OUTS, 48), (OUTS, 48)))
+    weight = rng.normal(size=48).astype(np.float32)
+    run = Recorded()
+    out = run.ops.gated(run.put(x), run.ops.prepare(Dense(gate, "f32")), run.ops.prepare(Dense(up, "f32")),
+                        activation=activation, norm=Norm(run.ops.vector(weight), 1e-6))
+    run.run(rows)
+    wanted = ReferenceOps().gated(x, gate, up, activation=activation, norm=Norm(weight, 1e-6))
+    np.testing.assert_allclose(run.get(out, rows), wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("dim", [8, 24, 64])
+@pytest.mark.parametrize(("rows", "window", "softcap"),
+                         [(1, 0, 0.0), (13, 0, 0.0), (64, 0, 0.0), (64, 7, 0.0), (40, 33, 5.0)])
+def test_attention_equals_the_reference(dim: int, rows: int, window: int, softcap: float) -> None:
+    rng, heads = np.random.default_rng(4), Heads(6, 2, dim)
+    qkv = rng.normal(size=(rows, 10 * dim)).astype(np.float32)
+    frequencies = (1e4 ** -(np.arange(dim // 2) * 2 / dim)).astype(np.float32)
+    layer = Attend(0, heads, 0.3, Rotary(frequencies, dim), window=window, softcap=softcap)
+    run = Recorded()
+    run.ops.allocate([Pages(heads)], 8)
+    out = run.ops.attend(run.put(qkv), layer, None)
+    run.run(rows)
+    wanted = ReferenceOps(pages=8, page_size=32).attend(qkv, layer, one_sequence(rows))
+    np.testing.assert_allclose(run.get(out, rows), wanted, atol=2e-5)
