@@ -31,7 +31,8 @@ def rounded(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_packed_product_equals_that_of_the_values_with_rounded_activations(name: str, rows: int) -> None:
-    weight, x = random_packed(name, OUTS, COLS), np.random.default_rng(1).normal(0.5, 1, (rows, COLS)).astype(np.float32)
+    weight = random_packed(name, OUTS, COLS)
+    x = np.random.default_rng(1).normal(0.5, 1, (rows, COLS)).astype(np.float32)
     run = Recorded()
     out = run.ops.project(run.put(x), [run.ops.prepare(weight)], [None])
     run.run(rows)
