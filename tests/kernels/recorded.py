@@ -25,16 +25,16 @@ class Recorded:
         buffer.memory[:values.nbytes].view(np.float32)[:] = values.ravel()
         return buffer
 
-    def run(self, rows: int, *, ids: np.ndarray | None = None) -> None:
+    def run(self, rows: int, *, exact: bool = True, ids: np.ndarray | None = None) -> None:
         program = np.array(self.ops.instructions, np.int64)
         frame, scratch = np.zeros(f.FRAME_WORDS, np.int64), np.zeros(self.ops.scratch_bytes, np.uint8)
         frame[f.ONE] = 1
         positions, sequence = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
         ids = positions if ids is None else ids
-        pages, items = np.arange(8, dtype=np.int32), attention_items(np.array([0, rows]), self.ops.query_rows)
+        pages, items = np.arange(8, dtype=np.int32), attention_items(sequence, positions, self.ops.query_rows)
         tokens = block_tokens(rows)
         self._team.run(program, sync_lines(len(program)), frame, {
-            f.ROWS: rows, f.TOKENS: tokens, f.BLOCKS: -(-rows // tokens), f.SEQS: 1, f.ITEMS: len(items),
+            f.ROWS: rows, **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.SEQS: 1, f.ITEMS: len(items),
             f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),
             f.PAGES_STRIDE: len(pages), f.ITEM: address(items), f.SCRATCH: address(scratch),
             f.SCRATCH_BYTES: self.ops.scratch_bytes})

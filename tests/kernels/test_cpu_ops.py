@@ -9,7 +9,7 @@ from zonda.kernels.cpu.layout import LAYOUTS
 from zonda.kernels.ops import Attend, Heads, Norm, Rotary
 from zonda.kernels.reference import ReferenceOps
 from zonda.nn import Pages
-from zonda.weights.formats import Dense
+from zonda.weights.formats import Dense, GroupInt
 
 COLS, OUTS = 512, 40
 ROWS = (1, 2, 3, 8, 13)
@@ -21,39 +21,38 @@ def one_sequence(rows: int) -> Batch:
                  np.arange(8, dtype=np.int32)[None], numbers[:1])
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
-    """x as int8 codes with a scale for each 32 columns hold it."""
+def rounded(x: np.ndarray, most: int) -> np.ndarray:
+    """x as codes of at most `most` with a scale for each 32 columns hold it."""
     groups = x.reshape(len(x), -1, 32)
-    scale = np.abs(groups).max(-1, keepdims=True) / np.float32(127)
+    scale = np.abs(groups).max(-1, keepdims=True) / np.float32(most)
     return (np.rint(groups / scale) * scale).reshape(x.shape)
 
 
-@pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_packed_product_equals_that_of_the_values_with_rounded_activations(name: str, rows: int) -> None:
-    weight = random_packed(name, OUTS, COLS)
-    x = np.random.default_rng(1).normal(0.5, 1, (rows, COLS)).astype(np.float32)
+def product(weight: GroupInt, x: np.ndarray, *, exact: bool) -> np.ndarray:
     run = Recorded()
     out = run.ops.project(run.put(x), [run.ops.prepare(weight)], [None])
-    run.run(rows)
-    wanted = rounded(x).astype(np.float64) @ weight.dense().T.astype(np.float64)
-    # a code on the border between two values may round the other way
-    np.testing.assert_allclose(run.get(out, rows), wanted, atol=2e-3 * np.abs(wanted).max())
+    run.run(len(x), exact=exact)
+    return run.get(out, len(x))
 
 
+@pytest.mark.parametrize(("exact", "most", "error"), [(False, 127, 2e-3), (True, 127 * 128, 2e-5)])
+@pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_token_gives_the_same_bits_alone_and_among_others(name: str) -> None:
+def test_a_packed_product_equals_that_of_the_values_with_rounded_activations(name, rows, exact, most, error) -> None:
+    weight = random_packed(name, OUTS, COLS)
+    x = np.random.default_rng(1).normal(0.5, 1, (rows, COLS)).astype(np.float32)
+    wanted = rounded(x, most).astype(np.float64) @ weight.dense().T.astype(np.float64)
+    # a code on the border between two values may round the other way
+    np.testing.assert_allclose(product(weight, x, exact=exact), wanted, atol=error * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_token_gives_the_same_bits_alone_and_among_others(name: str, exact: bool) -> None:
     weight, x = random_packed(name, OUTS, COLS), np.random.default_rng(2).normal(size=(13, COLS)).astype(np.float32)
-
-    def product(values: np.ndarray) -> np.ndarray:
-        run = Recorded()
-        out = run.ops.project(run.put(values), [run.ops.prepare(weight)], [None])
-        run.run(len(values))
-        return run.get(out, len(values))
-
-    together = product(x)
+    together = product(weight, x, exact=exact)
     for size in ROWS:
-        np.testing.assert_array_equal(product(x[:size]), together[:size])
+        np.testing.assert_array_equal(product(weight, x[:size], exact=exact), together[:size])
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

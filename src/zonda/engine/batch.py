@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from zonda.engine.slots import Slots
 
 
+EXACT_START = 64
+"""Positions at a sequence's start that are computed exactly, as its generated tokens are: the rest of a long prompt may
+be rounded to 8 bits by a runner that is faster so."""
+
+
 @dataclass(slots=True)
 class Batch:
     """Tokens of several sequences side by side, each a run of consecutive positions of one sequence.
@@ -26,6 +31,7 @@ class Batch:
     lengths: np.ndarray  # int32 (seqs,)
     page_table: np.ndarray  # int32 (seqs, width)
     sample: np.ndarray  # int32 (samples,): the rows whose logits are wanted, ascending
+    exact: np.ndarray | None = None  # bool (rows,): whose activations may not be rounded to 8 bits; None is all
 
     @property
     def rows(self) -> int:
@@ -48,7 +54,14 @@ def assemble(step: Step, slots: Slots, page_size: int) -> Batch:
         positions = np.arange(starts[-1], dtype=np.int32) + np.repeat(computed - starts[:-1], counts)
     width = -(-int(lengths.max()) // page_size)
     return Batch(tokens=slots.tokens[owners, positions], positions=positions, starts=starts, lengths=lengths,
-                 page_table=slots.tables[:, :width].take(rows, axis=0), sample=_sample(step, starts))
+                 page_table=slots.tables[:, :width].take(rows, axis=0), sample=_sample(step, starts),
+                 exact=_exact(step, positions, counts))
+
+
+def _exact(step: Step, positions: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """A sequence's first positions, its prompt's last and all that is generated: by place, never by company."""
+    last = np.array([len(seq.group.prompt) - 1 for seq in step.sequences], np.int32)
+    return (positions < EXACT_START) | (positions >= np.repeat(last, counts))
 
 
 def _sample(step: Step, starts: np.ndarray) -> np.ndarray:

@@ -61,13 +61,19 @@ class CPURunner:
         assert rows <= self.max_rows, f"{rows} rows exceed the {self.max_rows} that buffers have room for"
         counts = np.diff(batch.starts)
         sequence = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        items = attention_items(batch.starts, self.ops.query_rows)
-        arrays = {f.IDS: batch.tokens, f.POSITIONS: batch.positions, f.PAGES: batch.page_table, f.SAMPLE: batch.sample,
-                  f.ITEM: items, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
+        tokens, positions, sample, exact = batch.tokens, batch.positions, batch.sample, rows
+        if batch.exact is not None and not batch.exact.all():
+            order = np.argsort(~batch.exact, kind="stable")
+            tokens, positions, sequence = tokens[order], positions[order], sequence[order]
+            exact = int(batch.exact.sum())
+            sample = np.argsort(order).astype(np.int32)[sample]
+        items = attention_items(sequence, positions, self.ops.query_rows)
+        arrays = {f.IDS: tokens, f.POSITIONS: positions, f.PAGES: batch.page_table, f.SAMPLE: sample, f.ITEM: items,
+                  f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
         held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
-        tokens, sample_tokens = block_tokens(rows), block_tokens(samples)
-        fields = {f.ROWS: rows, f.TOKENS: tokens, f.BLOCKS: -(-rows // tokens), f.SAMPLES: samples,
-                  f.SAMPLE_TOKENS: sample_tokens, f.SAMPLE_BLOCKS: -(-samples // sample_tokens),
+        fields = {f.ROWS: rows, **f.domain(f.EXACT, exact, block_tokens(exact)),
+                  **f.domain(f.FAST, rows - exact, block_tokens(rows - exact), exact),
+                  **f.domain(f.SAMPLES, samples, block_tokens(samples)),
                   f.SEQS: len(counts), f.ITEMS: len(items), f.PAGES_STRIDE: batch.page_table.shape[1],
                   f.SCRATCH_BYTES: self.ops.scratch_bytes, **{field: address(a) for field, a in held.items()}}
         self._team.run(self._program, self._sync, self._frame, fields)
@@ -88,14 +94,17 @@ def block_tokens(rows: int) -> int:
     return next((n for n in (1, 2, 4) if rows <= n), 8)
 
 
-def attention_items(starts: np.ndarray, most: int) -> np.ndarray:
-    """Work items of attention, int32 (n, 4): first row, rows, sequence; the longest contexts first."""
-    counts = np.diff(starts)
-    pieces = -(-counts // most)
-    sequence = np.repeat(np.arange(len(counts)), pieces)
-    within = np.arange(len(sequence)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    first = starts[sequence] + within * most
-    items = np.zeros((len(sequence), 4), np.int32)
-    items[:, 0], items[:, 2] = first, sequence
-    items[:, 1] = np.minimum(most, starts[sequence + 1] - first)
+def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int) -> np.ndarray:
+    """Work items of attention, int32 (n, 4): first row, rows, sequence. Rows of an item are neighbours in one sequence.
+
+    The longest contexts tend to come last in a step, so they are put first.
+    """
+    breaks = np.flatnonzero((np.diff(sequence) != 0) | (np.diff(positions) != 1)) + 1
+    starts = np.concatenate([[0], breaks, [len(sequence)]])
+    pieces = -(-np.diff(starts) // most)
+    run = np.repeat(np.arange(len(pieces)), pieces)
+    within = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    first = starts[run] + within * most
+    items = np.zeros((len(run), 4), np.int32)
+    items[:, 0], items[:, 1], items[:, 2] = first, np.minimum(most, starts[run + 1] - first), sequence[first]
     return items[::-1].copy()

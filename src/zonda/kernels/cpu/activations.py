@@ -1,7 +1,7 @@
 """Rows of activations, normed, into the blocks that tiles multiply (see `tile.py`), and the elementwise kernels.
 
 A block of T tokens and K columns:
-    int8   codes   [K/4][T][4]
+    int8   codes   [K/4][T][4]       or, if exact, high and low codes [K/4][2][T][4]: code = 128 · high + low
     float  scales  [K/32][T]
     int32  sums    [K/32][T]     -offset · sum of codes
     float  sums    [K/32][T]     -scale · sum of codes
@@ -12,6 +12,7 @@ A block for dense weights is float32 [K][T].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from zonda.kernels.cpu.words import (
     load4,
     load5,
     load6,
+    load7,
     load_f32,
     load_i32,
     load_i64,
@@ -40,15 +42,22 @@ from zonda.kernels.cpu.words import (
 f32 = np.float32
 
 
-def _quantize(builder: ir.IRBuilder, target: Target, x: Any, weight: Any, factor: Any, units: Any, tokens: Any,
-              block: Any, token: Any, offset: Any) -> None:
-    """One row x · factor · weight into its place in a block. `factor` holds float32 bits."""
-    e = Emit(builder, target)
+def _quantize(exact: bool) -> Callable[..., None]:
+    """Writer of one row x · factor · weight into its place in a block. `factor` holds float32 bits."""
+    def write(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+        _write_row(Emit(builder, target), exact, *words)
+
+    return write
+
+
+def _write_row(e: Emit, exact: bool, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any, token: Any,
+               offset: Any) -> None:
+    planes, most = (2, 127 * 128) if exact else (1, 127)
     b, lanes = e.b, e.registers.lanes
     floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
     factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
     offset = b.trunc(offset, I32)
-    scales = e.at(block, b.mul(e.times(units, UNIT), tokens))
+    scales = e.at(block, b.mul(e.times(units, UNIT * planes), tokens))
     strip = b.mul(e.times(units, 4), tokens)
     at = e.times(token, 4)
     with e.loop(units) as u:
@@ -59,17 +68,19 @@ def _quantize(builder: ir.IRBuilder, target: Target, x: Any, weight: Any, factor
             values.append(b.fmul(value, e.load(floats, e.at(weight, place), 4 * v * lanes)))
         peak = _peak(e, values)
         zero = b.fcmp_ordered("==", peak, e.const(F32, 0.0))
-        scale = b.fmul(peak, e.const(F32, 1 / 127))
-        inverse = b.select(zero, e.const(F32, 0.0), b.fdiv(e.const(F32, 127.0), peak))
+        scale = b.fmul(peak, e.const(F32, 1 / most))
+        inverse = b.select(zero, e.const(F32, 0.0), b.fdiv(e.const(F32, float(most)), peak))
         sums = []
         for v, value in enumerate(values):
             near = e.intrinsic(f"llvm.rint.v{lanes}f32", floats, [b.fmul(value, e.splat(inverse, lanes))])
             codes = b.fptosi(near, words)
             sums.append(e.intrinsic(f"llvm.vector.reduce.add.v{lanes}i32", I32, [codes]))
-            packed = b.bitcast(b.trunc(codes, ir.VectorType(I8, lanes)), ir.VectorType(I32, lanes // 4))
-            for k in range(lanes // 4):
-                index = b.mul(e.at(e.times(u, UNIT // 4), v * lanes // 4 + k), tokens)
-                e.store(b.extract_element(packed, e.const(I32, k)), e.at(e.at(block, at), e.times(index, 4)))
+            for plane, bytes_ in enumerate(_bytes(e, codes, exact)):
+                packed = b.bitcast(bytes_, ir.VectorType(I32, lanes // 4))
+                for k in range(lanes // 4):
+                    step = e.at(e.times(u, planes * UNIT // 4), planes * (v * lanes // 4 + k) + plane)
+                    place = e.at(e.at(block, at), e.times(b.mul(step, tokens), 4))
+                    e.store(b.extract_element(packed, e.const(I32, k)), place)
         halves = [_total(b, sums[:len(sums) // 2]), _total(b, sums[len(sums) // 2:])]
         here = e.at(e.at(scales, at), b.mul(e.times(u, 4), tokens))
         e.store(scale, here)
@@ -77,6 +88,16 @@ def _quantize(builder: ir.IRBuilder, target: Target, x: Any, weight: Any, factor
         fine = e.at(e.at(e.at(scales, at), e.times(strip, 3)), b.mul(e.times(u, 8), tokens))
         for k, half in enumerate(halves):
             _store_sums(e, half, scale, offset, e.at(fine, e.times(tokens, 4 * k)), e.times(strip, 2))
+
+
+def _bytes(e: Emit, codes: Any, exact: bool) -> list[Any]:
+    """The int8 planes of codes, high before low."""
+    narrow = ir.VectorType(I8, e.registers.lanes)
+    if not exact:
+        return [e.b.trunc(codes, narrow)]
+    seven = e.const(codes.type, 7)
+    high = e.b.ashr(e.b.add(codes, e.const(codes.type, 64)), seven)
+    return [e.b.trunc(part, narrow) for part in (high, e.b.sub(codes, e.b.shl(high, seven)))]
 
 
 def _peak(e: Emit, values: list[Any]) -> Any:
@@ -107,7 +128,7 @@ def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, stri
     e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
 
 
-_quantize_row = inline(_quantize, 8)
+_quantize_exact, _quantize_fast = inline(_quantize(True), 8), inline(_quantize(False), 8)
 
 
 @njit(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -120,13 +141,13 @@ def inverse_rms(x: int, cols: int, eps: float) -> float:
 
 def pack(op: int, frame: int, piece: int, thread: int) -> None:
     """A block of rows for tiles. Arguments: x, row stride in floats, norm weights (ones if none), eps bits or 0,
-    cols, domain, blocks, bytes a token, offset, whether dense."""
+    cols, domain, blocks, bytes a token, offset, whether dense, whether exact."""
     x, stride, weight, eps = load4(op, ARGUMENTS)
-    cols, domain, blocks, token_bytes, offset, dense = load6(op, ARGUMENTS + 4)
-    rows, tokens = load_i64(frame, domain), load_i64(frame, domain + 1)
+    cols, domain, blocks, token_bytes, offset, dense, exact = load7(op, ARGUMENTS + 4)
+    rows, tokens, _, first = load4(frame, domain)
     block = blocks + piece * tokens * token_bytes
     for token in range(tokens):
-        row = min(piece * tokens + token, rows - 1)
+        row = first + min(piece * tokens + token, rows - 1)
         source = x + row * stride * 4
         factor = f32(1)
         if eps:
@@ -134,8 +155,10 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
+        elif exact:
+            _quantize_exact((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
         else:
-            _quantize_row((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
+            _quantize_fast((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
 
 
 def norm(op: int, frame: int, piece: int, thread: int) -> None:

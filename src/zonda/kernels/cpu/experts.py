@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zonda.kernels.cpu.frame import ARGUMENTS, EXPERT_DOMAIN, SCRATCH, SCRATCH_BYTES, SPREADERS
+from zonda.kernels.cpu.frame import ARGUMENTS, BLOCKS, PLACES, ROWS, SCRATCH, SCRATCH_BYTES, SPREADERS, TOKENS
 from zonda.kernels.cpu.layout import ROWS as TILE
 from zonda.kernels.cpu.matmul import _activate, _variant
 from zonda.kernels.cpu.scalar import exp
@@ -17,6 +17,7 @@ from zonda.kernels.cpu.words import (
     load3,
     load4,
     load6,
+    load7,
     load8,
     load_f32,
     load_i32,
@@ -59,13 +60,13 @@ def route(op: int, frame: int, piece: int, thread: int) -> None:
 
 
 def sort(op: int, frame: int, piece: int, thread: int) -> None:
-    """Places of all slots. Arguments: chosen, experts, top, domain, table, counts, places, sources.
+    """Places of all slots. Arguments: chosen, experts, top, table, counts, places, sources.
 
     `table` int64: each block's expert. `places` int32 (rows · top): a slot's padded row. `sources` int32 (padded rows):
     the row that each padded row is taken from. The frame's expert domain counts padded rows.
     """
-    chosen, experts, top, domain, table, counts, places, sources = load8(op, ARGUMENTS)
-    slots = load_i64(frame, domain) * top
+    chosen, experts, top, table, counts, places, sources = load7(op, ARGUMENTS)
+    slots = load_i64(frame, ROWS) * top
     for e in range(experts):
         store_i32(counts, e, np.int32(0))
     for slot in range(slots):
@@ -82,9 +83,9 @@ def sort(op: int, frame: int, piece: int, thread: int) -> None:
         for b in range(blocks, blocks + need):
             store_i64(table, b, np.int64(e))
         blocks += need
-    store_i64(frame, EXPERT_DOMAIN, blocks * tokens)
-    store_i64(frame, EXPERT_DOMAIN + 1, np.int64(tokens))
-    store_i64(frame, EXPERT_DOMAIN + 2, blocks)
+    store_i64(frame, PLACES, blocks * tokens)
+    store_i64(frame, PLACES + TOKENS, np.int64(tokens))
+    store_i64(frame, PLACES + BLOCKS, blocks)
     for row in range(blocks * tokens):
         store_i32(sources, row, np.int32(0))
     for slot in range(slots):
@@ -104,7 +105,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
     blocks, token_bytes, units, table, gate, gate_bytes, tiles, up = load8(op, ARGUMENTS)
     up_bytes = load_i64(op, ARGUMENTS + 8)
     out, cols, kind = load3(op, ARGUMENTS + 17)
-    tokens, count = load_i64(frame, EXPERT_DOMAIN + 1), load_i64(frame, EXPERT_DOMAIN + 2)
+    tokens, count = load_i64(frame, PLACES + TOKENS), load_i64(frame, PLACES + BLOCKS)
     gate_kernel = load_i64(op, ARGUMENTS + 9 + _variant(tokens))
     up_kernel = load_i64(op, ARGUMENTS + 13 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
@@ -129,7 +130,7 @@ def down(op: int, frame: int, piece: int, thread: int) -> None:
     """
     blocks, token_bytes, units, table, weights, tile_bytes, tiles, out = load8(op, ARGUMENTS)
     cols = load_i64(op, ARGUMENTS + 8)
-    tokens, count = load_i64(frame, EXPERT_DOMAIN + 1), load_i64(frame, EXPERT_DOMAIN + 2)
+    tokens, count = load_i64(frame, PLACES + TOKENS), load_i64(frame, PLACES + BLOCKS)
     kernel = load_i64(op, ARGUMENTS + 9 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
     width = min(TILE, cols - piece * TILE)
@@ -155,7 +156,7 @@ def mix(op: int, frame: int, piece: int, thread: int) -> None:
 def spread(op: int, frame: int, piece: int, thread: int) -> None:
     """Copy the sources of padded rows `piece`, `piece` + SPREADERS, … Arguments: x, cols, sources, out."""
     x, cols, sources, out = load4(op, ARGUMENTS)
-    for row in range(piece, load_i64(frame, EXPERT_DOMAIN), SPREADERS):
+    for row in range(piece, load_i64(frame, PLACES), SPREADERS):
         source = np.int64(load_i32(sources, row))
         for i in range(cols):
             store_f32(out, row * cols + i, load_f32(x, source * cols + i))

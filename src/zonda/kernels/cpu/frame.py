@@ -1,14 +1,15 @@
 """What kernels find where: the words of a step's frame and of a program's instructions."""
 from __future__ import annotations
 
-# Words of the frame. Fields 1-3, 4-6 and 9-11 describe domains of rows: all tokens of the step, the sampled ones, and
-# the rows of experts.
-ONE, ROWS, TOKENS, BLOCKS, SAMPLES, SAMPLE_TOKENS, SAMPLE_BLOCKS, SEQS, ITEMS, PLACES = range(10)
-IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF = range(16, 25)
-FRAME_WORDS = 32
+ONE, ROWS, EXACT, FAST, SAMPLES, PLACES, SEQS, ITEMS = 0, 1, 2, 7, 12, 17, 22, 23
+"""Words of the frame: the number 1, all rows of the step, four domains, sequences and work items of attention.
 
-ROW_DOMAIN, SAMPLE_DOMAIN, EXPERT_DOMAIN = ROWS, SAMPLES, PLACES
-"""A domain's number of rows; the next two words are the tokens of a block and the number of blocks."""
+A domain is a run of rows that are multiplied alike, in five words: its rows, the tokens of a block, blocks, the first
+row, and whether it has any. Rows come exact first, then fast. `PLACES` are the rows of experts."""
+TOKENS, BLOCKS, FIRST, ANY = 1, 2, 3, 4
+"""Words of a domain."""
+IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF = range(24, 33)
+FRAME_WORDS = 40
 
 INSTRUCTION = 32
 """Words of an instruction: the kernel's address, a field of the frame and a factor, whose product is the number of
@@ -25,6 +26,11 @@ LINE = 64
 """Bytes of a cache line."""
 
 
-def block_bytes(cols: int, dense: bool) -> int:
-    """Bytes of one token's share of a block of activations: float32, or codes, scales, and two kinds of sums."""
-    return 4 * cols if dense else cols + cols // 32 * 28
+def block_bytes(cols: int, *, dense: bool, exact: bool) -> int:
+    """Bytes of one token's share of a block of activations: float32, or codes of one or two bytes and their scales."""
+    return 4 * cols if dense else cols * (2 if exact else 1) + cols // 32 * 28
+
+
+def domain(at: int, rows: int, tokens: int, first: int = 0) -> dict[int, int]:
+    """The words of a domain, by their place in the frame."""
+    return {at: rows, at + TOKENS: tokens, at + BLOCKS: -(-rows // tokens), at + FIRST: first, at + ANY: int(rows > 0)}

@@ -22,8 +22,8 @@ _CHUNK = 192 * 1024
 """Bytes of activations that stay in the second-level cache while several tiles pass over them."""
 
 
-def dense_tile(name: str, tokens: int) -> Callable[..., None]:
-    """Writer of tile(weights, block, cols, out) for weights [cols][16] of float32, float16 or bfloat16."""
+def dense_tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
+    """Writer of tile(weights, block, cols, out) for weights [cols][16] in float32, float16 or bfloat16."""
     def write(builder: ir.IRBuilder, target: Target, weights: Any, block: Any, cols: Any, out: Any) -> None:
         e = Emit(builder, target)
         lanes, size = e.registers.lanes, 4 if name == "f32" else 2
@@ -83,7 +83,7 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
     """
     blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
     out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 12)
-    rows, tokens, count = load3(frame, domain)
+    rows, tokens, count, origin = load4(frame, domain)
     kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
     chunk = max(1, _CHUNK // (tokens * token_bytes))
@@ -94,7 +94,7 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
                 call4(kernel, weights + tile * tile_bytes, blocks + block * tokens * token_bytes, units, result)
                 width = min(TILE, cols - tile * TILE)
                 for token in range(min(tokens, rows - block * tokens)):
-                    at = (block * tokens + token) * stride + column + tile * TILE
+                    at = (origin + block * tokens + token) * stride + column + tile * TILE
                     _finish(result + 4 * TILE * token, out, at, width, bias, tile * TILE, residual, factor, softcap)
 
 
@@ -121,7 +121,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
     blocks, token_bytes, units, domain, gate, gate_bytes, tiles, share = load8(op, ARGUMENTS)
     up, up_bytes = load_i64(op, ARGUMENTS + 12), load_i64(op, ARGUMENTS + 13)
     out, cols, kind = load3(op, ARGUMENTS + 18)
-    rows, tokens, count = load3(frame, domain)
+    rows, tokens, count, origin = load4(frame, domain)
     gate_kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     up_kernel = load_i64(op, ARGUMENTS + 14 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
@@ -135,7 +135,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
                 call4(up_kernel, up + tile * up_bytes, x, units, right)
                 width = min(TILE, cols - tile * TILE)
                 for token in range(min(tokens, rows - block * tokens)):
-                    at = (block * tokens + token) * cols + tile * TILE
+                    at = (origin + block * tokens + token) * cols + tile * TILE
                     for r in range(width):
                         value = _activate(load_f32(left, token * TILE + r), kind)
                         store_f32(out, at + r, value * load_f32(right, token * TILE + r))

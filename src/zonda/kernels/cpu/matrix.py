@@ -46,9 +46,12 @@ class Matrix:
         """What a tile kernel counts by: single columns if dense, else units of 32."""
         return self.cols if self.dense else self.cols // UNIT
 
-    def kernel(self, tokens: int) -> Kernel:
+    def kernel(self, tokens: int, *, exact: bool) -> Kernel:
+        """The tile kernel for blocks of so many tokens."""
+        exact = exact or self.dense
         recipe = "matmul:dense_tile" if self.dense else "tile:tile"
-        return Kernel(f"tile_{self.format}_{tokens}", 4, recipe, (self.format, tokens), writer=True)
+        name = f"tile_{self.format}_{tokens}_{'exact' if exact else 'fast'}"
+        return Kernel(name, 4, recipe, (self.format, tokens, exact), writer=True)
 
     def offset(self, isa: str) -> int:
         """What tiles expect to be taken from every code: the format's offset, or the shift that makes int8 unsigned."""

@@ -20,6 +20,8 @@ from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.weights.source import Weight
 
 ACTIVATIONS = {"silu": 1, "gelu": 2, "gelu_tanh": 3, "relu": 4}
+DOMAINS = f.EXACT, f.FAST
+"""The domains that together are all rows of a step."""
 _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 
@@ -110,14 +112,15 @@ class CPUOps:
     def project(self, x: Buffer, weights: Sequence[Matrix], biases: Sequence[np.ndarray | None], *,
                 norm: Norm | None = None) -> Buffer:
         out = self._rows(sum(w.rows for w in weights))
-        column = 0
-        packed: dict[tuple[bool, int], Buffer] = {}
-        for weight, bias in zip(weights, biases):
-            key = weight.dense, weight.offset(self._isa)
-            if key not in packed:
-                packed[key] = self._pack(x, weight, norm)
-            self._product(packed[key], weight, out, column=column, bias=bias)
-            column += weight.rows
+        for domain in DOMAINS:
+            column = 0
+            packed: dict[tuple[bool, int], Buffer] = {}
+            for weight, bias in zip(weights, biases):
+                key = weight.dense, weight.offset(self._isa)
+                if key not in packed:
+                    packed[key] = self._pack(x, weight, norm, domain)
+                self._product(packed[key], weight, out, domain, column=column, bias=bias)
+                column += weight.rows
         return out
 
     def attend(self, qkv: Buffer, layer: Attend, step: Any) -> Buffer:
@@ -146,24 +149,24 @@ class CPUOps:
               norm: Norm | None = None) -> Buffer:
         if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
             return self._gated_apart(x, gate, up, activation, norm)
-        blocks = self._pack(x, gate, norm)
         out = self._rows(gate.rows)
         share = self._share(gate, 2)
-        self._emit(Kernel("gated", 4, "matmul:gated"), f.ONE, -(-gate.height // share), blocks.at, blocks.cols,
-                   gate.units, f.ROW_DOMAIN, address(gate.tiles), gate.tile_bytes, gate.height, share,
-                   *self._tiles(gate), address(up.tiles), up.tile_bytes, *self._tiles(up), out.at, gate.rows,
-                   ACTIVATIONS[activation])
+        for domain in DOMAINS:
+            blocks = self._pack(x, gate, norm, domain)
+            self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, -(-gate.height // share), blocks.at,
+                       blocks.cols, gate.units, domain, address(gate.tiles), gate.tile_bytes, gate.height, share,
+                       *self._tiles(gate, domain), address(up.tiles), up.tile_bytes, *self._tiles(up, domain), out.at,
+                       gate.rows, ACTIVATIONS[activation])
         return out
 
     def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
                norm: Norm | None = None) -> Buffer:
-        blocks = self._pack(x, weight, None)
-        if norm is None:
-            self._product(blocks, weight, residual, bias=bias, residual=residual)
-            return residual
-        out = self._rows(weight.rows)
-        self._product(blocks, weight, out, bias=bias)
-        self._norm(out, norm, residual, residual=residual)
+        out = self._rows(weight.rows) if norm else residual
+        for domain in DOMAINS:
+            blocks = self._pack(x, weight, None, domain)
+            self._product(blocks, weight, out, domain, bias=bias, residual=None if norm else residual)
+        if norm:
+            self._norm(out, norm, residual, residual=residual)
         return residual
 
     def experts(self, x: Buffer, experts: Experts, *, residual: Buffer, norm: Norm | None = None) -> Buffer:
@@ -177,19 +180,21 @@ class CPUOps:
         table, counts, sources = self._memory(8 * places), self._memory(4 * router.rows), self._memory(4 * places)
         self._emit(Kernel("route", 4, "experts:route"), f.ROWS, 1, scores.at, router.rows, experts.top,
                    int(experts.normalize), chosen.at, shares.at)
-        self._emit(Kernel("sort", 4, "experts:sort"), f.ONE, 1, chosen.at, router.rows, experts.top, f.ROW_DOMAIN,
-                   table.at, counts.at, place.at, sources.at)
+        self._emit(Kernel("sort", 4, "experts:sort"), f.ONE, 1, chosen.at, router.rows, experts.top, table.at,
+                   counts.at, place.at, sources.at)
         spread = self._memory(4 * places * x.cols, x.cols)
         self._emit(Kernel("spread", 4, "experts:spread"), f.ONE, f.SPREADERS, x.at, x.cols, sources.at, spread.at)
-        blocks = self._pack(spread, gate, norm, f.EXPERT_DOMAIN, most=places)
+        blocks = self._pack(spread, gate, norm, f.PLACES, most=places)
         hidden = self._memory(4 * places * gate.rows, gate.rows)
         self._emit(Kernel("experts_gated", 4, "experts:gated"), f.ONE, gate.height, blocks.at, blocks.cols, gate.units,
                    table.at, address(gate.tiles), gate.tile_bytes, gate.height, address(up.tiles), up.tile_bytes,
-                   *self._tiles(gate), *self._tiles(up), hidden.at, gate.rows, ACTIVATIONS[experts.activation])
-        blocks = self._pack(hidden, down, None, f.EXPERT_DOMAIN, most=places)
+                   *self._tiles(gate, f.PLACES), *self._tiles(up, f.PLACES), hidden.at, gate.rows,
+                   ACTIVATIONS[experts.activation])
+        blocks = self._pack(hidden, down, None, f.PLACES, most=places)
         parts = self._memory(4 * places * down.rows, down.rows)
         self._emit(Kernel("experts_down", 4, "experts:down"), f.ONE, down.height, blocks.at, blocks.cols, down.units,
-                   table.at, address(down.tiles), down.tile_bytes, down.height, parts.at, down.rows, *self._tiles(down))
+                   table.at, address(down.tiles), down.tile_bytes, down.height, parts.at, down.rows,
+                   *self._tiles(down, f.PLACES))
         self._emit(Kernel("mix", 4, "experts:mix"), f.ROWS, 1, parts.at, place.at, shares.at, experts.top, down.rows,
                    residual.at)
         return residual
@@ -198,9 +203,9 @@ class CPUOps:
                scale: float = 1.0) -> Buffer:
         picked = self._rows(x.cols)
         self._emit(Kernel("gather", 4, "activations:gather"), f.SAMPLES, 1, x.at, picked.at, x.cols)
-        blocks = self._pack(picked, head, norm, f.SAMPLE_DOMAIN)
+        blocks = self._pack(picked, head, norm, f.SAMPLES)
         out = self._rows(head.rows)
-        self._product(blocks, head, out, domain=f.SAMPLE_DOMAIN, scale=scale, softcap=softcap)
+        self._product(blocks, head, out, f.SAMPLES, scale=scale, softcap=softcap)
         self.output_logits = out
         return out
 
@@ -224,22 +229,22 @@ class CPUOps:
     def _scratch(self, size: int) -> None:
         self.scratch_bytes = max(self.scratch_bytes, -(-size // f.LINE) * f.LINE)
 
-    def _tiles(self, weight: Matrix) -> list[int]:
-        return [self.library.address(weight.kernel(tokens)) for tokens in TOKENS]
+    def _tiles(self, weight: Matrix, domain: int) -> list[int]:
+        return [self.library.address(weight.kernel(tokens, exact=domain != f.FAST)) for tokens in TOKENS]
 
     def _share(self, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: some 64 KB of weights, but several pieces for each thread."""
         return max(1, min(_PIECE // (weight.tile_bytes * matrices), weight.height // (4 * self.threads)))
 
-    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int = f.ROW_DOMAIN,
-              most: int = 0) -> Buffer:
+    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0) -> Buffer:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
-        token_bytes = f.block_bytes(weight.cols, weight.dense)
+        exact = domain != f.FAST
+        token_bytes = f.block_bytes(weight.cols, dense=weight.dense, exact=exact)
         blocks = Buffer(self._pool, ((most or self.max_rows) + TOKENS[-1]) * token_bytes, token_bytes)
         scale = norm.weight if norm else self._one(weight.cols)
-        self._emit(Kernel("pack", 4, "activations:pack"), domain + 2, 1, x.at, x.cols, address(scale),
+        self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
-                   weight.offset(self._isa), int(weight.dense))
+                   weight.offset(self._isa), int(weight.dense), int(exact))
         return blocks
 
     def _one(self, cols: int) -> np.ndarray:
@@ -247,13 +252,13 @@ class CPUOps:
             self._ones[cols] = np.ones(cols, np.float32)
         return self._ones[cols]
 
-    def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, *, domain: int = f.ROW_DOMAIN, column: int = 0,
+    def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, domain: int, *, column: int = 0,
                  bias: np.ndarray | None = None, residual: Buffer | None = None, scale: float = 1.0,
                  softcap: float = 0.0) -> None:
         share = self._share(weight)
-        self._emit(Kernel("product", 4, "matmul:product"), f.ONE, -(-weight.height // share), blocks.at, blocks.cols,
-                   weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
-                   *self._tiles(weight), out.at, out.cols, column, weight.rows,
+        self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, -(-weight.height // share), blocks.at,
+                   blocks.cols, weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
+                   *self._tiles(weight, domain), out.at, out.cols, column, weight.rows,
                    address(bias) if bias is not None else 0, residual.at if residual else 0, bits(scale), bits(softcap))
 
     def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:

@@ -18,22 +18,23 @@ from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, Emit
 STEPS = UNIT // 4
 
 
-def tile(name: str, tokens: int) -> Callable[..., None]:
+def tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
     """Writer of tile(weights, block, units, out): out float32 (tokens, 16) = block · tileᵀ for `units` · 32 columns."""
     def write(builder: ir.IRBuilder, target: Target, weights: Any, block: Any, units: Any, out: Any) -> None:
-        _Tile(Emit(builder, target), LAYOUTS[name], tokens).write(weights, block, units, out)
+        _Tile(Emit(builder, target), LAYOUTS[name], tokens, planes=2 if exact else 1).write(weights, block, units, out)
 
     return write
 
 
 class _Tile:
-    def __init__(self, e: Emit, layout: Layout, tokens: int) -> None:
+    def __init__(self, e: Emit, layout: Layout, tokens: int, *, planes: int) -> None:
         self.e = e
         self.layout = layout
         self.tokens = tokens
+        self.planes = planes
         self.lanes = e.registers.lanes
         fits = 4 if e.registers.count == 16 else 12
-        self.vectors = max(1, min(ROWS // self.lanes, fits // tokens))
+        self.vectors = max(1, min(ROWS // self.lanes, fits // (tokens * planes)))
         self.passes = ROWS // self.lanes // self.vectors
         self.words = ir.VectorType(I32, self.lanes)
         self.bytes = ir.VectorType(I8, self.lanes * 4)
@@ -44,7 +45,7 @@ class _Tile:
     def write(self, weights: Any, block: Any, units: Any, out: Any) -> None:
         e, t = self.e, self.tokens
         codes = block
-        scales = e.at(codes, e.times(units, UNIT * t))
+        scales = e.at(codes, e.times(units, UNIT * t * self.planes))
         sums = [e.at(scales, e.times(units, 4 * t)), e.at(scales, e.times(units, 8 * t))]
         if self.layout.group == 16:
             sums = [e.at(scales, e.times(units, 12 * t)), e.at(scales, e.times(units, 20 * t))]
@@ -98,7 +99,7 @@ class _Tile:
                         token_sum = e.splat(e.load(F32, float_sums, 4 * (g * t + i)), self.lanes)
                         total.set(e.fma(minimum[v], token_sum, total.get()))
         where.set(e.at(unit, layout.unit_bytes))
-        moving[0].set(e.at(codes, UNIT * t))
+        moving[0].set(e.at(codes, UNIT * t * self.planes))
         moving[1].set(e.at(scales, 4 * t))
         moving[2].set(e.at(int_sums, 4 * t * groups))
         moving[3].set(e.at(float_sums, 4 * t * groups))
@@ -155,9 +156,9 @@ class _Tile:
             value = self.e.b.or_(value, part)
         return value
 
-    def codes(self, address: Any, step: int, token: int) -> Any:
+    def codes(self, address: Any, step: int, plane: int, token: int) -> Any:
         """Four columns' activation codes of one token, in every lane."""
-        word = self.e.load(I32, address, 4 * (step * self.tokens + token))
+        word = self.e.load(I32, address, 4 * ((step * self.planes + plane) * self.tokens + token))
         return self.e.splat(word, self.lanes)
 
     def initial(self, offset: int, int_sums: Any, token: int) -> Any:
@@ -189,13 +190,28 @@ class _Dot:
 
     def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
         tile = self.tile
-        sums = [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]
+        sums = self.initial(int_sums)
         for k, step in enumerate(steps):
             weights = [self.ready(w) for w in step()]
-            for i in range(tile.tokens):
-                x = tile.codes(codes, first + k, i)
-                sums[i] = [self.accumulate(sums[i][v], weights[v], x) for v in range(tile.vectors)]
-        return sums
+            for p in range(tile.planes):
+                for i in range(tile.tokens):
+                    x = tile.codes(codes, first + k, p, i)
+                    sums[p][i] = [self.accumulate(sums[p][i][v], weights[v], x) for v in range(tile.vectors)]
+        return self.joined(sums)
+
+    def initial(self, int_sums: Any) -> list[list[list[Any]]]:
+        """Where sums begin, [plane][token][vector]: the last plane's with what the offset takes away."""
+        tile = self.tile
+        zero = self.e.const(tile.words, 0)
+        high = [[[zero] * tile.vectors for _ in range(tile.tokens)] for _ in range(tile.planes - 1)]
+        return [*high, [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]]
+
+    def joined(self, sums: list[list[list[Any]]]) -> list[list[Any]]:
+        """128 · high + low."""
+        if len(sums) == 1:
+            return sums[0]
+        b, seven = self.e.b, self.e.const(self.tile.words, 7)
+        return [[b.add(b.shl(high, seven), low) for high, low in zip(*pair)] for pair in zip(*sums)]
 
     def ready(self, weights: Any) -> Any:
         if self.tile.layout.bits == 8 and self.unsigned:
@@ -238,26 +254,27 @@ class _Madd(_Dot):
     def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
         tile, bits = self.tile, self.tile.layout.bits
         limit = 1 if bits == 8 else 32767 // (2 * 127 * ((1 << bits) - 1))
-        sums = [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]
+        sums = self.initial(int_sums)
         for start in range(0, len(steps), limit):
-            shorts: list[list[Any]] = [[None] * tile.vectors for _ in range(tile.tokens)]
+            shorts: list[Any] = [[[None] * tile.vectors for _ in range(tile.tokens)] for _ in range(tile.planes)]
             for k, step in enumerate(steps[start:start + limit], start):
                 weights = step()
-                for i in range(tile.tokens):
-                    x = tile.codes(codes, first + k, i)
-                    for v in range(tile.vectors):
-                        product = self._pairs(weights[v], x)
-                        shorts[i][v] = product if shorts[i][v] is None else self.e.b.add(shorts[i][v], product)
-            for i in range(tile.tokens):
-                sums[i] = [self.e.b.add(sums[i][v], self._widen(shorts[i][v])) for v in range(tile.vectors)]
-        return sums
+                for p in range(tile.planes):
+                    for i in range(tile.tokens):
+                        x = tile.codes(codes, first + k, p, i)
+                        shorts[p][i] = [self._pairs(weights[v], x, shorts[p][i][v]) for v in range(tile.vectors)]
+            sums = [[[self.e.b.add(total, self._widen(short)) for total, short in zip(*pair)] for pair in zip(*plane)]
+                    for plane in zip(sums, shorts)]
+        return self.joined(sums)
 
-    def _pairs(self, weights: Any, x: Any) -> Any:
+    def _pairs(self, weights: Any, x: Any, before: Any) -> Any:
+        """int16 sums of neighbouring products, added to those before."""
         x = self.e.b.bitcast(x, self.tile.bytes)
         if self.tile.layout.bits == 8:
             weights, x = self._signs(weights, x)
         name = {8: "llvm.x86.avx2.pmadd.ub.sw", 16: "llvm.x86.avx512.pmaddubs.w.512"}[self.tile.lanes]
-        return self.e.intrinsic(name, self.tile.shorts, [weights, x])
+        pairs = self.e.intrinsic(name, self.tile.shorts, [weights, x])
+        return pairs if before is None else self.e.b.add(before, pairs)
 
     def _signs(self, weights: Any, x: Any) -> tuple[Any, Any]:
         """|w| and x · sign(w): the same products, with the unsigned factor first."""
