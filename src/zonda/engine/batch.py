@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from zonda.engine.slots import Slots
 
 
-EXACT_START = 64
-"""Positions at a sequence's start that are computed exactly, as its generated tokens are: the rest of a long prompt may
-be rounded to 8 bits by a runner that is faster so."""
+EXACT_START = 63
+"""Positions at a sequence's start that are computed exactly, as its generated tokens are; with the prompt's last they
+fill whole blocks of 8. The rest of a long prompt may be rounded to 8 bits by a runner that is faster so."""
 
 
 @dataclass(slots=True)

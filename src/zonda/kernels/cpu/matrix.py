@@ -61,7 +61,7 @@ class Matrix:
         return 128 if unsigned else LAYOUTS[self.format].offset
 
 
-def tiled(weight: Weight, library: Library, arena: Arena, threads: int) -> Matrix:
+def tiled(weight: Weight, library: Library, arena: Arena, pool: ThreadPoolExecutor, threads: int) -> Matrix:
     """A weight, or a stack of weights, in tiles."""
     *stack, rows, cols = weight.shape
     count = int(np.prod(stack)) if stack else 1
@@ -85,17 +85,15 @@ def tiled(weight: Weight, library: Library, arena: Arena, threads: int) -> Matri
     pack = function(library, kernel)
     for i in range(count):
         target = address(tiles) + i * height * tile_bytes
-        _in_parallel(height, threads, lambda first, last, part=source[i], to=target:  # type: ignore[misc]
+        _in_parallel(height, pool, threads, lambda first, last, part=source[i], to=target:  # type: ignore[misc]
                      pack(address(part), part.strides[0], rows, cols, to, first, last))
     return Matrix(name, rows, cols, tiles, tile_bytes, count)
 
 
-def _in_parallel(count: int, threads: int, work: Callable[[int, int], Any]) -> None:
+def _in_parallel(count: int, pool: ThreadPoolExecutor, threads: int, work: Callable[[int, int], Any]) -> None:
     """work(first, last) on equal shares of `count`."""
     share = -(-count // threads)
-    ranges = [(first, min(count, first + share)) for first in range(0, count, share)]
-    if threads == 1 or count < 2 * threads:
+    if count < 2 * threads:
         work(0, count)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda r: work(*r), ranges))
+    list(pool.map(lambda first: work(first, min(count, first + share)), range(0, count, share)))

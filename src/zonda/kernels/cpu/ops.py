@@ -7,6 +7,7 @@ buffers overlap exactly as far as the model's code allows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ class CPUOps:
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
         self.output_logits: Buffer | None = None
         self._arena = Arena()
+        self._packers = ThreadPoolExecutor(threads)
         self._pool = Pool(self._arena)
         self._kept: list[np.ndarray] = []
         self._ones: dict[int, np.ndarray] = {}
@@ -84,7 +86,7 @@ class CPUOps:
     # -- weights
 
     def prepare(self, weight: Weight) -> Matrix:
-        return tiled(weight, self.library, self._arena, self.threads)
+        return tiled(weight, self.library, self._arena, self._packers, self.threads)
 
     def vector(self, values: np.ndarray) -> np.ndarray:
         kept = np.ascontiguousarray(values, np.float32)

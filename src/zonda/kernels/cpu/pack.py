@@ -6,7 +6,7 @@ from numba import njit
 from zonda.kernels.cpu.layout import LAYOUTS, ROWS, SUPER, UNIT
 from zonda.kernels.cpu.words import load_u8, store_u8
 
-_inline = njit(inline="never", error_model="numpy")
+_inline = njit(error_model="numpy")
 
 
 @_inline
@@ -126,28 +126,30 @@ def _scales_q6_k(block: int, unit: int, scales: int, mins: int, head: int, row: 
         _copy(block + 208, head, row, 0)
 
 
-@njit(error_model="numpy")
-def _plane(unit_base: int, offset: int, bits: int, row: int, column: int, code: int) -> None:
-    """OR a code's bits into a plane: four columns a step, 8/bits steps a byte."""
-    step, per_byte = column >> 2, 8 // bits
-    index = offset + 64 * (step // per_byte) + 4 * row + (column & 3)
-    store_u8(unit_base, index, load_u8(unit_base, index) | code << (bits * (step % per_byte)))
-
-
 def packer(name: str) -> object:
     """The Numba function pack(source, row_bytes, rows, cols, target, first, last): tiles first … last-1 of a matrix.
 
-    `source` holds `rows` rows of blocks; the target is zeroed memory for all tiles.
+    `source` holds `rows` rows of blocks; the target is zeroed memory for all tiles, so rows that are missing are zero.
     """
     layout = LAYOUTS[name]
     code_of, scales_of = _READERS[name]
     block_bytes, block_cols = _BLOCKS[name]
-    planes = (*layout.planes, 0)[:2]
-    low_bits, high_bits = planes
-    low_mask, high_at = (1 << low_bits) - 1, 64 * low_bits
+    low_bits, high_bits = (*layout.planes, 0)[:2]
     scales_at, mins_at = layout.scales_at, layout.scales_at + layout.scale_bytes if layout.mins else 0
     unit_bytes, head_bytes = layout.unit_bytes, layout.head_bytes
     units_a_block = block_cols // UNIT
+
+    @njit(error_model="numpy")
+    def plane(block: int, unit: int, target: int, bits: int, low: int) -> None:
+        """Bits low … low+bits-1 of 32 codes of one row: four columns a step, 8/bits steps a byte."""
+        per_byte, mask = 8 // bits, (1 << bits) - 1
+        for chunk in range(bits):
+            for lane in range(4):
+                byte = 0
+                for step in range(per_byte):
+                    code = code_of(block, unit, 4 * (chunk * per_byte + step) + lane)
+                    byte |= ((code >> low) & mask) << (bits * step)
+                store_u8(target, 64 * chunk + lane, byte)
 
     def pack(source: int, row_bytes: int, rows: int, cols: int, target: int, first: int, last: int) -> None:
         units = cols // UNIT
@@ -162,11 +164,9 @@ def packer(name: str) -> object:
                     if head_bytes:
                         base += head_bytes
                         head -= inner * unit_bytes
-                    for column in range(UNIT):
-                        code = code_of(block, inner, column)
-                        _plane(base, 0, low_bits, row, column, code & low_mask)
-                        if high_bits:
-                            _plane(base, high_at, high_bits, row, column, code >> low_bits)
+                    plane(block, inner, base + 4 * row, low_bits, 0)
+                    if high_bits:
+                        plane(block, inner, base + 64 * low_bits + 4 * row, high_bits, low_bits)
                     scales_of(block, inner, base + scales_at, base + mins_at if mins_at else 0, head, row)
 
     return pack
