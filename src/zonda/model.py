@@ -197,7 +197,7 @@ def start_random(shape: str, dtype: str, model: ModelOptions, options: EngineOpt
 
 def shape_config(shape: str) -> dict[str, Any]:
     """The config.json that a shape's name, a file or a folder stands for."""
-    from zonda.texts import read_json
+    from zonda.text.folder_tokenizer import read_json
     from zonda.weights.shapes import SHAPES
 
     if shape in SHAPES:
