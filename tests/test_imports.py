@@ -6,7 +6,7 @@ import pytest
 
 import zonda
 
-HEAVY = ("numpy", "numba", "llvmlite", "tokenizers", "huggingface_hub", "fastapi", "starlette", "uvicorn", "rich",
+HEAVY = ("numpy", "numba", "llvmlite", "tokenizers", "huggingface_hub", "starlette", "uvicorn", "rich",
          "prompt_toolkit", "jinja2", "torch", "transformers")
 
 

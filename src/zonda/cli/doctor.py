@@ -19,8 +19,7 @@ from zonda.options import cache_folder, hub_address, hub_folder, offline
 
 _SCARCE = 10 << 30  # bytes of disk below which doctor warns
 _PATIENCE = 3.0  # seconds to wait for the hub
-_PACKAGES = ("numpy", "numba", "llvmlite", "tokenizers", "huggingface_hub", "safetensors", "jinja2", "fastapi",
-             "uvicorn")
+_PACKAGES = ("numpy", "numba", "llvmlite", "tokenizers", "huggingface_hub", "jinja2", "msgspec", "starlette", "uvicorn")
 
 
 @dataclass(frozen=True, slots=True)
