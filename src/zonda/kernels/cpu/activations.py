@@ -23,7 +23,7 @@ from zonda.kernels.cpu.frame import ARGUMENTS, IDS, SAMPLE
 from zonda.kernels.cpu.layout import ROWS as TILE_ROWS
 from zonda.kernels.cpu.layout import UNIT
 from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.vector import F32, I8, I32, Emit
+from zonda.kernels.cpu.vector import F32, I8, I32, Emit, largest
 from zonda.kernels.cpu.words import (
     bits_f32,
     f32_bits,
@@ -102,18 +102,7 @@ def _bytes(e: Emit, codes: Any, exact: bool) -> list[Any]:
 
 def _peak(e: Emit, values: list[Any]) -> Any:
     """The largest absolute value, a float32; NaN if there is one in lane 0's way, which the result then shows."""
-    b, lanes = e.b, e.registers.lanes
-    peak = None
-    for value in values:
-        size = e.intrinsic(f"llvm.fabs.v{lanes}f32", value.type, [value])
-        peak = size if peak is None else b.select(b.fcmp_unordered(">", size, peak), size, peak)
-    while lanes > 1:
-        lanes //= 2
-        undefined = ir.Constant(peak.type, ir.Undefined)
-        picks = [ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))) for s in (0, lanes)]
-        low, high = (b.shuffle_vector(peak, undefined, pick) for pick in picks)
-        peak = b.select(b.fcmp_unordered(">", low, high), low, high)
-    return b.extract_element(peak, e.const(I32, 0))
+    return largest(e, [e.intrinsic(f"llvm.fabs.v{e.registers.lanes}f32", value.type, [value]) for value in values])
 
 
 def _total(b: ir.IRBuilder, parts: list[Any]) -> Any:

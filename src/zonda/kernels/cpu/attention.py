@@ -17,6 +17,7 @@ from zonda.kernels.cpu.activations import inverse_rms
 from zonda.kernels.cpu.frame import (
     ARGUMENTS,
     ITEM,
+    LINE,
     PAGE,
     PAGES,
     PAGES_STRIDE,
@@ -27,7 +28,7 @@ from zonda.kernels.cpu.frame import (
 )
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.scalar import exp, tanh
-from zonda.kernels.cpu.vector import F16, F32, Emit
+from zonda.kernels.cpu.vector import F16, F32, Emit, largest
 from zonda.kernels.cpu.words import (
     bits_f32,
     inline,
@@ -37,6 +38,7 @@ from zonda.kernels.cpu.words import (
     load_f32,
     load_i32,
     load_i64,
+    prefetch,
     store_f16,
     store_f32,
 )
@@ -84,26 +86,52 @@ def _mix(half: bool, queries: int) -> Callable[..., None]:
     """Writer of mix(weights, values, dim, out): out (queries, dim) += weights (queries, 32) · values."""
     def write(builder: ir.IRBuilder, target: Target, weights: Any, values: Any, dim: Any, out: Any) -> None:
         e = Emit(builder, target)
-        lanes, size = e.registers.lanes, 2 if half else 4
-        vectors = max(1, 4 // queries) if e.registers.count == 16 else max(1, 8 // queries)
-        vectors = min(vectors, 16 // lanes)
-        with e.loop(e.b.sdiv(dim, e.word(vectors * lanes))) as p:
-            first = e.times(p, vectors * lanes)
-            place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
-            floats = ir.VectorType(F32, lanes)
-            totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
-            with e.loop(e.word(PAGE)) as t:
-                row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
-                value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
-                for i in range(queries):
-                    w = e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * PAGE * i), lanes)
-                    for v in range(vectors):
-                        totals[i][v].set(e.fma(value[v], w, totals[i][v].get()))
-            for i in range(queries):
-                for v in range(vectors):
-                    e.store(totals[i][v].get(), place[i], 4 * v * lanes)
+        lanes = e.registers.lanes
+        narrow = 16 // lanes
+        wide = narrow
+        while 2 * wide * queries <= (12 if e.registers.count == 16 else 16) and 2 * wide * lanes <= 64:
+            wide *= 2
+        strips = e.b.sdiv(dim, e.word(wide * lanes))
+        _mix_strips(e, half, queries, wide, strips, e.word(0), (weights, values, dim, out))
+        done = e.times(strips, wide * lanes)
+        rest = e.b.sdiv(e.b.sub(dim, done), e.word(narrow * lanes))
+        _mix_strips(e, half, queries, narrow, rest, done, (weights, values, dim, out))
 
     return write
+
+
+def _mix_strips(e: Emit, half: bool, queries: int, vectors: int, count: Any, start: Any,
+                words: tuple[Any, ...]) -> None:
+    """`count` strips of so many vectors of dimensions, from dimension `start` on."""
+    weights, values, dim, out = words
+    lanes, size = e.registers.lanes, 2 if half else 4
+    floats = ir.VectorType(F32, lanes)
+    with e.loop(count) as p:
+        first = e.at(start, e.times(p, vectors * lanes))
+        place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
+        totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
+        with e.loop(e.word(PAGE)) as t:
+            row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
+            value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
+            for i in range(queries):
+                w = e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * PAGE * i), lanes)
+                for v in range(vectors):
+                    totals[i][v].set(e.fma(value[v], w, totals[i][v].get()))
+        for i in range(queries):
+            for v in range(vectors):
+                e.store(totals[i][v].get(), place[i], 4 * v * lanes)
+
+
+def _top(builder: ir.IRBuilder, target: Target, scores: Any, out: Any) -> None:
+    """out = the largest of 32 scores and of what stands there."""
+    e = Emit(builder, target)
+    lanes = e.registers.lanes
+    values = [e.load(ir.VectorType(F32, lanes), scores, 4 * at) for at in range(0, PAGE, lanes)]
+    peak, before = largest(e, values), e.load(F32, out)
+    e.store(builder.select(builder.fcmp_unordered(">", peak, before), peak, before), out)
+
+
+_raise_top = inline(_top, 2)
 
 
 def angles(op: int, frame: int, piece: int, thread: int) -> None:
@@ -189,16 +217,14 @@ def _soften(scores: int, valid_from: int, valid_to: int, cap: float, state: int)
             if j < valid_from or j >= valid_to:
                 store_f32(scores, j, _LOWEST)
     before = load_f32(state, 0)
-    peak = before
-    for j in range(PAGE):
-        peak = max(peak, load_f32(scores, j))
+    _raise_top((scores, state))
+    peak = load_f32(state, 0)
     total = f32(0)
     for j in range(PAGE):
         weight = exp(load_f32(scores, j) - peak)
         store_f32(scores, j, weight)
         total += weight
     factor = exp(before - peak)
-    store_f32(state, 0, peak)
     store_f32(state, 1, load_f32(state, 1) * factor + total)
     return factor
 
@@ -279,8 +305,15 @@ def attend(half: bool) -> object:
             store_f32(state, 2 * i, _LOWEST)
             store_f32(state, 2 * i + 1, f32(0))
         start = max(0, position - window + 1) // PAGE if window else 0
-        for page in range(start, (position + count - 1) // PAGE + 1):
-            place = (page_of(frame, sequence, page) * kv_heads + head) * padded * PAGE * size
+        page_bytes = padded * PAGE * size
+        last = (position + count - 1) // PAGE
+        for page in range(start, last + 1):
+            place = (page_of(frame, sequence, page) * kv_heads + head) * page_bytes
+            if count == 1:
+                following = (page_of(frame, sequence, min(page + 1, last)) * kv_heads + head) * page_bytes
+                for line in range(following, following + page_bytes, LINE):
+                    prefetch(keys + line)
+                    prefetch(values + line)
             first = 0
             while first < queries:
                 width = min(4, queries - first)

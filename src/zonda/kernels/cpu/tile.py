@@ -16,6 +16,8 @@ from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, Emit
 
 STEPS = UNIT // 4
+_AHEAD = 8192
+"""Bytes ahead of the weights at hand that are asked of memory, where few tokens leave memory as the limit."""
 
 
 def tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
@@ -80,6 +82,9 @@ class _Tile:
     def _unit(self, where: Any, moving: list[Any], lane: Any, totals: list[list[Any]], head: Any) -> None:
         e, layout, t = self.e, self.layout, self.tokens
         unit = where.get()
+        if t <= 4:
+            for line in range(0, layout.unit_bytes, 64):
+                e.prefetch(unit, _AHEAD + line)
         codes, scales, int_sums, float_sums = (m.get() for m in moving)
         steps = self._steps(e.at(unit, e.times(lane, 4)))
         groups = UNIT // layout.group

@@ -59,6 +59,14 @@ class Emit:
         pointer = self.b.inttoptr(self.at(address, offset), value.type.as_pointer())
         self.b.store(value, pointer, align=_align(value.type))
 
+    def prefetch(self, address: Any, offset: int) -> None:
+        """Ask for the cache line at address + offset; it need not be memory of ours."""
+        pointer = self.b.inttoptr(self.at(address, offset), I8.as_pointer())
+        module = self.b.module
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+        function = module.globals.get("llvm.prefetch.p0") or ir.Function(module, kind, "llvm.prefetch.p0")
+        self.b.call(function, [pointer, *(ir.Constant(I32, value) for value in (0, 3, 1))])
+
     def splat(self, scalar: Any, lanes: int) -> Any:
         vector = ir.VectorType(scalar.type, lanes)
         one = self.b.insert_element(ir.Constant(vector, ir.Undefined), scalar, ir.Constant(I32, 0))
@@ -125,3 +133,17 @@ def _suffix(kind: ir.Type) -> str:
     if isinstance(kind, ir.VectorType):
         return f"v{kind.count}{_suffix(kind.element)}"
     return {F32: "f32", F16: "f16"}.get(kind) or f"i{kind.width}"
+
+
+def largest(e: Emit, vectors: list[Any]) -> Any:
+    """The largest number in some vectors, a scalar."""
+    b, lanes, peak = e.b, e.registers.lanes, vectors[0]
+    for vector in vectors[1:]:
+        peak = b.select(b.fcmp_unordered(">", vector, peak), vector, peak)
+    while lanes > 1:
+        lanes //= 2
+        undefined = ir.Constant(peak.type, ir.Undefined)
+        picks = [ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))) for s in (0, lanes)]
+        low, high = (b.shuffle_vector(peak, undefined, pick) for pick in picks)
+        peak = b.select(b.fcmp_unordered(">", low, high), low, high)
+    return b.extract_element(peak, e.const(I32, 0))
