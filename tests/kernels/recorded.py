@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zonda.engine.cpu_runner import attention_items, block_tokens
+from zonda.engine.cpu_runner import attention_items
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.library import Library
 from zonda.kernels.cpu.memory import address
@@ -32,7 +32,7 @@ class Recorded:
         positions, sequence = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
         ids = positions if ids is None else ids
         pages, items = np.arange(8, dtype=np.int32), attention_items(sequence, positions, self.ops.query_rows)
-        tokens = block_tokens(rows)
+        tokens = self.ops.block_tokens(rows)
         self._team.run(program, sync_lines(len(program)), frame, {
             f.ROWS: rows, **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.SEQS: 1, f.ITEMS: len(items),
             f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),

@@ -12,7 +12,7 @@ from zonda.nn import Pages
 from zonda.weights.formats import Dense, GroupInt
 
 COLS, OUTS = 512, 40
-ROWS = (1, 2, 3, 8, 13)
+ROWS = (1, 2, 3, 8, 11, 25)
 
 
 def one_sequence(rows: int) -> Batch:
@@ -49,7 +49,7 @@ def test_a_packed_product_equals_that_of_the_values_with_rounded_activations(nam
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_token_gives_the_same_bits_alone_and_among_others(name: str, exact: bool) -> None:
-    weight, x = random_packed(name, OUTS, COLS), np.random.default_rng(2).normal(size=(13, COLS)).astype(np.float32)
+    weight, x = random_packed(name, OUTS, COLS), np.random.default_rng(2).normal(size=(25, COLS)).astype(np.float32)
     together = product(weight, x, exact=exact)
     for size in ROWS:
         np.testing.assert_array_equal(product(weight, x[:size], exact=exact), together[:size])

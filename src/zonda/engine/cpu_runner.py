@@ -71,9 +71,9 @@ class CPURunner:
         arrays = {f.IDS: tokens, f.POSITIONS: positions, f.PAGES: batch.page_table, f.SAMPLE: sample, f.ITEM: items,
                   f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
         held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
-        fields = {f.ROWS: rows, **f.domain(f.EXACT, exact, block_tokens(exact)),
-                  **f.domain(f.FAST, rows - exact, block_tokens(rows - exact), exact),
-                  **f.domain(f.SAMPLES, samples, block_tokens(samples)),
+        fields = {f.ROWS: rows, **f.domain(f.EXACT, exact, self.ops.block_tokens(exact)),
+                  **f.domain(f.FAST, rows - exact, self.ops.block_tokens(rows - exact), exact),
+                  **f.domain(f.SAMPLES, samples, self.ops.block_tokens(samples)),
                   f.SEQS: len(counts), f.ITEMS: len(items), f.PAGES_STRIDE: batch.page_table.shape[1],
                   f.SCRATCH_BYTES: self.ops.scratch_bytes, **{field: address(a) for field, a in held.items()}}
         self._team.run(self._program, self._sync, self._frame, fields)
@@ -87,11 +87,6 @@ class CPURunner:
 
     def close(self) -> None:
         self._team.close()
-
-
-def block_tokens(rows: int) -> int:
-    """The tokens of a block for so many rows."""
-    return next((n for n in (1, 2, 4) if rows <= n), 8)
 
 
 def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zonda.kernels.cpu.frame import ARGUMENTS, BLOCKS, PLACES, ROWS, SCRATCH, SCRATCH_BYTES, SPREADERS, TOKENS
 from zonda.kernels.cpu.layout import ROWS as TILE
-from zonda.kernels.cpu.matmul import _activate, _variant
+from zonda.kernels.cpu.matmul import MOST_TOKENS, _activate, _variant
 from zonda.kernels.cpu.scalar import exp
 from zonda.kernels.cpu.words import (
     call4,
@@ -99,17 +99,17 @@ def sort(op: int, frame: int, piece: int, thread: int) -> None:
 def gated(op: int, frame: int, piece: int, thread: int) -> None:
     """activation(x · gateᵀ) · (x · upᵀ) of one tile of rows for every block, each with its own expert's weights.
 
-    Arguments: blocks, bytes a token, units, table, gate, tile bytes, tiles of one expert, up, up tile bytes, four gate
-    kernels, four up kernels, out, cols, activation.
+    Arguments: blocks, bytes a token, units, table, gate, tile bytes, tiles of one expert, up, up tile bytes, five gate
+    kernels, five up kernels, out, cols, activation.
     """
     blocks, token_bytes, units, table, gate, gate_bytes, tiles, up = load8(op, ARGUMENTS)
     up_bytes = load_i64(op, ARGUMENTS + 8)
-    out, cols, kind = load3(op, ARGUMENTS + 17)
+    out, cols, kind = load3(op, ARGUMENTS + 19)
     tokens, count = load_i64(frame, PLACES + TOKENS), load_i64(frame, PLACES + BLOCKS)
     gate_kernel = load_i64(op, ARGUMENTS + 9 + _variant(tokens))
-    up_kernel = load_i64(op, ARGUMENTS + 13 + _variant(tokens))
+    up_kernel = load_i64(op, ARGUMENTS + 14 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-    right = left + 4 * TILE * 8
+    right = left + 4 * TILE * MOST_TOKENS
     width = min(TILE, cols - piece * TILE)
     for block in range(count):
         tile = load_i64(table, block) * tiles + piece
@@ -126,7 +126,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
 def down(op: int, frame: int, piece: int, thread: int) -> None:
     """x · downᵀ of one tile of rows for every block.
 
-    Arguments: blocks, bytes a token, units, table, weights, tile bytes, tiles of one expert, out, cols, four kernels.
+    Arguments: blocks, bytes a token, units, table, weights, tile bytes, tiles of one expert, out, cols, five kernels.
     """
     blocks, token_bytes, units, table, weights, tile_bytes, tiles, out = load8(op, ARGUMENTS)
     cols = load_i64(op, ARGUMENTS + 8)

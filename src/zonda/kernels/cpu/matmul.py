@@ -18,6 +18,8 @@ from zonda.kernels.cpu.words import bits_f32, call4, load3, load4, load8, load_f
 
 f32 = np.float32
 ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu")
+MOST_TOKENS = 12
+"""Tokens of the largest block."""
 _CHUNK = 192 * 1024
 """Bytes of activations that stay in the second-level cache while several tiles pass over them."""
 
@@ -71,18 +73,18 @@ def _activate(x: float, kind: int) -> float:
 
 @njit(error_model="numpy")
 def _variant(tokens: int) -> int:
-    """Which of the four tiles, for 1, 2, 4 and 8 tokens."""
-    return 0 if tokens == 1 else 1 if tokens == 2 else 2 if tokens == 4 else 3
+    """Which of the five tiles, for 1, 2, 4, 8 and 12 tokens."""
+    return 0 if tokens == 1 else 1 if tokens == 2 else 2 if tokens == 4 else 3 if tokens == 8 else 4
 
 
 def product(op: int, frame: int, piece: int, thread: int) -> None:
     """out = x · weightsᵀ (· scale) + bias + residual for some tiles.
 
-    Arguments: blocks, bytes a token, units, domain, weights, tile bytes, tiles, tiles a piece, four tile kernels, out,
+    Arguments: blocks, bytes a token, units, domain, weights, tile bytes, tiles, tiles a piece, five tile kernels, out,
     out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits.
     """
     blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
-    out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 12)
+    out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 13)
     rows, tokens, count, origin = load4(frame, domain)
     kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
@@ -115,17 +117,17 @@ def _finish(result: int, out: int, at: int, width: int, bias: int, first: int, r
 def gated(op: int, frame: int, piece: int, thread: int) -> None:
     """out = activation(x · gateᵀ) · (x · upᵀ) for some tiles.
 
-    Arguments: blocks, bytes a token, units, domain, gate, tile bytes, tiles, tiles a piece, four tile kernels, up, tile
-    bytes, four tile kernels, out, cols, activation.
+    Arguments: blocks, bytes a token, units, domain, gate, tile bytes, tiles, tiles a piece, five tile kernels, up, tile
+    bytes, five tile kernels, out, cols, activation.
     """
     blocks, token_bytes, units, domain, gate, gate_bytes, tiles, share = load8(op, ARGUMENTS)
-    up, up_bytes = load_i64(op, ARGUMENTS + 12), load_i64(op, ARGUMENTS + 13)
-    out, cols, kind = load3(op, ARGUMENTS + 18)
+    up, up_bytes = load_i64(op, ARGUMENTS + 13), load_i64(op, ARGUMENTS + 14)
+    out, cols, kind = load3(op, ARGUMENTS + 20)
     rows, tokens, count, origin = load4(frame, domain)
     gate_kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
-    up_kernel = load_i64(op, ARGUMENTS + 14 + _variant(tokens))
+    up_kernel = load_i64(op, ARGUMENTS + 15 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-    right = left + 4 * TILE * 8
+    right = left + 4 * TILE * MOST_TOKENS
     chunk = max(1, _CHUNK // (tokens * token_bytes))
     for start in range(0, count, chunk):
         for tile in range(piece * share, min(tiles, (piece + 1) * share)):

@@ -16,8 +16,8 @@ from zonda.kernels.cpu.threads import function
 from zonda.weights.formats import Dense, GroupInt
 from zonda.weights.source import Weight
 
-TOKENS = (1, 2, 4, 8)
-"""Tokens of a block, and so the variants of each tile kernel."""
+TOKENS = (1, 2, 4, 8, 12)
+"""Tokens of a block, and so the variants of each tile kernel; the last one needs many registers."""
 _SIZES = {"f32": 4, "f16": 2, "bf16": 2}
 
 

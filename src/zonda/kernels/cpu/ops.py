@@ -23,6 +23,8 @@ from zonda.weights.source import Weight
 ACTIVATIONS = {"silu": 1, "gelu": 2, "gelu_tanh": 3, "relu": 4}
 DOMAINS = f.EXACT, f.FAST
 """The domains that together are all rows of a step."""
+_TWELVE = 10.5
+"""What a block of 12 tokens costs, where one of 8 costs 8."""
 _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 
@@ -74,6 +76,7 @@ class CPUOps:
         self.instructions: list[list[int]] = []
         self.scratch_bytes = 4096
         self.query_rows = 1
+        self._most = 12 if library.target.isa.startswith("avx512") else 8
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
         self.output_logits: Buffer | None = None
         self._arena = Arena()
@@ -82,6 +85,12 @@ class CPUOps:
         self._kept: list[np.ndarray] = []
         self._ones: dict[int, np.ndarray] = {}
         self._angles: dict[tuple[int, int, float], Buffer] = {}
+
+    def block_tokens(self, rows: int) -> int:
+        """The tokens of a block for so many rows: 12 where they cost less than the padding of the last block."""
+        if rows <= 8:
+            return next(tokens for tokens in TOKENS if rows <= tokens)
+        return 12 if self._most == 12 and -(-rows // 12) * _TWELVE < -(-rows // 8) * 8 else 8
 
     # -- weights
 
@@ -232,7 +241,9 @@ class CPUOps:
         self.scratch_bytes = max(self.scratch_bytes, -(-size // f.LINE) * f.LINE)
 
     def _tiles(self, weight: Matrix, domain: int) -> list[int]:
-        return [self.library.address(weight.kernel(tokens, exact=domain != f.FAST)) for tokens in TOKENS]
+        exact = domain != f.FAST
+        return [self.library.address(weight.kernel(tokens, exact=exact)) if tokens <= self._most else 0
+                for tokens in TOKENS]
 
     def _share(self, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: some 64 KB of weights, but several pieces for each thread."""

@@ -16,6 +16,8 @@ from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, Emit
 
 STEPS = UNIT // 4
+_CHAINS = 8
+"""As few dependent chains of dot products leave the units idle between them, and are cut in two."""
 _AHEAD = 8192
 """Bytes ahead of the weights at hand that are asked of memory, where few tokens leave memory as the limit."""
 
@@ -195,21 +197,34 @@ class _Dot:
 
     def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
         tile = self.tile
-        sums = self.initial(int_sums)
+        chains = [self.initial(int_sums)]
+        if tile.planes * tile.tokens * tile.vectors <= _CHAINS:
+            chains.append(self.nothing(tile.planes))
         for k, step in enumerate(steps):
             weights = [self.ready(w) for w in step()]
+            sums = chains[k % len(chains)]
             for p in range(tile.planes):
                 for i in range(tile.tokens):
                     x = tile.codes(codes, first + k, p, i)
                     sums[p][i] = [self.accumulate(sums[p][i][v], weights[v], x) for v in range(tile.vectors)]
-        return self.joined(sums)
+        return self.joined(self.added(chains))
+
+    def added(self, chains: list[Any]) -> Any:
+        """The sum of chains [plane][token][vector]."""
+        if len(chains) == 1:
+            return chains[0]
+        return [[[self.e.b.add(a, b) for a, b in zip(*pair)] for pair in zip(*plane)] for plane in zip(*chains)]
+
+    def nothing(self, planes: int) -> list[list[list[Any]]]:
+        """Zeros, [plane][token][vector]."""
+        zero = self.e.const(self.tile.words, 0)
+        return [[[zero] * self.tile.vectors for _ in range(self.tile.tokens)] for _ in range(planes)]
 
     def initial(self, int_sums: Any) -> list[list[list[Any]]]:
         """Where sums begin, [plane][token][vector]: the last plane's with what the offset takes away."""
         tile = self.tile
-        zero = self.e.const(tile.words, 0)
-        high = [[[zero] * tile.vectors for _ in range(tile.tokens)] for _ in range(tile.planes - 1)]
-        return [*high, [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]]
+        return [*self.nothing(tile.planes - 1),
+                [[tile.initial(self.offset, int_sums, i)] * tile.vectors for i in range(tile.tokens)]]
 
     def joined(self, sums: list[list[list[Any]]]) -> list[list[Any]]:
         """128 · high + low."""
