@@ -1,18 +1,27 @@
-"""Memory: what is free, what the cache takes of it, and how it is told when it is too little."""
+"""From files to an engine: what memory the cache takes, what is too much, and what ends a text."""
 from __future__ import annotations
 
 import json
 import logging
 from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+import zonda.model
 from zonda import memory
 from zonda.errors import InvalidModel, ModelNotFound, OutOfMemory
 from zonda.kernels.ops import Heads
-from zonda.model import plan, shape_config
+from zonda.model import plan, shape_config, start
+from zonda.models import build
 from zonda.nn import Pages
-from zonda.options import EngineOptions
+from zonda.options import EngineOptions, ModelOptions
+from zonda.texts import Texts
+from zonda.types import Event, Request, Sampling
+from zonda.weights.random import RandomSource
+from zonda.weights.shapes import SHAPES
 
 CACHES = (Pages(Heads(4, 2, 64)),) * 4  # 2 KB a token
 GB = 1 << 30
@@ -49,6 +58,35 @@ def test_the_cache_may_be_given_a_size_or_a_share(options: EngineOptions, kv_byt
 
 def test_a_wanted_context_is_taken_when_it_fits() -> None:
     assert plan(CACHES, 1024, EngineOptions(max_seq_len=100), free=GB).max_len == 100
+
+
+def tiny() -> RandomSource:
+    source = RandomSource({**SHAPES["llama-3.2-1b"], "hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 32,
+                           "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16, "intermediate_size": 32,
+                           "max_position_embeddings": 64, "eos_token_id": 3}, "f32")
+    source.shape_of(build(source)[1])
+    return source
+
+
+def test_weights_that_do_not_fit_are_refused_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zonda.model, "available", lambda: 100 << 20)
+    monkeypatch.setattr(RandomSource, "read", lambda *given: pytest.fail("read"))
+    with pytest.raises(OutOfMemory, match="the weights take 300 MB, but 100 MB are free") as caught:
+        start(tiny(), ModelOptions(), EngineOptions(), weight_bytes=300 << 20)
+    assert "--quant" in (caught.value.hint or "")
+
+
+def test_a_text_ends_at_every_token_that_any_file_calls_its_end() -> None:
+    tokenizer: Any = SimpleNamespace(eos_ids=frozenset({4}))
+    texts = Texts(tokenizer, None, {"eos_token_id": [5, 6]})
+    engine = start(tiny(), ModelOptions(kernels="plain"), EngineOptions(), texts=lambda: texts)
+    told: Queue[Event] = Queue()
+    for token in range(3, 8):
+        sampling = Sampling(temperature=0, max_tokens=3, logit_bias={token: 1e6})
+        engine.submit(Request(f"{token}", (1,), sampling), lambda events: [told.put(each) for each in events])
+    ends = [event for event in (told.get(timeout=10) for _ in range(4 + 3)) if event.finish]
+    engine.close()
+    assert {event.request: event.finish for event in ends} == {**dict.fromkeys("3456", "stop"), "7": "length"}
 
 
 def test_free_memory_is_what_the_machine_says(tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_both_vocabularies_give_one_config():
     assert one.heads == Heads(4, 2, 16) and one.eos == {7} and one.max_len == 128
 
 
+def test_code_that_a_checkpoint_names_is_ignored():
+    code = {"AutoConfig": "configuration_evil.EvilConfig", "AutoModelForCausalLM": "somebody/else--modeling.Evil"}
+    assert plain(auto_map=code) == plain()
+    with pytest.raises(Unsupported, match="EvilForCausalLM"):
+        build(Only({**PLAIN, "architectures": ["EvilForCausalLM"], "auto_map": code}))
+
+
 @pytest.mark.parametrize("key", ["hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
                                  "vocab_size", "max_position_embeddings"])
 @pytest.mark.parametrize("value", [None, -1, 0, 1 << 40, "64", 6.5, True, [1, 2], {}])

@@ -55,6 +55,12 @@ def test_a_file_is_as_good_as_its_folder(tmp_path: Path) -> None:
     assert Tokenizer.from_file(tmp_path / "tokenizer.json").eos_id == 1
 
 
+def test_code_that_a_repository_names_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / "tokenization_evil.py").write_text("raise SystemExit('it ran')")
+    config = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["tokenization_evil.Evil", None]}}
+    assert Tokenizer.from_file(saved(tmp_path, library(), tokenizer_config=config)).encode("the")
+
+
 @pytest.mark.parametrize(("processor", "config", "before", "after"), [
     (None, {}, [], []),
     (BOS, {}, [0], []),

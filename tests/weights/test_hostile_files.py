@@ -10,6 +10,7 @@ import pytest
 from files import CONFIG, entry, raw_gguf, raw_safetensors, tensor, text
 
 from zonda.errors import InvalidModel, Unsupported, ZondaError
+from zonda.weights import gguf
 from zonda.weights.gguf import GGUFSource
 from zonda.weights.mapped import Mapped
 from zonda.weights.safetensors import SafetensorsSource, parse
@@ -217,6 +218,14 @@ def test_a_gguf_file_cut_off_anywhere_is_refused(tmp_path, keep):
     path.write_bytes(whole[:min(keep, len(whole) - 49)])
     with pytest.raises(InvalidModel):
         GGUFSource(path)
+
+
+def test_metadata_beyond_its_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf, "LARGEST_METADATA", 1 << 20)
+    texts = [entry(f"k{n}", 8, text("x" * (1 << 19))) for n in range(3)]
+    (tmp_path / "model.gguf").write_bytes(raw_gguf(ARCHITECTURE, *texts, entries=4))
+    with pytest.raises(InvalidModel, match=r"k1 needs 524288 bytes at offset .*, past 1 MiB of metadata"):
+        GGUFSource(tmp_path / "model.gguf")
 
 
 def test_long_texts_are_allowed_where_tokenizers_need_them(tmp_path):
