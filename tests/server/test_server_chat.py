@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fakes import WIND, Server, model, serving
 
+from zonda.text.template import ChatTemplate
 from zonda.types import Sampling
 
 
@@ -54,6 +55,9 @@ def test_the_context_ends_an_answer_that_has_no_limit() -> None:
     with serving(model(max_len=40)) as server:
         choice = server.chat("A").json["choices"][0]
         assert (len(choice["message"]["content"]), choice["finish_reason"]) == (34, "length")
+        events = server.chat("A", stream=True).events
+        assert len(deltas(events)) == 34 and events[-1] == "[DONE]"
+        assert events[-2]["choices"][0]["finish_reason"] == "length"
 
 
 def test_stop_strings_end_an_answer_before_them(server: Server) -> None:
@@ -166,6 +170,23 @@ def test_tools_are_hidden_when_no_call_is_wanted(server: Server) -> None:
 def test_the_template_is_told_of_reasoning(server: Server, fields: dict[str, Any], told: dict[str, Any]) -> None:
     assert server.chat("x", **fields).status == 200
     assert {name: value for name, value in rendered(server).items() if name not in ("messages", "tools")} == told
+
+
+def test_a_request_cannot_bring_a_template(server: Server) -> None:
+    assert server.chat("x", chat_template="{{ raise_exception('mine') }}").status == 200
+    assert "chat_template" not in rendered(server)
+
+
+def test_what_the_template_refuses_is_a_bad_request_with_its_line() -> None:
+    llm = model()
+    llm.template = ChatTemplate("{{ messages[0].content }}\n"
+                                "{% if messages[1] %}{{ raise_exception('one turn') }}{% endif %}")
+    with serving(llm) as server:
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+        reply = server.post("/v1/chat/completions", {"messages": turns})
+        assert (reply.status, reply.error["param"]) == (400, "messages")
+        assert "line 2 of the chat template refuses" in reply.error["message"]
+        assert server.chat("x").status == 200
 
 
 def test_every_sampling_field_reaches_the_engine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,7 @@ CHAT_ONLY = [
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"response_format": {}}, "response_format.type"),
     ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}] * 513}, "tools"),
     ({"tools": [{}]}, "tools[0]"), ({"tools": ["x"]}, "tools[0]"), ({"tools": {}}, "tools"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
@@ -148,10 +149,12 @@ def test_null_means_absent(server: Server) -> None:
     assert server.complete("x", **dict.fromkeys(names)).status == 200
 
 
+@pytest.mark.parametrize("name", ["gpt-9", "/etc/passwd", "../chain", "./chain", "chain/../chain", "CHAIN", "\0"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
-def test_an_unknown_model_is_not_found(server: Server, path: str) -> None:
-    reply = server.post(path, CHAT | TEXT | {"model": "gpt-9"})
+def test_an_unknown_model_is_not_found_and_a_path_is_no_model(server: Server, path: str, name: str) -> None:
+    reply = server.post(path, CHAT | TEXT | {"model": name})
     assert (reply.status, reply.error["code"], reply.error["param"]) == (404, "model_not_found", "model")
+    assert server.get("/v1/models/..%2F..%2Fetc%2Fpasswd").error["code"] == "model_not_found"
 
 
 def test_unknown_routes_and_methods_get_the_envelope(server: Server) -> None:
@@ -161,7 +164,9 @@ def test_unknown_routes_and_methods_get_the_envelope(server: Server) -> None:
 
 
 def test_a_prompt_over_the_context_is_refused_with_the_numbers(server: Server) -> None:
-    for reply, field in ((server.complete("x" * 2000), "prompt"), (server.chat("x" * 2000), "messages")):
+    for reply, field in ((server.complete("x" * 2000), "prompt"), (server.chat("x" * 2000), "messages"),
+                         (server.complete("x" * 2000, stream=True), "prompt"),
+                         (server.chat("x" * 2000, stream=True), "messages")):
         assert (reply.status, reply.error["code"], reply.error["param"]) == (400, "context_length_exceeded", field)
         assert "2000" in reply.error["message"]
     assert server.complete("x" * 3000, truncate_sequence=True).status == 200
