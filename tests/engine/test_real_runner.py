@@ -11,6 +11,7 @@ import pytest
 from fakerunner import Collector
 
 from zonda.engine.engine import Engine
+from zonda.kernels.cpu.library import Library
 from zonda.model import start
 from zonda.models import build
 from zonda.options import EngineOptions, ModelOptions
@@ -134,6 +135,17 @@ def test_greedy_siblings_say_the_same(requests: list[Request], expected: Collect
     assert several
     for each in several:
         assert answer(expected, each.id, 1) == answer(expected, each.id, 0)
+
+
+def test_nothing_is_compiled_once_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = Collector()
+    with engine(CROWDED) as it:
+        monkeypatch.setattr(Library, "address", lambda *given: pytest.fail("a kernel came late"))
+        for i, heat in enumerate([{"temperature": 0.0}, *HEATS]):
+            said = Sampling(max_tokens=5, n=2, logprobs=3, seed=1, prompt_logprobs=i == 1, **heat)
+            it.submit(Request(f"r{i}", tuple(range(20 * i + 1)), said), collector)
+        collector.wait(*(f"r{i}" for i in range(1 + len(HEATS))))
+    assert not [each for each in collector.events if collector.finish(each) == "error"]
 
 
 @pytest.mark.xfail(strict=True, reason="a page keeps how exactly its rows were computed for the request that filled it:"
