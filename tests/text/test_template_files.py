@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from vocabularies import byte_level
 
@@ -95,3 +96,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_template_in_metadata_that_is_no_text_is_refused(value: Any) -> None:
     with pytest.raises(InvalidModel, match="GGUF"):
         find_template(metadata={"tokenizer.chat_template": value})
+
+
+def test_arrays_in_metadata_are_no_templates() -> None:
+    metadata = {"tokenizer.chat_template": "one", "tokenizer.ggml.scores": np.zeros(3, np.float32)}
+    template = find_template(metadata=metadata)
+    assert template is not None and template.render([]) == "one"

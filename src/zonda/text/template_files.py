@@ -99,7 +99,7 @@ def _named(value: Any, where: str) -> Sources:
 
 def _metadata(metadata: Mapping[str, Any]) -> Sources:
     found = {key.removeprefix(KEY).removeprefix(".") or DEFAULT: value for key, value in metadata.items()
-             if value != "" and (key == KEY or key.startswith(f"{KEY}."))}
+             if (key == KEY or key.startswith(f"{KEY}.")) and value != ""}
     return _named(found or None, "the GGUF file")
 
 
