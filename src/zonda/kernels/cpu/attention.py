@@ -6,14 +6,12 @@ comes alone or in a block of queries; so its result does not depend on the batch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import njit
 
 from zonda.kernels.cpu.activations import inverse_rms
+from zonda.kernels.cpu.attention_tiles import LOWEST, PEAK, SEEN_FROM, SEEN_TO, SUM, mix, scores, soften
 from zonda.kernels.cpu.frame import (
     ARGUMENTS,
     ITEM,
@@ -25,10 +23,9 @@ from zonda.kernels.cpu.frame import (
     SCRATCH,
     SCRATCH_BYTES,
     SEQ_OF,
+    STATE,
 )
-from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.scalar import exp, tanh
-from zonda.kernels.cpu.vector import F16, F32, Emit, largest
+from zonda.kernels.cpu.scalar import tanh
 from zonda.kernels.cpu.words import (
     bits_f32,
     inline,
@@ -41,97 +38,12 @@ from zonda.kernels.cpu.words import (
     prefetch,
     store_f16,
     store_f32,
+    store_i32,
 )
 
 f32 = np.float32
-_LOWEST = f32(-1e30)
 WORDS = 4
 """int32 words of a work item: first row, rows, sequence, unused."""
-
-
-def _cache_vector(e: Emit, half: bool, address: Any, offset: int) -> Any:
-    floats = ir.VectorType(F32, e.registers.lanes)
-    if not half:
-        return e.load(floats, address, offset)
-    return e.b.fpext(e.load(ir.VectorType(F16, e.registers.lanes), address, offset), floats)
-
-
-def _scores(half: bool, queries: int) -> Callable[..., None]:
-    """Writer of scores(q, stride, keys, dim, out): out float32 (queries, 32) = q · keys."""
-    def write(builder: ir.IRBuilder, target: Target, q: Any, stride: Any, keys: Any, dim: Any, out: Any) -> None:
-        e = Emit(builder, target)
-        lanes, size = e.registers.lanes, 2 if half else 4
-        vectors = max(1, min(PAGE // lanes, (12 if e.registers.count == 16 else 16) // queries))
-        while PAGE // lanes % vectors:
-            vectors -= 1
-        with e.loop(e.word(PAGE // lanes // vectors)) as p:
-            first = e.times(p, vectors * lanes)
-            zero = e.const(ir.VectorType(F32, lanes), 0.0)
-            totals = [[e.variable(zero) for _ in range(vectors)] for _ in range(queries)]
-            with e.loop(dim) as d:
-                row = e.at(e.at(keys, e.times(d, PAGE * size)), e.times(first, size))
-                key = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
-                for i in range(queries):
-                    x = e.splat(e.load(F32, e.at(e.at(q, e.times(stride, 4 * i)), e.times(d, 4))), lanes)
-                    for v in range(vectors):
-                        totals[i][v].set(e.fma(key[v], x, totals[i][v].get()))
-            for i in range(queries):
-                for v in range(vectors):
-                    e.store(totals[i][v].get(), e.at(out, e.times(first, 4)), 4 * (i * PAGE + v * lanes))
-
-    return write
-
-
-def _mix(half: bool, queries: int) -> Callable[..., None]:
-    """Writer of mix(weights, values, dim, out): out (queries, dim) += weights (queries, 32) · values."""
-    def write(builder: ir.IRBuilder, target: Target, weights: Any, values: Any, dim: Any, out: Any) -> None:
-        e = Emit(builder, target)
-        lanes = e.registers.lanes
-        narrow = 16 // lanes
-        wide = narrow
-        while 2 * wide * queries <= (12 if e.registers.count == 16 else 16) and 2 * wide * lanes <= 64:
-            wide *= 2
-        strips = e.b.sdiv(dim, e.word(wide * lanes))
-        _mix_strips(e, half, queries, wide, strips, e.word(0), (weights, values, dim, out))
-        done = e.times(strips, wide * lanes)
-        rest = e.b.sdiv(e.b.sub(dim, done), e.word(narrow * lanes))
-        _mix_strips(e, half, queries, narrow, rest, done, (weights, values, dim, out))
-
-    return write
-
-
-def _mix_strips(e: Emit, half: bool, queries: int, vectors: int, count: Any, start: Any,
-                words: tuple[Any, ...]) -> None:
-    """`count` strips of so many vectors of dimensions, from dimension `start` on."""
-    weights, values, dim, out = words
-    lanes, size = e.registers.lanes, 2 if half else 4
-    floats = ir.VectorType(F32, lanes)
-    with e.loop(count) as p:
-        first = e.at(start, e.times(p, vectors * lanes))
-        place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
-        totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
-        with e.loop(e.word(PAGE)) as t:
-            row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
-            value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
-            for i in range(queries):
-                w = e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * PAGE * i), lanes)
-                for v in range(vectors):
-                    totals[i][v].set(e.fma(value[v], w, totals[i][v].get()))
-        for i in range(queries):
-            for v in range(vectors):
-                e.store(totals[i][v].get(), place[i], 4 * v * lanes)
-
-
-def _top(builder: ir.IRBuilder, target: Target, scores: Any, out: Any) -> None:
-    """out = the largest of 32 scores and of what stands there."""
-    e = Emit(builder, target)
-    lanes = e.registers.lanes
-    values = [e.load(ir.VectorType(F32, lanes), scores, 4 * at) for at in range(0, PAGE, lanes)]
-    peak, before = largest(e, values), e.load(F32, out)
-    e.store(builder.select(builder.fcmp_unordered(">", peak, before), peak, before), out)
-
-
-_raise_top = inline(_top, 2)
 
 
 def angles(op: int, frame: int, piece: int, thread: int) -> None:
@@ -207,32 +119,9 @@ def place(half: bool) -> object:
 
 
 @njit(error_model="numpy")
-def _soften(scores: int, valid_from: int, valid_to: int, cap: float, state: int) -> float:
-    """Turn a page's scores into weights; update (peak, sum) in `state`; return the factor for what was mixed before."""
-    if cap > f32(0):
-        for j in range(PAGE):
-            store_f32(scores, j, cap * tanh(load_f32(scores, j) / cap))
-    if valid_from > 0 or valid_to < PAGE:
-        for j in range(PAGE):
-            if j < valid_from or j >= valid_to:
-                store_f32(scores, j, _LOWEST)
-    before = load_f32(state, 0)
-    _raise_top((scores, state))
-    peak = load_f32(state, 0)
-    total = f32(0)
-    for j in range(PAGE):
-        weight = exp(load_f32(scores, j) - peak)
-        store_f32(scores, j, weight)
-        total += weight
-    factor = exp(before - peak)
-    store_f32(state, 1, load_f32(state, 1) * factor + total)
-    return factor
-
-
-@njit(error_model="numpy")
-def _scale(row: int, count: int, factor: float) -> None:
+def _cap(scores: int, count: int, limit: float) -> None:
     for i in range(count):
-        store_f32(row, i, load_f32(row, i) * factor)
+        store_f32(scores, i, limit * tanh(load_f32(scores, i) / limit))
 
 
 def attend(half: bool) -> object:
@@ -241,47 +130,40 @@ def attend(half: bool) -> object:
     Arguments: q, q heads, kv heads, dim, padded dim, window, softcap bits, keys, values, out, rows an item at most.
     """
     size = 2 if half else 4
-    score1, score2, score3, score4 = (inline(_scores(half, n), 5) for n in (1, 2, 3, 4))
-    mix1, mix2, mix3, mix4 = (inline(_mix(half, n), 4) for n in (1, 2, 3, 4))
+    score1, score2, score3, score4 = (inline(scores(half, n), 5) for n in (1, 2, 3, 4))
+    soften1, soften2, soften3, soften4 = (inline(soften(n), 2) for n in (1, 2, 3, 4))
+    mix1, mix2, mix3, mix4 = (inline(mix(half, n), 5) for n in (1, 2, 3, 4))
 
     @njit(error_model="numpy")
-    def score(count: int, q: int, stride: int, keys: int, dim: int, out: int) -> None:
+    def visit(count: int, q: int, padded: int, keys: int, values: int, dim: int, scores: int, states: int, cap: float,
+              mixed: int) -> None:
+        """Take one page into account for `count` queries."""
         if count == 4:
-            score4((q, stride, keys, dim, out))
+            score4((q, padded, keys, dim, scores))
         elif count == 3:
-            score3((q, stride, keys, dim, out))
+            score3((q, padded, keys, dim, scores))
         elif count == 2:
-            score2((q, stride, keys, dim, out))
+            score2((q, padded, keys, dim, scores))
         else:
-            score1((q, stride, keys, dim, out))
-
-    @njit(error_model="numpy")
-    def mix(count: int, weights: int, values: int, dim: int, out: int) -> None:
+            score1((q, padded, keys, dim, scores))
+        if cap > f32(0):
+            _cap(scores, count * PAGE, cap)
         if count == 4:
-            mix4((weights, values, dim, out))
+            soften4((scores, states))
+            mix4((scores, values, padded, states, mixed))
         elif count == 3:
-            mix3((weights, values, dim, out))
+            soften3((scores, states))
+            mix3((scores, values, padded, states, mixed))
         elif count == 2:
-            mix2((weights, values, dim, out))
+            soften2((scores, states))
+            mix2((scores, values, padded, states, mixed))
         else:
-            mix1((weights, values, dim, out))
+            soften1((scores, states))
+            mix1((scores, values, padded, states, mixed))
 
     @njit(error_model="numpy")
     def page_of(frame: int, sequence: int, index: int) -> int:
         return np.int64(load_i32(load_i64(frame, PAGES), sequence * load_i64(frame, PAGES_STRIDE) + index))
-
-    @njit(error_model="numpy")
-    def weigh(scores: int, query: int, group: int, position: int, page: int, window: int, cap: float, state: int,
-              mixed: int, padded: int) -> None:
-        first = position + query // group - page * PAGE
-        oldest = first - window + 1 if window else 0
-        if first < 0 or oldest >= PAGE:
-            for j in range(PAGE):
-                store_f32(scores, j, f32(0))
-            return
-        factor = _soften(scores, max(0, oldest), min(PAGE, first + 1), cap, state + 8 * query)
-        if factor != f32(1):
-            _scale(mixed + query * padded * 4, padded, factor)
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
         q, heads, kv_heads, dim, padded, window, cap_bits = load7(op, ARGUMENTS)
@@ -295,15 +177,15 @@ def attend(half: bool) -> object:
         scratch = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
         loaded = scratch
         mixed = loaded + most * group * padded * 4
-        scores = mixed + most * group * padded * 4
-        state = scores + most * group * PAGE * 4
+        weights = mixed + most * group * padded * 4
+        states = weights + 4 * PAGE * 4
         for i in range(queries):
             source = ((row + i // group) * heads + head * group + i % group) * padded
             for d in range(padded):
                 store_f32(loaded, i * padded + d, load_f32(q, source + d))
                 store_f32(mixed, i * padded + d, f32(0))
-            store_f32(state, 2 * i, _LOWEST)
-            store_f32(state, 2 * i + 1, f32(0))
+            store_f32(states + STATE * i + PEAK, 0, f32(LOWEST))
+            store_f32(states + STATE * i + SUM, 0, f32(0))
         start = max(0, position - window + 1) // PAGE if window else 0
         page_bytes = padded * PAGE * size
         last = (position + count - 1) // PAGE
@@ -314,17 +196,18 @@ def attend(half: bool) -> object:
                 for line in range(following, following + page_bytes, LINE):
                     prefetch(keys + line)
                     prefetch(values + line)
+            for i in range(queries):
+                until = position + i // group - page * PAGE + 1
+                store_i32(states + STATE * i + SEEN_FROM, 0, np.int32(max(0, until - window) if window else 0))
+                store_i32(states + STATE * i + SEEN_TO, 0, np.int32(until))
             first = 0
             while first < queries:
                 width = min(4, queries - first)
-                here = scores + first * PAGE * 4
-                score(width, loaded + first * padded * 4, padded, keys + place, dim, here)
-                for i in range(first, first + width):
-                    weigh(scores + i * PAGE * 4, i, group, position, page, window, cap, state, mixed, padded)
-                mix(width, here, values + place, padded, mixed + first * padded * 4)
+                visit(width, loaded + first * padded * 4, padded, keys + place, values + place, dim, weights,
+                      states + STATE * first, cap, mixed + first * padded * 4)
                 first += width
         for i in range(queries):
-            inverse = f32(1) / load_f32(state, 2 * i + 1)
+            inverse = f32(1) / load_f32(states + STATE * i + SUM, 0)
             target = ((row + i // group) * heads + head * group + i % group) * dim
             for d in range(dim):
                 store_f32(out, target + d, load_f32(mixed, i * padded + d) * inverse)

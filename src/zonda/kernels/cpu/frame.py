@@ -19,6 +19,9 @@ ARGUMENTS = 3
 PAGE = 32
 """Positions in a page of the cache."""
 
+STATE = 32
+"""Bytes of a query's state in attention."""
+
 SPREADERS = 64
 """Pieces that copying rows to their experts' places is cut into."""
 

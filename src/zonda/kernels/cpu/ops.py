@@ -150,7 +150,7 @@ class CPUOps:
                    address(keys), address(values), q.at)
         out = self._rows(heads.q * heads.dim)
         most = self.query_rows
-        self._scratch(4 * most * group * (2 * padded + f.PAGE + 2) + 4 * padded)
+        self._scratch(most * group * (8 * padded + f.STATE) + 16 * f.PAGE + 4 * padded)
         self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache,)), f.ITEMS, heads.kv,
                    q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
                    address(values), out.at, most)

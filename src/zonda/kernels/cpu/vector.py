@@ -147,3 +147,33 @@ def largest(e: Emit, vectors: list[Any]) -> Any:
         low, high = (b.shuffle_vector(peak, undefined, pick) for pick in picks)
         peak = b.select(b.fcmp_unordered(">", low, high), low, high)
     return b.extract_element(peak, e.const(I32, 0))
+
+
+def total(e: Emit, vectors: list[Any]) -> Any:
+    """The sum of all numbers in some vectors, a scalar; halves are folded, so the order is the same for all."""
+    b, lanes, whole = e.b, e.registers.lanes, vectors[0]
+    for vector in vectors[1:]:
+        whole = b.fadd(whole, vector)
+    while lanes > 1:
+        lanes //= 2
+        undefined = ir.Constant(whole.type, ir.Undefined)
+        picks = [ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))) for s in (0, lanes)]
+        whole = b.fadd(*(b.shuffle_vector(whole, undefined, pick) for pick in picks))
+    return b.extract_element(whole, e.const(I32, 0))
+
+
+def exp(e: Emit, x: Any) -> Any:
+    """eˣ of a vector to about 1 unit in the last place, as `scalar.exp`; arguments beyond ±88 are clamped."""
+    b, kind = e.b, x.type
+    words = ir.VectorType(I32, kind.count)
+    low, high = e.const(kind, -87.3), e.const(kind, 88.0)
+    x = b.select(b.fcmp_ordered("<", x, low), low, x)
+    x = b.select(b.fcmp_ordered(">", x, high), high, x)
+    n = e.intrinsic(f"llvm.rint.{_suffix(kind)}", kind, [b.fmul(x, e.const(kind, 1.44269504))])
+    r = e.fma(n, e.const(kind, 2.12194440e-4), e.fma(n, e.const(kind, -0.693359375), x))
+    p = e.const(kind, 1.9875691500e-4)
+    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
+        p = e.fma(p, r, e.const(kind, c))
+    p = b.fadd(e.fma(b.fmul(p, r), r, r), e.const(kind, 1.0))
+    power = b.shl(b.add(b.fptosi(n, words), e.const(words, 127)), e.const(words, 23))
+    return b.fmul(p, b.bitcast(power, kind))

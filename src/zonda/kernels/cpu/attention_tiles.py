@@ -1,0 +1,127 @@
+"""Attention's inner loops, on one page of 32 positions: scores, their softmax as it goes, and the mix of values.
+
+Each query's numbers are computed by the same operations in the same order however many queries share a call.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+
+from zonda.kernels.cpu.frame import PAGE, STATE
+from zonda.kernels.cpu.library import Target
+from zonda.kernels.cpu.vector import F16, F32, I32, Emit, exp, largest, total
+
+PEAK, SUM, FACTOR, SEEN_FROM, SEEN_TO = range(0, 20, 4)
+"""In a query's state: its highest score and the sum of its weights so far, what a page multiplies earlier pages by, and
+the positions of the page that it sees, from and to (int32)."""
+LOWEST = -1e30
+
+
+def _cache_vector(e: Emit, half: bool, address: Any, offset: int) -> Any:
+    floats = ir.VectorType(F32, e.registers.lanes)
+    if not half:
+        return e.load(floats, address, offset)
+    return e.b.fpext(e.load(ir.VectorType(F16, e.registers.lanes), address, offset), floats)
+
+
+def scores(half: bool, queries: int) -> Callable[..., None]:
+    """Writer of scores(q, stride, keys, dim, out): out float32 (queries, 32) = q · keys."""
+    def write(builder: ir.IRBuilder, target: Target, q: Any, stride: Any, keys: Any, dim: Any, out: Any) -> None:
+        e = Emit(builder, target)
+        lanes, size = e.registers.lanes, 2 if half else 4
+        vectors = max(1, min(PAGE // lanes, (12 if e.registers.count == 16 else 16) // queries))
+        while PAGE // lanes % vectors:
+            vectors -= 1
+        with e.loop(e.word(PAGE // lanes // vectors)) as p:
+            first = e.times(p, vectors * lanes)
+            zero = e.const(ir.VectorType(F32, lanes), 0.0)
+            totals = [[e.variable(zero) for _ in range(vectors)] for _ in range(queries)]
+            with e.loop(dim) as d:
+                row = e.at(e.at(keys, e.times(d, PAGE * size)), e.times(first, size))
+                key = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
+                for i in range(queries):
+                    x = e.splat(e.load(F32, e.at(e.at(q, e.times(stride, 4 * i)), e.times(d, 4))), lanes)
+                    for v in range(vectors):
+                        totals[i][v].set(e.fma(key[v], x, totals[i][v].get()))
+            for i in range(queries):
+                for v in range(vectors):
+                    e.store(totals[i][v].get(), e.at(out, e.times(first, 4)), 4 * (i * PAGE + v * lanes))
+
+    return write
+
+
+def soften(queries: int) -> Callable[..., None]:
+    """Writer of soften(scores, states): scores (queries, 32) become weights, zero where unseen."""
+    def write(builder: ir.IRBuilder, target: Target, scores: Any, states: Any) -> None:
+        e = Emit(builder, target)
+        for i in range(queries):
+            _soften_one(e, e.at(scores, 4 * PAGE * i), e.at(states, STATE * i))
+
+    return write
+
+
+def _soften_one(e: Emit, scores: Any, state: Any) -> None:
+    b, lanes = e.b, e.registers.lanes
+    floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
+    since, until = (e.splat(e.load(I32, state, at), lanes) for at in (SEEN_FROM, SEEN_TO))
+    lowest, values, seen = e.const(floats, LOWEST), [], []
+    for at in range(0, PAGE, lanes):
+        place = ir.Constant(words, list(range(at, at + lanes)))
+        seen.append(b.and_(b.icmp_signed(">=", place, since), b.icmp_signed("<", place, until)))
+        values.append(b.select(seen[-1], e.load(floats, scores, 4 * at), lowest))
+    before = e.load(F32, state, PEAK)
+    here = largest(e, values)
+    peak = b.select(b.fcmp_unordered(">", here, before), here, before)
+    weights = [b.select(mask, exp(e, b.fsub(value, e.splat(peak, lanes))), e.const(floats, 0.0))
+               for mask, value in zip(seen, values)]
+    for k, weight in enumerate(weights):
+        e.store(weight, scores, 4 * k * lanes)
+    factor = b.extract_element(exp(e, e.splat(b.fsub(before, peak), lanes)), e.const(I32, 0))
+    e.store(peak, state, PEAK)
+    e.store(factor, state, FACTOR)
+    e.store(e.fma(e.load(F32, state, SUM), factor, total(e, weights)), state, SUM)
+
+
+def mix(half: bool, queries: int) -> Callable[..., None]:
+    """Writer of mix(weights, values, dim, states, out): out (queries, dim) = out · factor + weights · values."""
+    def write(builder: ir.IRBuilder, target: Target, *arguments: Any) -> None:
+        dim = arguments[2]
+        e = Emit(builder, target)
+        lanes = e.registers.lanes
+        narrow = 16 // lanes
+        wide = narrow
+        while 2 * wide * queries <= (12 if e.registers.count == 16 else 16) and 2 * wide * lanes <= 64:
+            wide *= 2
+        strips = e.b.sdiv(dim, e.word(wide * lanes))
+        _mix_strips(e, half, queries, wide, strips, e.word(0), arguments)
+        done = e.times(strips, wide * lanes)
+        rest = e.b.sdiv(e.b.sub(dim, done), e.word(narrow * lanes))
+        _mix_strips(e, half, queries, narrow, rest, done, arguments)
+
+    return write
+
+
+def _mix_strips(e: Emit, half: bool, queries: int, vectors: int, count: Any, start: Any,
+                words: tuple[Any, ...]) -> None:
+    """`count` strips of so many vectors of dimensions, from dimension `start` on."""
+    weights, values, dim, states, out = words
+    lanes, size = e.registers.lanes, 2 if half else 4
+    floats = ir.VectorType(F32, lanes)
+    with e.loop(count) as p:
+        first = e.at(start, e.times(p, vectors * lanes))
+        place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
+        factors = [e.splat(e.load(F32, states, STATE * i + FACTOR), lanes) for i in range(queries)]
+        totals = [[e.variable(e.b.fmul(e.load(floats, row, 4 * v * lanes), factor)) for v in range(vectors)]
+                  for row, factor in zip(place, factors)]
+        with e.loop(e.word(PAGE)) as t:
+            row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
+            value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
+            for i in range(queries):
+                w = e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * PAGE * i), lanes)
+                for v in range(vectors):
+                    totals[i][v].set(e.fma(value[v], w, totals[i][v].get()))
+        for i in range(queries):
+            for v in range(vectors):
+                e.store(totals[i][v].get(), place[i], 4 * v * lanes)
