@@ -1,7 +1,8 @@
 """Rows of activations, normed, into the blocks that tiles multiply (see `tile.py`), and the elementwise kernels.
 
 A block of T tokens and K columns:
-    int8   codes   [K/4][T][4]       or, if exact, high and low codes [K/4][2][T][4]: code = 128 · high + low
+    int8   codes   [K/4][T][4]       or, if exact, high and low codes [K/4][2][T][4]: code = 128 · high + low,
+                                     or int16 codes [K/4][T][4] (see `Target.word_tokens`)
     float  scales  [K/32][T]
     int32  sums    [K/32][T]     -offset · sum of codes
     float  sums    [K/32][T]     -scale · sum of codes
@@ -23,7 +24,7 @@ from zonda.kernels.cpu.frame import ARGUMENTS, IDS, SAMPLE
 from zonda.kernels.cpu.layout import ROWS as TILE_ROWS
 from zonda.kernels.cpu.layout import UNIT
 from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.vector import F32, I8, I32, Emit, largest
+from zonda.kernels.cpu.vector import F32, I8, I16, I32, I64, Emit, largest
 from zonda.kernels.cpu.words import (
     bits_f32,
     f32_bits,
@@ -32,7 +33,7 @@ from zonda.kernels.cpu.words import (
     load4,
     load5,
     load6,
-    load7,
+    load8,
     load_f32,
     load_i32,
     load_i64,
@@ -42,17 +43,21 @@ from zonda.kernels.cpu.words import (
 f32 = np.float32
 
 
-def _quantize(exact: bool) -> Callable[..., None]:
+FAST, PLANES, WORDS = range(3)
+"""How a row's codes are written."""
+
+
+def _quantize(form: int) -> Callable[..., None]:
     """Writer of one row x · factor · weight into its place in a block. `factor` holds float32 bits."""
     def write(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
-        _write_row(Emit(builder, target), exact, *words)
+        _write_row(Emit(builder, target), form, *words)
 
     return write
 
 
-def _write_row(e: Emit, exact: bool, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any, token: Any,
+def _write_row(e: Emit, form: int, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any, token: Any,
                offset: Any) -> None:
-    planes, most = (2, 127 * 128) if exact else (1, 127)
+    planes, most = (1, 127) if form == FAST else (2, 127 * 128)
     b, lanes = e.b, e.registers.lanes
     floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
     factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
@@ -75,11 +80,11 @@ def _write_row(e: Emit, exact: bool, x: Any, weight: Any, factor: Any, units: An
             near = e.intrinsic(f"llvm.rint.v{lanes}f32", floats, [b.fmul(value, e.splat(inverse, lanes))])
             codes = b.fptosi(near, words)
             sums.append(e.intrinsic(f"llvm.vector.reduce.add.v{lanes}i32", I32, [codes]))
-            for plane, bytes_ in enumerate(_bytes(e, codes, exact)):
-                packed = b.bitcast(bytes_, ir.VectorType(I32, lanes // 4))
+            for plane, packed in enumerate(_codes(e, codes, form)):
+                size = packed.type.element.width // 8
                 for k in range(lanes // 4):
                     step = e.at(e.times(u, planes * UNIT // 4), planes * (v * lanes // 4 + k) + plane)
-                    place = e.at(e.at(block, at), e.times(b.mul(step, tokens), 4))
+                    place = e.at(e.at(block, e.times(token, size)), e.times(b.mul(step, tokens), 4))
                     e.store(b.extract_element(packed, e.const(I32, k)), place)
         halves = [_total(b, sums[:len(sums) // 2]), _total(b, sums[len(sums) // 2:])]
         here = e.at(e.at(scales, at), b.mul(e.times(u, 4), tokens))
@@ -90,14 +95,17 @@ def _write_row(e: Emit, exact: bool, x: Any, weight: Any, factor: Any, units: An
             _store_sums(e, half, scale, offset, e.at(fine, e.times(tokens, 4 * k)), e.times(strip, 2))
 
 
-def _bytes(e: Emit, codes: Any, exact: bool) -> list[Any]:
-    """The int8 planes of codes, high before low."""
-    narrow = ir.VectorType(I8, e.registers.lanes)
-    if not exact:
-        return [e.b.trunc(codes, narrow)]
+def _codes(e: Emit, codes: Any, form: int) -> list[Any]:
+    """The codes of four columns as a word: one of int8, two of int8 (high, low), or one of int16."""
+    b, lanes = e.b, e.registers.lanes
+    words, narrow = ir.VectorType(I32, lanes // 4), ir.VectorType(I8, lanes)
+    if form == WORDS:
+        return [b.bitcast(b.trunc(codes, ir.VectorType(I16, lanes)), ir.VectorType(I64, lanes // 4))]
+    if form == FAST:
+        return [b.bitcast(b.trunc(codes, narrow), words)]
     seven = e.const(codes.type, 7)
-    high = e.b.ashr(e.b.add(codes, e.const(codes.type, 64)), seven)
-    return [e.b.trunc(part, narrow) for part in (high, e.b.sub(codes, e.b.shl(high, seven)))]
+    high = b.ashr(b.add(codes, e.const(codes.type, 64)), seven)
+    return [b.bitcast(b.trunc(part, narrow), words) for part in (high, b.sub(codes, b.shl(high, seven)))]
 
 
 def _peak(e: Emit, values: list[Any]) -> Any:
@@ -117,7 +125,7 @@ def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, stri
     e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
 
 
-_quantize_exact, _quantize_fast = inline(_quantize(True), 8), inline(_quantize(False), 8)
+_quantize_fast, _quantize_planes, _quantize_words = (inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS))
 
 
 @njit(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -130,9 +138,10 @@ def inverse_rms(x: int, cols: int, eps: float) -> float:
 
 def pack(op: int, frame: int, piece: int, thread: int) -> None:
     """A block of rows for tiles. Arguments: x, row stride in floats, norm weights (ones if none), eps bits or 0,
-    cols, domain, blocks, bytes a token, offset, whether dense, whether exact."""
+    cols, domain, blocks, bytes a token, offset, whether dense, whether exact,
+    the least tokens of a block in words or 0."""
     x, stride, weight, eps = load4(op, ARGUMENTS)
-    cols, domain, blocks, token_bytes, offset, dense, exact = load7(op, ARGUMENTS + 4)
+    cols, domain, blocks, token_bytes, offset, dense, exact, least = load8(op, ARGUMENTS + 4)
     rows, tokens, _, first = load4(frame, domain)
     block = blocks + piece * tokens * token_bytes
     for token in range(tokens):
@@ -144,8 +153,10 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
+        elif exact and least and tokens >= least:
+            _quantize_words((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
         elif exact:
-            _quantize_exact((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
+            _quantize_planes((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
         else:
             _quantize_fast((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
 

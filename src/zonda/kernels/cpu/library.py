@@ -46,6 +46,15 @@ class Target:
         return "neon" if self.has("dotprod") else "portable"
 
 
+    @property
+    def word_tokens(self) -> int:
+        """The least tokens of a block whose exact codes are int16, not planes of int8; 0 for none.
+
+        So where products of bytes take several instructions, and enough tokens share the widening of weights.
+        """
+        return 4 if self.isa in ("avx2", "avx512") else 0
+
+
 @cache
 def host() -> Target:
     """This machine's processor."""

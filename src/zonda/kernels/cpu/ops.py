@@ -257,7 +257,7 @@ class CPUOps:
         scale = norm.weight if norm else self._one(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
-                   weight.offset(self._isa), int(weight.dense), int(exact))
+                   weight.offset(self._isa), int(weight.dense), int(exact), self.library.target.word_tokens)
         return blocks
 
     def _one(self, cols: int) -> np.ndarray:

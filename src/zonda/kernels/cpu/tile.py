@@ -13,7 +13,7 @@ from llvmlite import ir
 
 from zonda.kernels.cpu.layout import LAYOUTS, ROWS, SUPER, UNIT, Layout
 from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, Emit
+from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, I64, Emit
 
 STEPS = UNIT // 4
 _CHAINS = 8
@@ -179,6 +179,9 @@ def _dot_for(tile: _Tile) -> Callable[..., list[list[Any]]]:
     isa = tile.e.target.isa
     if isa in ("avx512vnni", "avxvnni"):
         return _Vnni(tile)
+    least = tile.e.target.word_tokens
+    if tile.planes == 2 and least and tile.tokens >= least:
+        return _Words(tile)
     if isa in ("avx512", "avx2"):
         return _Madd(tile)
     return _Neon(tile) if isa == "neon" else _Portable(tile)
@@ -308,3 +311,45 @@ class _Madd(_Dot):
     def _widen(self, shorts: Any) -> Any:
         name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[self.tile.lanes]
         return self.e.intrinsic(name, self.tile.words, [shorts, self.e.const(self.tile.shorts, 1)])
+
+
+class _Words(_Dot):
+    """vpmaddwd: exact codes stay int16, and weights are widened, which pays once several tokens share them."""
+
+    def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
+        sums = []
+        for start in range(0, self.tile.tokens, 4):  # four at a time, or the registers overflow
+            sums += self._some(range(start, min(start + 4, self.tile.tokens)), steps, codes, first)
+        starts = self.initial(int_sums)[-1]
+        return [[self.e.b.add(a, b) for a, b in zip(*pair)] for pair in zip(sums, starts)]
+
+    def _some(self, tokens: range, steps: list[Any], codes: Any, first: int) -> list[list[Any]]:
+        tile, b = self.tile, self.e.b
+        zero = self.e.const(tile.words, 0)
+        halves = [[[zero, zero] for _ in range(tile.vectors)] for _ in tokens]
+        for k, step in enumerate(steps):
+            weights = [self._halves(w) for w in step()]
+            for i, token in enumerate(tokens):
+                x = self.e.load(I64, codes, 8 * ((first + k) * tile.tokens + token))
+                x = b.bitcast(self.e.splat(x, tile.lanes // 2), tile.shorts)
+                for v in range(tile.vectors):
+                    halves[i][v] = [b.add(half, self._products(w, x)) for half, w in zip(halves[i][v], weights[v])]
+        return [[self._folded(*pair) for pair in token] for token in halves]
+
+    def _halves(self, weights: Any) -> list[Any]:
+        """Codes of the first and of the second half of the rows, as int16."""
+        b, half = self.e.b, 2 * self.tile.lanes
+        undefined = ir.Constant(weights.type, ir.Undefined)
+        picks = [ir.Constant(ir.VectorType(I32, half), list(range(s, s + half))) for s in (0, half)]
+        widen = b.sext if self.tile.layout.bits == 8 else b.zext
+        return [widen(b.shuffle_vector(weights, undefined, pick), self.tile.shorts) for pick in picks]
+
+    def _products(self, weights: Any, x: Any) -> Any:
+        name = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}[self.tile.lanes]
+        return self.e.intrinsic(name, self.tile.words, [weights, x])
+
+    def _folded(self, low: Any, high: Any) -> Any:
+        """Each row's two sums in one lane."""
+        b, kind = self.e.b, ir.VectorType(I32, self.tile.lanes)
+        even, odd = (ir.Constant(kind, list(range(s, 2 * self.tile.lanes, 2))) for s in (0, 1))
+        return b.add(b.shuffle_vector(low, high, even), b.shuffle_vector(low, high, odd))
