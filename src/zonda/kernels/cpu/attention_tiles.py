@@ -23,7 +23,7 @@ def _cache_vector(e: Emit, half: bool, address: Any, offset: int) -> Any:
     floats = ir.VectorType(F32, e.registers.lanes)
     if not half:
         return e.load(floats, address, offset)
-    return e.b.fpext(e.load(ir.VectorType(F16, e.registers.lanes), address, offset), floats)
+    return e.from_half(e.load(ir.VectorType(F16, e.registers.lanes), address, offset))
 
 
 def scores(half: bool, queries: int) -> Callable[..., None]:

@@ -45,6 +45,10 @@ class Target:
             return "avx2"
         return "neon" if self.has("dotprod") else "portable"
 
+    @property
+    def halves(self) -> bool:
+        """Whether instructions convert float16; x86 has them with F16C, and a call into a library is no way."""
+        return self.has("f16c") or not llvm.get_process_triple().startswith(("x86", "i386", "i686"))
 
     @property
     def word_tokens(self) -> int:

@@ -54,7 +54,7 @@ def _widen(e: Emit, name: str, address: Any, offset: int) -> Any:
     if name == "f32":
         return e.load(floats, address, offset)
     if name == "f16":
-        return e.b.fpext(e.load(ir.VectorType(F16, lanes), address, offset), floats)
+        return e.from_half(e.load(ir.VectorType(F16, lanes), address, offset))
     words = ir.VectorType(I32, lanes)
     bits = e.b.zext(e.load(ir.VectorType(I16, lanes), address, offset), words)
     return e.b.bitcast(e.b.shl(bits, e.const(words, 16)), floats)

@@ -79,7 +79,7 @@ class _Tile:
                  for v in range(self.vectors)] for k in range(count)]
 
     def _halves(self, address: Any, offset: int) -> Any:
-        return self.e.b.fpext(self.e.load(ir.VectorType(F16, self.lanes), address, offset), self.floats)
+        return self.e.from_half(self.e.load(ir.VectorType(F16, self.lanes), address, offset))
 
     def _unit(self, where: Any, moving: list[Any], lane: Any, totals: list[list[Any]], head: Any) -> None:
         e, layout, t = self.e, self.layout, self.tokens

@@ -77,6 +77,41 @@ class Emit:
         """a·b + c, rounded once."""
         return self.intrinsic("llvm.fma." + _suffix(a.type), a.type, [a, b, c])
 
+    def from_half(self, value: Any) -> Any:
+        """A float16 number or vector as float32, exactly."""
+        wide = _like(value.type, F32)
+        if self.target.halves:
+            return self.b.fpext(value, wide)
+        b, words = self.b, _like(value.type, I32)
+        bits = b.zext(b.bitcast(value, _like(value.type, I16)), words)
+        size = b.shl(b.and_(bits, self.const(words, 0x7FFF)), self.const(words, 13))
+        scaled = b.bitcast(b.fmul(b.bitcast(size, wide), self.const(wide, 2.0**112)), words)
+        special = b.icmp_unsigned(">=", size, self.const(words, 0x7C00 << 13))
+        scaled = b.select(special, b.or_(scaled, self.const(words, 0x7F800000)), scaled)
+        sign = b.shl(b.and_(bits, self.const(words, 0x8000)), self.const(words, 16))
+        return b.bitcast(b.or_(scaled, sign), wide)
+
+    def to_half(self, value: Any) -> Any:
+        """A float32 number or vector rounded to float16, to the nearest, ties to even."""
+        if self.target.halves:
+            return self.b.fptrunc(value, _like(value.type, F16))
+        b, words, narrow = self.b, _like(value.type, I32), _like(value.type, I16)
+
+        def word(number: int) -> Any:
+            return self.const(words, number)
+
+        bits = b.bitcast(value, words)
+        size = b.and_(bits, word(0x7FFFFFFF))
+        odd = b.and_(b.lshr(size, word(13)), word(1))
+        normal = b.lshr(b.add(b.sub(size, word(0x38000000)), b.add(odd, word(0xFFF))), word(13))
+        half = self.const(value.type, 0.5)  # whose last bit is worth as much as the least float16
+        small = b.sub(b.bitcast(b.fadd(b.bitcast(size, value.type), half), words), word(0x3F000000))
+        huge = b.select(b.icmp_unsigned(">", size, word(0x7F800000)), word(0x7E00), word(0x7C00))
+        result = b.select(b.icmp_unsigned("<", size, word(0x38800000)), small, normal)
+        result = b.select(b.icmp_unsigned(">=", size, word(0x47800000)), huge, result)
+        sign = b.and_(b.lshr(bits, word(16)), word(0x8000))
+        return b.bitcast(b.trunc(b.or_(result, sign), narrow), _like(value.type, F16))
+
     def intrinsic(self, name: str, result: ir.Type, args: list[Any]) -> Any:
         module = self.b.module
         function = module.globals.get(name)
@@ -127,6 +162,11 @@ class Variable:
 def _align(kind: ir.Type) -> int:
     element = kind.element if isinstance(kind, ir.VectorType) else kind
     return {I8: 1, I16: 2, F16: 2, I64: 8}.get(element, 4)
+
+
+def _like(kind: ir.Type, element: ir.Type) -> ir.Type:
+    """`element`, as a vector where `kind` is one."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
 def _suffix(kind: ir.Type) -> str:

@@ -14,9 +14,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from zonda.kernels.cpu.library import Target, host
+from zonda.kernels.cpu.vector import F16, F32, I8, I32, I64, Emit
 
-I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
-F16, F32 = ir.HalfType(), ir.FloatType()
 TARGET: ContextVar[Target] = ContextVar("target")
 """The processor that inlined IR writers write for."""
 _NUMBA = {I8: types.uint8, I32: types.int32, I64: types.int64, F32: types.float32}
@@ -56,7 +55,7 @@ def load_f16(typingctx: Any, base: Any, index: Any) -> Any:
     """The float16 at base[index], as float32."""
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = builder.gep(builder.inttoptr(args[0], F16.as_pointer()), [args[1]])
-        return builder.fpext(builder.load(pointer), F32)
+        return Emit(builder, TARGET.get(host())).from_half(builder.load(pointer))
 
     return types.float32(types.int64, types.int64), codegen
 
@@ -66,7 +65,7 @@ def store_f16(typingctx: Any, base: Any, index: Any, value: Any) -> Any:
     """base[index] = value, a float32 rounded to float16."""
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pointer = builder.gep(builder.inttoptr(args[0], F16.as_pointer()), [args[1]])
-        builder.store(builder.fptrunc(args[2], F16), pointer)
+        builder.store(Emit(builder, TARGET.get(host())).to_half(args[2]), pointer)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.float32), codegen
@@ -171,16 +170,6 @@ def call4(typingctx: Any, function: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5), codegen
-
-
-@intrinsic
-def call6(typingctx: Any, function: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any) -> Any:
-    """Call the compiled kernel at this address with six words."""
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _call(builder, args[0], args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 7), codegen
 
 
 @intrinsic
