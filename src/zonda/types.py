@@ -45,6 +45,17 @@ class Sampling:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer may look like. `source` is a JSON schema as text, a regular expression, a Lark grammar, or
+    llguidance's own JSON form; for `choice` a JSON list of texts. `after` names a token that the grammar waits for:
+    what comes up to and with it is free."""
+
+    kind: Literal["json_schema", "regex", "lark", "choice", "llguidance"]
+    source: str
+    after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to continue, as token ids."""
 
@@ -53,6 +64,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     salt: str = ""
     """Requests with different salts never share prefix-cache pages."""
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,50 @@
+"""What a model's answer is made of: text, reasoning, and tool calls, as they come."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer itself."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of the reasoning before it."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A tool call begins; `index` counts the calls of one answer."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """A piece of a call's arguments; the pieces of one call add up to a JSON object."""
+
+    index: int
+    json: str
+
+
+Part = Text | Thought | CallStart | CallArguments
+
+
+class Parser(Protocol):
+    """Takes an answer apart while it is written. However the text is cut into calls, the parts add up to the same."""
+
+    def feed(self, text: str) -> Sequence[Part]:
+        """Take in more text; returns what is now sure."""
+
+    def finish(self) -> Sequence[Part]:
+        """What was kept back, when no more text comes."""
