@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from zonda.options import ServerOptions
 from zonda.server import chat, completions, models, operations
 from zonda.server.endpoint import Endpoint
+from zonda.server.errors import Envelope
 from zonda.server.front import Front
 from zonda.server.schema import (
     About,
@@ -38,7 +39,7 @@ ENDPOINTS = (
     Endpoint(method="GET", path="/v1/models/{id:path}", answer=models.get, summary="Describe a model",
              reply=ModelCard),
     Endpoint(method="GET", path="/health", answer=operations.health, summary="Tell whether requests are taken",
-             reply=Health, failures={503: Health}, quiet=True),
+             reply=Health, failures={503: Health}, quiet=True, open=True),
     Endpoint(method="GET", path="/metrics", answer=operations.metrics, summary="Prometheus metrics",
              media="text/plain", quiet=True),
     Endpoint(method="GET", path="/openapi.json", answer=operations.document, summary="This document", quiet=True),
@@ -46,6 +47,9 @@ ENDPOINTS = (
              media="text/html", quiet=True),
     Endpoint(method="GET", path="/", answer=operations.about, summary="Name and version", reply=About, quiet=True),
 )
+
+ENVELOPES: Mapping[str, Envelope] = {}
+"""Beginnings of the paths whose errors have a form of their own."""
 
 
 def create_app(llms: Mapping[str, AsyncLLM] | AsyncLLM, options: ServerOptions = DEFAULTS) -> ASGIApp:
@@ -61,7 +65,7 @@ def service(models: Mapping[str, AsyncLLM], options: ServerOptions) -> Service:
 def application(service: Service) -> ASGIApp:
     """The application around a service."""
     routes = [Route(each.path, each, methods=[each.method]) for each in service.endpoints]
-    front: ASGIApp = Front(service, Router(routes, redirect_slashes=False))
+    front: ASGIApp = Front(service, Router(routes, redirect_slashes=False), envelopes=ENVELOPES)
     if service.options.cors_origin:
         front = CORSMiddleware(front, allow_origins=service.options.cors_origin, allow_methods=["*"],
                                allow_headers=["*"], expose_headers=["x-request-id"])

@@ -13,10 +13,11 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from zonda.server import errors
-from zonda.server.errors import Disconnected, Header, TooLarge
+from zonda.server.errors import OPENAI, Disconnected, Envelope, Header, TooLarge
 from zonda.types import Usage
 
 if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM
     from zonda.server.service import Service
 
 JSON = b"application/json"
@@ -29,9 +30,12 @@ _encoder = msgspec.json.Encoder()
 class Call:
     """One HTTP request and its answer. `path` is the route's pattern, for labels."""
 
-    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, service: Service, scope: Scope, receive: Receive, send: Send, *,
+                 envelope: Envelope = OPENAI) -> None:
         self.service = service
         self.scope = scope
+        self.envelope = envelope
+        """How errors are told to this client."""
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = _request_id(self.headers.get(b"x-request-id"))
         self.began = time.perf_counter()
@@ -60,6 +64,11 @@ class Call:
     def seconds(self) -> float:
         """The time since the request came."""
         return time.perf_counter() - self.began
+
+    async def use(self, name: str | None) -> AsyncLLM:
+        """The model that the request names, at the request's disposal until the call ends."""
+        self.model, llm = self.service.model(name)
+        return llm
 
     async def read(self) -> bytes:
         """The whole body; raises `TooLarge` before more than the limit has come."""
@@ -108,12 +117,12 @@ class Call:
 
     async def fail(self, error: Exception) -> None:
         """Answer with an error: as an object, or as the last event of a stream that has begun."""
-        told = errors.told(error)
-        self.code = told.error.code
+        self.code = errors.told(error).error.code
+        body = self.envelope.body(error, self.id)
         if not self.status:
-            await self.reply(told, status=errors.status_of(error), headers=errors.headers_of(error))
+            await self.reply(body, status=self.envelope.status(error), headers=errors.headers_of(error))
         elif self.streaming and not self.complete:
-            await self.finish(b"data: " + _encoder.encode(told) + b"\n\n")
+            await self.finish(self.envelope.event(body))
 
     @asynccontextmanager
     async def flight(self) -> AsyncIterator[None]:

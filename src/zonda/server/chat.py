@@ -40,7 +40,7 @@ INLINE = 16_384
 
 async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
-    call.model, llm = call.service.model(body.model)
+    llm = await call.use(body.model)
     sampling = _sampling(body, llm)
     async with call.flight():
         prompt = await _prompt(call, llm, body)

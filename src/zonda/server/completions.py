@@ -39,7 +39,7 @@ class Prompt:
 
 async def create(call: Call, body: CompletionRequest) -> None:
     """Continue the prompts, whole or as a stream."""
-    call.model, llm = call.service.model(body.model)
+    llm = await call.use(body.model)
     sampling = _sampling(body, llm)
     given = _split(body)
     async with call.flight():

@@ -34,6 +34,8 @@ class Endpoint:
     media: str = "application/json"
     quiet: bool = False
     """Left out of the access log and the metrics."""
+    open: bool = False
+    """Answered without an API key, and to pages and host names of any kind."""
 
     @property
     def pattern(self) -> str:

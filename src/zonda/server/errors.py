@@ -1,8 +1,11 @@
 """What clients are told when something is wrong: OpenAI's error object, and the status that goes with it."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import msgspec
 from starlette.exceptions import HTTPException
 
 from zonda.errors import Closed, InvalidModel, Overloaded, ZondaError
@@ -72,6 +75,23 @@ def headers_of(error: Exception) -> list[Header]:
         seconds = error.retry_after if isinstance(error, Overloaded) else DRAIN_RETRY
         return [(b"retry-after", str(seconds).encode())]
     return []
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """How a family of routes tells of errors.
+
+    `body` makes what is sent as JSON of an error and the request's id, `event` the last event of a stream of such a
+    body, and `status` the HTTP status.
+    """
+
+    body: Callable[[Exception, str], Any]
+    event: Callable[[Any], bytes]
+    status: Callable[[Exception], int] = status_of
+
+
+OPENAI = Envelope(lambda error, id: told(error), lambda body: b"data: " + msgspec.json.encode(body) + b"\n\n")
+"""The envelope of all routes whose family has none of its own."""
 
 
 def _reply(status: int, message: str, *, param: str | None = None, code: str | None = None) -> ErrorReply:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 
 import msgspec
 from starlette.routing import Router, get_route_path
@@ -11,13 +12,15 @@ from starlette.types import Receive, Scope, Send
 from zonda.errors import InvalidModel, ZondaError
 from zonda.server.call import GONE, Call
 from zonda.server.endpoint import KEY
-from zonda.server.errors import Disconnected, HTTPException
+from zonda.server.errors import OPENAI, Disconnected, Envelope, HTTPException
 from zonda.server.guard import Guard
 from zonda.server.service import Service
 
 log = logging.getLogger("zonda.server")
 access = logging.getLogger("zonda.access")
 
+PAGES = "/ui/"
+"""Where the pages for people begin, if there are any; browsers that ask for / are sent there."""
 MAX_PATH = 200
 """Characters of an unknown path that the log shows."""
 
@@ -25,17 +28,21 @@ MAX_PATH = 200
 class Front:
     """The ASGI application: everything that concerns all routes alike, around the router."""
 
-    def __init__(self, service: Service, router: Router) -> None:
+    def __init__(self, service: Service, router: Router, *, envelopes: Mapping[str, Envelope] | None = None) -> None:
+        """`envelopes` has the beginnings of the paths whose errors are not told in OpenAI's way."""
         self.service = service
         self._router = router
-        self._guard = Guard(service.options)
+        self._guard = Guard(service.options, service.endpoints)
+        self._envelopes = envelopes or {}
+        self._has_pages = any(each.path.startswith(PAGES) for each in service.endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("app", self)  # so that the router raises what it cannot answer
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        call = scope[KEY] = Call(self.service, scope, receive, send)
+        envelope = self._envelope(get_route_path(scope))
+        call = scope[KEY] = Call(self.service, scope, receive, send, envelope=envelope)
         self.service.calls.add(call)
         try:
             await self._answer(call, receive, send)
@@ -44,9 +51,19 @@ class Front:
             del scope[KEY]  # the call holds the scope
             self._note(call)
 
+    def _envelope(self, path: str) -> Envelope:
+        for beginning, envelope in self._envelopes.items():
+            if path == beginning or path.startswith(f"{beginning}/"):
+                return envelope
+        return OPENAI
+
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
+        path = get_route_path(call.scope)
         try:
-            self._guard.check(call, get_route_path(call.scope))
+            if path == "/" and self._has_pages and _is_browser(call):
+                await call.reply_bytes(b"", b"text/html", status=307, headers=[(b"location", PAGES.encode())])
+                return
+            self._guard.check(call, path)
             await self._router(call.scope, receive, send)
         except Disconnected:
             call.status = GONE
@@ -63,6 +80,10 @@ class Front:
             self.service.metrics.observe(call)
         if options.access_log and (options.access_log_health or not call.quiet):
             access.info("%s", _json(call) if options.access_log_format == "json" else _text(call))
+
+
+def _is_browser(call: Call) -> bool:
+    return call.method in {"GET", "HEAD"} and b"text/html" in call.headers.get(b"accept", b"")
 
 
 def _report(call: Call, error: Exception) -> None:

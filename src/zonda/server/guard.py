@@ -2,24 +2,26 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from zonda.options import ServerOptions
+from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Forbidden, Unauthorized
 
 if TYPE_CHECKING:
     from zonda.server.call import Call
 
-OPEN = frozenset({"/health"})
-"""Paths that need no key."""
-
 
 class Guard:
     """Lets a request in, or raises. Without keys, pages of other sites and foreign host names are kept out as well."""
 
-    def __init__(self, options: ServerOptions) -> None:
+    def __init__(self, options: ServerOptions, endpoints: Sequence[Endpoint] = ()) -> None:
+        paths = [each.path for each in endpoints if each.open]
+        self._open = frozenset(path for path in paths if "{" not in path)
+        self._open_below = tuple(path.partition("{")[0] for path in paths if "{" in path)
         self._keys = [key.encode() for key in options.api_key if key]
         self._origins = frozenset(options.cors_origin)
         self._hosts = frozenset(name.lower() for name in options.allowed_host)
@@ -27,7 +29,7 @@ class Guard:
 
     def check(self, call: Call, path: str) -> None:
         """Raise `Unauthorized` or `Forbidden` if the request may not be answered."""
-        if path in OPEN:
+        if path in self._open or path.startswith(self._open_below):
             return
         if self._keys:
             self._check_key(call)
