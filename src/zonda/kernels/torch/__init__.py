@@ -1,0 +1,1 @@
+"""Devices that torch reaches: executable weights, and a plain reference for every operation."""
