@@ -29,7 +29,7 @@ VAGUE = re.compile("manager|helper|util|base|impl|mixin|processor|handler", re.I
 PLAIN = {"errors", "types", "options"}
 BELOW_NN = {"kernels", "weights"}
 BELOW_ENGINE = BELOW_NN | {"nn", "models"}
-BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "text", "texts", "completion", "model"}
+BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "text", "texts", "completion", "turns", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(), "types": set(), "memory": set(),
     "options": {"errors", "types"},
@@ -42,9 +42,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": {"errors"},
     "texts": {"errors", "options", "text"},
     "completion": {"errors", "types", "text"},
+    "turns": {"errors", "types", "text", "completion"},
     "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "text", "texts"},
     "sdk": BELOW_SDK,
-    "server": PLAIN | {"completion", "text", "engine", "sdk"},
+    "server": PLAIN | {"completion", "turns", "text", "engine", "sdk"},
     "cli": BELOW_SDK | {"sdk", "server"},
 }
 """For each part of the package, the parts below it; what is only imported for types is free."""

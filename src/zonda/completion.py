@@ -63,14 +63,19 @@ class _Piece:
 
 
 class Reply:
-    """One request's way from events to chunks; `cancel` is called with the index of a sequence at its stop string."""
+    """One request's way from events to chunks.
 
-    def __init__(self, request: Request, tokenizer: Tokenizer, cancel: Callable[[int], None]) -> None:
+    `cancel` is called with the index of a sequence at its stop string; `visible` are special tokens to show as text.
+    """
+
+    def __init__(self, request: Request, tokenizer: Tokenizer, cancel: Callable[[int], None], *,
+                 visible: frozenset[int] = frozenset()) -> None:
         self.request = request
         self.done = False
         self._cancel = cancel
         sampling, last = request.sampling, request.prompt[-1] if request.prompt else None
-        self._pieces = [_Piece(Stream(tokenizer, sampling.stop, after=last, min_tokens=sampling.min_tokens))
+        self._pieces = [_Piece(Stream(tokenizer, sampling.stop, after=last, visible=visible,
+                                     min_tokens=sampling.min_tokens))
                         for _ in range(sampling.n)]
 
     def feed(self, event: Event) -> Chunk | None:

@@ -7,14 +7,17 @@ import secrets
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
 
 from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
 from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
-from zonda.types import Chunk, Event, Request, Sampling
+from zonda.text.manner import Plain
+from zonda.turns import Answer, Collected, Conversing, Listener, Prepared, Spoken, Turn, fitting
+from zonda.types import Chunk, Event, Grammar, Request, Sampling
 
 if TYPE_CHECKING:
     from zonda.engine.engine import Engine
@@ -93,12 +96,29 @@ class Loaded:
         text = self.template.render(spoken, tools=tools, add_generation_prompt=add_generation_prompt, **template_kwargs)
         return tuple(self.tokenizer.encode_chat(text))
 
-    def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None) -> Request:
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-        return Request(request_id or secrets.token_hex(8), tuple(ids), sampling)
+    def prepare(self, turn: Turn) -> Prepared:
+        """The prompt of a turn, and what takes the answers apart; errors name `messages`."""
+        if isinstance(turn.messages, str) or not turn.messages:
+            raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
+        tools = None if turn.choice == "none" else turn.tools or None
+        prompt = self.render(turn.messages, tools=tools, **turn.variables)
+        with blaming("messages"):
+            prompt = tuple(fitting(prompt, self.engine.max_len, turn.sampling))
+        parsers = tuple(Plain() for _ in range(turn.sampling.n))
+        return Prepared(prompt, turn.sampling, parsers, grammar=turn.format, salt=turn.salt)
 
-    def _reply(self, request: Request) -> Reply:
-        return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index))
+    def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None, *, salt: str = "",
+                 grammar: Grammar | None = None) -> Request:
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        return Request(request_id or secrets.token_hex(8), tuple(ids), sampling, salt, grammar)
+
+    def _asked(self, prepared: Prepared, request_id: str | None) -> Reply:
+        """The reply to a prepared turn, not yet queued."""
+        return self._reply(self._request(prepared.prompt, prepared.sampling, request_id, salt=prepared.salt,
+                                         grammar=prepared.grammar), visible=prepared.visible)
+
+    def _reply(self, request: Request, *, visible: frozenset[int] = frozenset()) -> Reply:
+        return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index), visible=visible)
 
 
 class LLM(Loaded):
@@ -142,10 +162,24 @@ class LLM(Loaded):
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *,
                  request_id: str | None = None) -> Iterator[Chunk]:
         """Continue a prompt piece by piece; leaving the iterator stops it."""
-        return self._chunks(self._request(prompt, sampling, request_id))
+        return self._chunks(self._reply(self._request(prompt, sampling, request_id)))
 
-    def _chunks(self, request: Request) -> Iterator[Chunk]:
-        reply = self._reply(request)
+    def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Iterator[Spoken]:
+        """Answer a turn piece by piece: text, reasoning and tool calls; leaving the iterator stops it."""
+        prepared = self.prepare(turn) if isinstance(turn, Turn) else turn
+        listener = Listener(prepared.parsers)
+        with closing(self._chunks(self._asked(prepared, request_id))) as chunks:
+            yield from map(listener.hear, chunks)
+
+    def answer(self, turn: Turn | Prepared) -> Answer:
+        """The whole answer to a turn."""
+        result = Collected(turn.sampling.n)
+        for spoken in self.converse(turn):
+            result.add(spoken)
+        return result.answer()
+
+    def _chunks(self, reply: Reply) -> Generator[Chunk, None, None]:
+        request = reply.request
         inbox: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
         self.engine.submit(request, inbox.put)
         try:
@@ -242,10 +276,18 @@ class AsyncLLM(Loaded):
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, request_id: str | None = None) -> Generation:
         """Continue a prompt piece by piece. The request is checked and queued now; leaving the iterator cancels it."""
-        request = self._request(prompt, sampling, request_id)
+        return self._queue(self._reply(self._request(prompt, sampling, request_id)))
+
+    def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:
+        """Answer a turn piece by piece: text, reasoning and tool calls. The request is checked and queued now."""
+        prepared = self.prepare(turn) if isinstance(turn, Turn) else turn
+        with blaming("messages"):
+            return Conversing(self._queue(self._asked(prepared, request_id)), prepared)
+
+    def _queue(self, reply: Reply) -> Generation:
         loop = asyncio.get_running_loop()
         inboxes = self._inboxes.get(loop) or self._inboxes.setdefault(loop, Inboxes(loop, self.engine))
-        return Generation(self._reply(request), inboxes)
+        return Generation(reply, inboxes)
 
     async def aclose(self) -> None:
         """Stop the engine and free its memory."""
@@ -349,6 +391,17 @@ class Generation(AsyncIterator[Chunk]):
 
     def __del__(self) -> None:
         self.cancel()
+
+
+@contextmanager
+def blaming(field: str) -> Iterator[None]:
+    """Say of errors about the prompt that they are about this field, from which it was made."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.param == "prompt":
+            error.param = field
+        raise
 
 
 def _several(value: Any) -> bool:

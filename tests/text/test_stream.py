@@ -128,3 +128,11 @@ def test_a_long_stop_string_that_almost_matches_costs_no_text() -> None:
     stop = "a" * 2000 + "z"
     text = "a" * 1999 + "c" + "a" * 2000
     assert said(Stream(LETTERS, (stop,)), [[token] for token in ids(text)]) == text
+
+
+def test_special_tokens_can_be_made_part_of_the_text() -> None:
+    end = LETTERS.id("<|im_end|>")
+    assert end is not None
+    stream = Stream(LETTERS, visible=frozenset({end}))
+    assert stream.feed([*ids("a"), end, *ids("b")]) == "a<|im_end|>b"
+    assert Stream(LETTERS).feed([*ids("a"), end, *ids("b")]) == "ab"

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from zonda.errors import ContextExceeded, InvalidRequest
+from zonda.errors import InvalidRequest
+from zonda.turns import fitting
 from zonda.types import Chunk, Sampling
 
 if TYPE_CHECKING:
@@ -41,16 +42,6 @@ def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, name: str, field: 
         if error.param == "prompt":
             error.param = field
         raise
-
-
-def fitting(prompt: Prompt, limit: int, sampling: Sampling) -> Prompt:
-    """The end of the prompt that the engine may look at; a prompt of millions of tokens must not keep it busy."""
-    if len(prompt) < limit:
-        return prompt
-    if sampling.truncate_sequence:
-        return prompt[-limit:]
-    raise ContextExceeded(f"the prompt has {len(prompt)} tokens, and the context of {limit} tokens must hold one more",
-                          hint=f"shorten the prompt to {limit - 1} tokens, or set truncate_sequence", param="prompt")
 
 
 async def chunks(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, Chunk]]:

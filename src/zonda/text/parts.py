@@ -48,3 +48,7 @@ class Parser(Protocol):
 
     def finish(self) -> Sequence[Part]:
         """What was kept back, when no more text comes."""
+
+    @property
+    def thinking(self) -> bool:
+        """Whether what comes next is reasoning, as far as is known."""

@@ -14,15 +14,16 @@ class Stream:
 
     `feed` keeps back bytes that do not yet make a character, and text that may be the beginning of a stop string.
     The first stop string to be complete ends the text before it; then `stopped` names it, and nothing follows. A stop
-    string that is a special token's own text matches that token, though special tokens are no part of the text.
-    `after` is the token before the first: at the start of a text, as after a special token, the space that the
-    tokenizer had put there is left out. No stop string is looked for in the first `min_tokens` tokens.
+    string that is a special token's own text matches that token, though special tokens are no part of the text but
+    for those that `visible` names. `after` is the token before the first: at the start of a text, as after a special
+    token, the space that the tokenizer had put there is left out. No stop string is looked for in the first
+    `min_tokens` tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, after: int | None = None,
-                 skip_special: bool = True, min_tokens: int = 0) -> None:
+                 skip_special: bool = True, visible: frozenset[int] = frozenset(), min_tokens: int = 0) -> None:
         self._bytes = tokenizer.token_bytes
-        self._special = tokenizer.special_ids if skip_special else frozenset()
+        self._special = tokenizer.special_ids - visible if skip_special else frozenset()
         self._utf8 = UTF8("replace")
         self._stops = tuple(dict.fromkeys(each for each in stop if each))
         self._first = frozenset(each[0] for each in self._stops)

@@ -1,0 +1,94 @@
+"""Turns of a conversation over a real engine and a model that knows the alphabet."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from letters import LettersTemplate, LettersTokenizer, letters_engine
+
+from zonda import LLM, AsyncLLM, ContextExceeded, InvalidRequest, Sampling
+from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
+from zonda.turns import AnswerChoice, Call, Collected, Listener, Turn
+from zonda.types import Chunk
+
+
+@pytest.fixture
+def llm() -> Iterator[LLM]:
+    with LLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore[arg-type]
+        yield llm
+
+
+def asked(text: str, **sampling: int) -> Turn:
+    return Turn(messages=[{"role": "user", "content": text}], sampling=Sampling(**sampling))
+
+
+def test_a_turn_is_answered_whole(llm: LLM) -> None:
+    answer = llm.answer(asked("vw"))
+    assert answer.choices == (AnswerChoice(0, "xyz", "", (), "stop"),)
+    assert (answer.usage.completion_tokens, answer.reasoning_tokens) == (4, 0)
+
+
+def test_a_turn_is_answered_piece_by_piece(llm: LLM) -> None:
+    spoken = list(llm.converse(asked("w", n=2)))
+    assert [part for each in spoken if each.index == 1 for part in each.parts] == [Text("x"), Text("y"), Text("z")]
+    assert [each.ending for each in spoken if each.index == 0][-2:] == [None, "stop"]
+
+
+def test_leaving_the_iterator_stops_the_answer(llm: LLM) -> None:
+    pieces = llm.converse(asked("a"))
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    assert llm.complete("x").text == "yz"
+
+
+def test_errors_of_the_prompt_name_the_messages(llm: LLM) -> None:
+    for wrong in (Turn(messages=[]), asked("a" * 100)):
+        with pytest.raises(InvalidRequest) as error:
+            llm.answer(wrong)
+        assert error.value.param == "messages"
+    assert isinstance(error.value, ContextExceeded)
+
+
+async def test_a_turn_is_answered_for_an_event_loop() -> None:
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore
+        answer = await llm.converse(asked("vw"), request_id="mine").answer()
+        assert answer.choices[0].text == "xyz"
+        async with llm.converse(asked("a")) as pieces:
+            assert (await anext(pieces)).parts == (Text("b"),)
+
+
+class Scripted:
+    """Takes each piece of text for what it says it is."""
+
+    thinking = False
+
+    def feed(self, text: str) -> list[Part]:
+        self.thinking = text == "think"
+        known: dict[str, list[Part]] = {"think": [Thought("why")], "call": [CallStart(0, "id", "f")],
+                                        "arguments": [CallArguments(0, "{"), CallArguments(0, "}")]}
+        return known.get(text, [Text(text)])
+
+    def finish(self) -> list[Part]:
+        return []
+
+
+def test_an_answer_with_calls_ends_for_them_and_counts_its_reasoning() -> None:
+    listener = Listener([Scripted()])
+    spoken = [listener.hear(Chunk(0, text, (1, 2), finish="stop" if text == "arguments" else None))
+              for text in ("think", "call", "arguments")]
+    assert [each.ending for each in spoken] == [None, None, "tool_calls"]
+    assert spoken[-1].reasoning_tokens == 4
+
+
+def test_an_answer_that_was_cut_short_says_so_in_spite_of_its_calls() -> None:
+    listener = Listener([Scripted()])
+    assert listener.hear(Chunk(0, "call", finish="length")).ending == "length"
+    assert listener.hear(Chunk(0, "call", finish="stop", stop="x")).ending == "stop"
+
+
+def test_parts_add_up_to_an_answer() -> None:
+    listener, collected = Listener([Scripted()]), Collected()
+    for text in ("think", "hello", "call", "arguments"):
+        collected.add(listener.hear(Chunk(0, text, (1,), finish="stop" if text == "arguments" else None)))
+    assert collected.answer().choices == (AnswerChoice(0, "hello", "why", (Call("id", "f", "{}"),), "tool_calls"),)
+    assert collected.answer().reasoning_tokens == 2
