@@ -110,7 +110,7 @@ class BenchOptions:
     http: bool = option(False, "drive the streams through the HTTP server on loopback")
     random_weights: str | None = option(None, "no checkpoint: a shape's name, or a config.json or its folder",
                                         metavar="CONFIG")
-    dtype: str = option("q4_0", "weight format of random weights: f32 f16 bf16 q4_0 q8_0 q4_k_m and others")
+    dtype: str = option("q4_0", "weight format of random weights: f32 f16 bf16 fp8 q4_0 q8_0 q4_k_m and others")
     json: bool = option(False, "one JSON object a line on standard output")
 
 

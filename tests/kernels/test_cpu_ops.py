@@ -9,7 +9,8 @@ from zonda.kernels.cpu.layout import LAYOUTS
 from zonda.kernels.ops import Attend, Heads, Norm, Rotary
 from zonda.kernels.reference import ReferenceOps
 from zonda.nn import Pages
-from zonda.weights.formats import Dense, GroupInt
+from zonda.weights.formats import Dense, Float8
+from zonda.weights.source import Weight
 
 COLS, OUTS = 512, 40
 ROWS = (1, 2, 3, 8, 11, 25)
@@ -28,7 +29,7 @@ def rounded(x: np.ndarray, most: int) -> np.ndarray:
     return (np.rint(groups / scale) * scale).reshape(x.shape)
 
 
-def product(weight: GroupInt, x: np.ndarray, *, exact: bool) -> np.ndarray:
+def product(weight: Weight, x: np.ndarray, *, exact: bool) -> np.ndarray:
     run = Recorded()
     out = run.ops.project(run.put(x), [run.ops.prepare(weight)], [None])
     run.run(len(x), exact=exact)
@@ -92,3 +93,12 @@ def test_attention_equals_the_reference(dim: int, rows: int, window: int, softca
     run.run(rows)
     wanted = ReferenceOps(pages=8, page_size=32).attend(qkv, layer, one_sequence(rows))
     np.testing.assert_allclose(run.get(out, rows), wanted, atol=2e-5)
+
+
+def test_weights_of_eight_bit_floats_are_multiplied_as_sixteen_bits() -> None:
+    rng = np.random.default_rng(4)
+    codes = (rng.integers(0, 127, (OUTS, COLS)) | rng.integers(0, 2, (OUTS, COLS)) << 7).astype(np.uint8)
+    weight = Float8(codes, rng.uniform(0.5, 1, (OUTS, 1)).astype(np.float32), 1, True)
+    x = rng.normal(size=(3, COLS)).astype(np.float32)
+    wanted = x @ weight.dense().T
+    np.testing.assert_allclose(product(weight, x, exact=True), wanted, atol=2**-8 * np.abs(wanted).max())

@@ -4,6 +4,7 @@ import pytest
 
 from zonda.errors import InvalidRequest
 from zonda.models import build
+from zonda.weights.formats.float8 import Float8
 from zonda.weights.formats.ggml import CODECS
 from zonda.weights.formats.group_int import GroupInt
 from zonda.weights.load import load
@@ -22,6 +23,8 @@ def source(dtype: str, config: dict = TINY) -> RandomSource:
 
 def format_of(source: RandomSource, name: str) -> str:
     weight = source.read(name)
+    if isinstance(weight, Float8):
+        return "fp8"
     return weight.codec.name if isinstance(weight, GroupInt) else weight.dtype  # type: ignore[attr-defined]
 
 
@@ -30,7 +33,7 @@ def test_every_known_shape_is_a_model(name: str) -> None:
     assert "layers.0.attn.q" in source("q4_0", SHAPES[name]).names()
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", *(codec.name for codec in CODECS.values())])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "fp8", *(codec.name for codec in CODECS.values())])
 def test_weights_spread_as_a_trained_models_would(dtype: str) -> None:
     made = source(dtype)
     values = made.read("layers.0.ffn.gate").dense()
@@ -76,3 +79,8 @@ def test_a_decoder_takes_all_of_them() -> None:
     made = source("q4_k_m")
     _, decoder = build(made)
     load(decoder, made, ReferenceOps())
+
+
+def test_beside_eight_bit_floats_the_head_and_the_embeddings_keep_sixteen_bits() -> None:
+    made = source("fp8", {**TINY, "tie_word_embeddings": False})
+    assert format_of(made, "head") == format_of(made, "embed") == "bf16"

@@ -9,6 +9,7 @@ import numpy as np
 from zonda.errors import InvalidModel, InvalidRequest
 from zonda.nn.module import Module, join
 from zonda.weights.formats.dense import STORAGE, Dense
+from zonda.weights.formats.float8 import Float8, encode
 from zonda.weights.formats.ggml import CODECS, codec
 from zonda.weights.formats.group_int import Codec, GroupInt
 from zonda.weights.source import Weight
@@ -31,7 +32,7 @@ class RandomSource:
     """A `Source` that makes up every weight as it is read, of the format that `dtype` names."""
 
     def __init__(self, config: Mapping[str, Any], dtype: str) -> None:
-        known = {*STORAGE, *MIXES, *(one.name for one in CODECS.values())}
+        known = {*STORAGE, *MIXES, "fp8", *(one.name for one in CODECS.values())}
         if dtype not in known:
             raise InvalidRequest(f"dtype {dtype!r} is not known", hint=f"known: {', '.join(sorted(known))}")
         self.metadata = dict(config)
@@ -54,10 +55,14 @@ class RandomSource:
         if len(shape) == 1:
             return Dense.of(np.zeros(shape) if name.endswith("bias") else np.ones(shape))
         kind = "f32" if name.endswith("router") else self._kind(name)
+        if kind == "fp8":
+            return self._float8(shape)
         return self._dense(shape, kind) if kind in STORAGE else self._packed(shape, _fitting(kind, shape[-1]))
 
     def _kind(self, name: str) -> str:
         usual, sensitive = MIXES.get(self._dtype, (self._dtype, self._dtype))
+        if usual == "fp8" and name in ("head", "embed"):
+            return "bf16"
         if name == ("head" if "head" in self._shapes else "embed"):
             return usual if usual in {*STORAGE, "q8_0"} else "q6_k"
         return sensitive if name.endswith(("attn.v", "ffn.down")) and self._precious(name) else usual
@@ -73,6 +78,11 @@ class RandomSource:
         stored: np.ndarray = values.view(np.uint32) >> 16 if kind == "bf16" else values
         stored = stored.astype(STORAGE[kind])
         return Dense(np.resize(stored, shape), kind)  # type: ignore[arg-type]
+
+    def _float8(self, shape: tuple[int, ...]) -> Float8:
+        values = np.random.default_rng(0).standard_normal(POOL, np.float32) * np.float32(100)
+        scales = np.full((*shape[:-1], 1), 0.01 / shape[-1] ** 0.5, np.float32)
+        return Float8(np.resize(encode(values), shape), scales, 1, True)
 
     def _packed(self, shape: tuple[int, ...], chosen: Codec) -> GroupInt:
         if chosen.name not in self._pools:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from zonda.errors import InvalidModel, ModelNotFound, Unsupported
-from zonda.weights import names
+from zonda.weights import names, scaled
 from zonda.weights.choose import PICKLES, whole
 from zonda.weights.formats.dense import STORAGE, Dense, DenseType
 from zonda.weights.mapped import Mapped
@@ -125,9 +125,11 @@ class SafetensorsSource:
         self._metadata = read_object(folder / CONFIG)
         self._tensors: dict[str, tuple[Mapped, Tensor]] = {}
         self._files = [self._add(file) for file in files]
+        scaled.check(self._metadata)
+        apart = scaled.companions({name: tensor.dtype for name, (_, tensor) in self._tensors.items()})
         facts = names.Facts.of_hugging_face(self._metadata)
         table = names.HUGGING_FACE.having(names.HUGGING_FACE_ODD.get(facts.architecture, ()))
-        self._named = names.Tensors(self._tensors, table, facts)
+        self._named = names.Tensors((name for name in self._tensors if name not in apart), table, facts)
         if path == folder and (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
             self._check_index(index_of(folder))
 
@@ -166,9 +168,13 @@ class SafetensorsSource:
         count = math.prod(tensor.shape)
         if tensor.dtype == "F64":
             return Dense.of(file.array(np.dtype("<f8"), tensor.offset, count).reshape(tensor.shape))
+        if tensor.dtype == "F8_E4M3":
+            codes = file.array(np.dtype(np.uint8), tensor.offset, count).reshape(tensor.shape)
+            return scaled.read(name, codes, self._tensors, lambda other: self._fetch(other).dense(),
+                               declared=self._metadata.get(scaled.CONFIG) is not None)
         if tensor.dtype not in DENSE:
             raise Unsupported(f"tensor {name!r} in {file.path.name} is of type {tensor.dtype}",
-                              hint=f"supported are {', '.join(DENSE)} and F64")
+                              hint=f"supported are {', '.join(DENSE)}, F64 and F8_E4M3")
         dtype = cast(DenseType, DENSE[tensor.dtype])
         return Dense(file.array(STORAGE[dtype], tensor.offset, count).reshape(tensor.shape), dtype)
 

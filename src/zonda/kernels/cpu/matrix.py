@@ -13,7 +13,7 @@ from zonda.kernels.cpu.layout import LAYOUTS, ROWS, UNIT
 from zonda.kernels.cpu.library import Kernel, Library
 from zonda.kernels.cpu.memory import Arena, address
 from zonda.kernels.cpu.threads import function
-from zonda.weights.formats import Dense, GroupInt
+from zonda.weights.formats import Dense, Float8, GroupInt
 from zonda.weights.source import Weight
 
 TOKENS = (1, 2, 4, 8, 12)
@@ -65,6 +65,8 @@ def tiled(weight: Weight, library: Library, arena: Arena, pool: ThreadPoolExecut
     """A weight, or a stack of weights, in tiles."""
     *stack, rows, cols = weight.shape
     count = int(np.prod(stack)) if stack else 1
+    if isinstance(weight, Float8):
+        weight = Dense(weight.rounded(), "bf16")
     height = -(-rows // ROWS)
     if isinstance(weight, GroupInt):
         name = weight.codec.name

@@ -7,6 +7,7 @@ import numpy as np
 
 from zonda.errors import InvalidModel
 from zonda.weights.formats.dense import Dense
+from zonda.weights.formats.float8 import Float8, largest
 from zonda.weights.formats.group_int import GroupInt
 from zonda.weights.source import Weight
 
@@ -20,5 +21,15 @@ def pile(name: str, matrices: Sequence[Weight]) -> Weight:
     if isinstance(first, GroupInt):
         packed = np.stack([one.packed for one in matrices if isinstance(one, GroupInt)])
         return GroupInt(first.codec, packed, (len(matrices), *first.shape))
+    if isinstance(first, Float8):
+        return _pile_float8([one for one in matrices if isinstance(one, Float8)])
     assert isinstance(first, Dense)
     return Dense(np.stack([one.array for one in matrices if isinstance(one, Dense)]), first.dtype)
+
+
+def _pile_float8(matrices: list[Float8]) -> Float8:
+    if len({one.height for one in matrices}) > 1:
+        matrices = [one.by_rows() for one in matrices]
+    first = matrices[0]
+    return Float8(np.stack([one.codes for one in matrices]), np.stack([one.scales for one in matrices]), first.height,
+                  first.whole, largest([one.input_scale for one in matrices]))
