@@ -12,16 +12,18 @@ import pytest
 
 import zonda.model
 from zonda import memory
-from zonda.errors import InvalidModel, ModelNotFound, OutOfMemory
+from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, OutOfMemory
 from zonda.kernels.ops import Heads
-from zonda.model import plan, shape_config, start
+from zonda.model import in_situ, in_situ_bytes, load_model, plan, shape_config, start
 from zonda.models import build
 from zonda.nn import Pages
 from zonda.options import EngineOptions, ModelOptions
 from zonda.texts import Texts
 from zonda.types import Event, Request, Sampling
+from zonda.weights.quantize import InSitu
 from zonda.weights.random import RandomSource
 from zonda.weights.shapes import SHAPES
+from zonda.weights.source import Weight
 
 CACHES = (Pages(Heads(4, 2, 64)),) * 4  # 2 KB a token
 GB = 1 << 30
@@ -87,6 +89,36 @@ def test_a_text_ends_at_every_token_that_any_file_calls_its_end() -> None:
     ends = [event for event in (told.get(timeout=10) for _ in range(4 + 3)) if event.finish]
     engine.close()
     assert {event.request: event.finish for event in ends} == {**dict.fromkeys("3456", "stop"), "7": "length"}
+
+
+def test_an_unknown_format_to_quantize_to_is_refused_before_anything_is_fetched() -> None:
+    with pytest.raises(InvalidRequest, match="'q9' is not supported"):
+        load_model(ModelOptions(model="no/such", isq="q9"), EngineOptions())
+
+
+@pytest.mark.parametrize("kernels", ["compiled", "plain"])
+def test_a_model_that_is_quantized_while_it_loads_answers(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    rule = InSitu.__call__
+
+    def listening(self: InSitu, name: str, weight: Weight) -> Weight:
+        asked.append(name)
+        return rule(self, name, weight)
+
+    monkeypatch.setattr(InSitu, "__call__", listening)
+    model = ModelOptions(kernels=kernels, isq="q8_0", threads=1)
+    engine = start(tiny(), model, EngineOptions(), convert=in_situ(model))
+    told: Queue[Event] = Queue()
+    engine.submit(Request("a", (1,), Sampling(temperature=0, max_tokens=2, ignore_eos=True)),
+                  lambda events: [told.put(each) for each in events])
+    assert [told.get(timeout=60).finish for _ in range(2)] == [None, "length"]
+    engine.close()
+    assert "layers.0.ffn.down" in asked
+
+
+def test_memory_is_planned_for_what_quantized_weights_take() -> None:
+    assert in_situ_bytes(1 << 20, ModelOptions(isq="q8_0")) == (1 << 20) * 34 // 64
+    assert in_situ_bytes(1 << 20, ModelOptions()) == 1 << 20
 
 
 def test_free_memory_is_what_the_machine_says(tmp_path: Path) -> None:

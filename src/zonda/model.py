@@ -18,6 +18,7 @@ from zonda.memory import available
 from zonda.models import build
 from zonda.nn import Decoder, Pages
 from zonda.options import EngineOptions, ModelOptions, cache_folder
+from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
     """Everything that answers requests, from the files that the options name."""
     from zonda.weights.hub import open_source, resolve_texts
 
+    convert = in_situ(model)
     files = resolve_model(model, progress=progress is not None)
     root = files.root
     if model.tok_model:
@@ -69,8 +71,10 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
         beside.submit(import_module, "zonda.engine.cpu_runner")
         source = open_source(files)
         reading = beside.submit(_read_texts, model, root, source.metadata, own)
-        engine = start(source, model, options, texts=reading.result, progress=progress,
-                       weight_bytes=sum(path.stat().st_size for path in files.weights))
+        stored = sum(path.stat().st_size for path in files.weights)
+        weight_bytes = in_situ_bytes(stored, model) if files.kind == "safetensors" else stored
+        engine = start(source, model, options, texts=reading.result, progress=progress, convert=convert,
+                       weight_bytes=weight_bytes)
     texts = reading.result()
     return Parts(files.name, engine, texts.tokenizer, texts.template, texts.defaults)
 
@@ -117,15 +121,36 @@ def _mb(size: int) -> str:
     return f"{math.ceil(size / (1 << 20)):,} MB"
 
 
+def in_situ(model: ModelOptions) -> Convert | None:
+    """The rule by which weights are quantized while they are loaded; raises `InvalidRequest` for unknown formats."""
+    if model.isq is None:
+        return None
+    from zonda.weights.quantize import InSitu, format_of
+
+    return InSitu(format_of(model.isq), embeddings=model.isq_embeddings, threads=model.threads)
+
+
+def in_situ_bytes(stored: int, model: ModelOptions) -> int:
+    """Bytes that weights of 16 bits take once they are quantized, about."""
+    if model.isq is None:
+        return stored
+    from zonda.weights.quantize import bytes_a_weight, format_of
+
+    return int(stored * bytes_a_weight(format_of(model.isq)) / 2)
+
+
 def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts: Callable[[], Texts] | None = None,
-          weight_bytes: int = 0, progress: Progress | None = None) -> Engine:
-    """An engine that runs a checkpoint on this machine's processor; `texts` is asked when the weights are there."""
+          convert: Convert | None = None, weight_bytes: int = 0, progress: Progress | None = None) -> Engine:
+    """An engine that runs a checkpoint on this machine's processor.
+
+    `convert` sets the formats of its weights; `texts` is asked when the weights are there.
+    """
     config, decoder = build(source)
     sized = plan(decoder.caches, config.context, options, free=_left(weight_bytes))
     if sized.max_len != config.max_len:
         config, decoder = build(source, max_len=sized.max_len)
     make = _compiled if model.kernels == "compiled" else _plain
-    runner, draw = make(decoder, source, sized, options, model.threads, progress or _silent)
+    runner, draw = make(decoder, source, sized, options, model.threads, convert, progress or _silent)
     try:
         said = texts() if texts else None
         if said is None:
@@ -138,24 +163,24 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
 
 
 def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
-              tell: Progress) -> tuple[Runner, sample.Kernel]:
+              convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
     from zonda.engine.cpu_runner import CPURunner
     from zonda.kernels.cpu.draws import CompiledDraw
 
     tell("loading", 0, 0)
     runner = CPURunner(decoder, source, max_len=sized.max_len, kv_bytes=sized.kv_bytes, cache_folder=cache_folder(),
-                       max_rows=options.max_num_batched_tokens, threads=threads,
+                       max_rows=options.max_num_batched_tokens, threads=threads, convert=convert,
                        progress=lambda done, total: tell("loading", done, total), compiling=_Compiled(tell))
     return runner, CompiledDraw(runner.ops.library, vocab=runner.vocab)
 
 
 def _plain(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
-           tell: Progress) -> tuple[Runner, sample.Kernel]:
+           convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
     from zonda.kernels.reference import ReferenceOps, ReferenceRunner
     from zonda.weights.load import load
 
     pages = sized.max_len * _SEQUENCES // _PLAIN_PAGE + 1
-    load(decoder, source, ReferenceOps(pages=pages, page_size=_PLAIN_PAGE),
+    load(decoder, source, ReferenceOps(pages=pages, page_size=_PLAIN_PAGE), convert=convert,
          progress=lambda done, total: tell("loading", done, total))
     return ReferenceRunner(decoder, max_len=sized.max_len, max_rows=options.max_num_batched_tokens), sample.draw
 
@@ -192,7 +217,7 @@ def start_random(shape: str, dtype: str, model: ModelOptions, options: EngineOpt
 
     source = RandomSource(shape_config(shape), dtype)
     source.shape_of(build(source)[1])
-    return start(source, model, options, progress=progress)
+    return start(source, model, options, convert=in_situ(model), progress=progress)
 
 
 def shape_config(shape: str) -> dict[str, Any]:

@@ -38,6 +38,9 @@ class ModelOptions:
     format: Literal["plain", "gguf"] | None = option(None, "weight format; seen from the files unless given")
     quant: str | None = option(None, "pick the file of this bit width (2-8) or name (q4_k_m) from a GGUF repository",
                                metavar="N|NAME")
+    isq: str | None = option(None, "quantize the weights while loading, to q4k, q8_0, fp8, 4 and others",
+                             flags=("--isq", "--in-situ-quant"), metavar="NAME|N")
+    isq_embeddings: bool = option(False, "with --isq, quantize the table of token embeddings too")
     revision: str | None = option(None, "branch, tag or commit of the Hugging Face repository", metavar="REV")
     tokenizer: str | None = option(None, "a tokenizer.json, or a folder that has one, instead of the model's own",
                                    flags=("-t", "--tokenizer"), metavar="PATH")

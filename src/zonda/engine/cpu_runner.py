@@ -14,7 +14,7 @@ from zonda.kernels.cpu.library import Library
 from zonda.kernels.cpu.memory import address
 from zonda.kernels.cpu.ops import CPUOps, page_bytes
 from zonda.kernels.cpu.threads import Team, sync_lines
-from zonda.weights.load import load
+from zonda.weights.load import Convert, load
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ class CPURunner:
 
     def __init__(self, decoder: Decoder, source: Source, *, max_len: int, kv_bytes: int, cache_folder: Path,
                  max_rows: int = 512, threads: int | None = None, half_cache: bool = True,
-                 progress: Callable[[int, int], None] | None = None,
+                 convert: Convert | None = None, progress: Callable[[int, int], None] | None = None,
                  compiling: Callable[[str], None] | None = None) -> None:
         threads = threads or cores()
         library = Library(cache_folder, progress=compiling)
         self.ops = CPUOps(library, threads=threads, max_rows=max_rows, half_cache=half_cache)
-        load(decoder, source, self.ops, progress=progress)
+        load(decoder, source, self.ops, convert=convert, progress=progress)
         self._decoder = decoder  # owns the weights, which the program knows by address
         self.vocab = decoder.vocab
         self.max_rows = max_rows

@@ -10,7 +10,7 @@ from zonda.errors import InvalidModel, InvalidRequest
 from zonda.nn.module import Module, join
 from zonda.weights.formats.dense import STORAGE, Dense
 from zonda.weights.formats.float8 import Float8, encode
-from zonda.weights.formats.ggml import CODECS, codec
+from zonda.weights.formats.ggml import CODECS, SMALLER_BLOCKS, codec
 from zonda.weights.formats.group_int import Codec, GroupInt
 from zonda.weights.source import Weight
 
@@ -21,7 +21,6 @@ SCALES: dict[str, tuple[tuple[int, float], ...]] = {
     "q2_k": ((80, 1 / 13.9), (82, 1.5 / 13.9)), "q3_k": ((108, 1 / 43),), "q4_k": ((0, 1 / 258), (2, 7.5 / 258)),
     "q5_k": ((0, 1 / 527), (2, 15.5 / 527)), "q6_k": ((208, 1 / 1369),),
 }
-WITHOUT_BLOCKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 MIXES = {"q3_k_m": ("q3_k", "q5_k"), "q4_k_m": ("q4_k", "q6_k"), "q5_k_m": ("q5_k", "q6_k")}
 """A mix's usual format, and that of its more sensitive matrices."""
 POOL = 1 << 22
@@ -97,7 +96,7 @@ class RandomSource:
 def _fitting(kind: str, cols: int) -> Codec:
     """The format, or its neighbour of shorter blocks where rows are not whole blocks."""
     chosen = codec(kind)
-    chosen = codec(WITHOUT_BLOCKS.get(kind, kind)) if cols % chosen.block else chosen
+    chosen = codec(SMALLER_BLOCKS.get(kind, kind)) if cols % chosen.block else chosen
     if cols % chosen.block:
         raise InvalidRequest(f"rows of {cols} weights are not whole blocks of {chosen.block}", param="dtype",
                              hint="choose f16, bf16 or f32")
