@@ -47,6 +47,8 @@ class LettersTokenizer:
 class LettersTemplate:
     """The contents one after another; a system message is in capitals."""
 
+    sources: Mapping[str, str] = {}
+
     def render(self, messages: Sequence[Mapping[str, Any]], *, tools: Any = None, add_generation_prompt: bool = True,
                **kwargs: Any) -> str:
         return "".join(str(each["content"]) for each in messages)

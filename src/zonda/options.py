@@ -50,6 +50,11 @@ class ModelOptions:
                                        flags=("-c", "--chat-template"), metavar="PATH")
     jinja_explicit: str | None = option(None, "chat template, a .jinja file, before everything else",
                                         flags=("-j", "--jinja-explicit"), metavar="PATH")
+    tool_dialect: str | None = option(None, "format of tool calls (hermes, mistral, llama, ...); seen from the chat "
+                                      "template unless given", flags=("--tool-dialect", "--tool-call-parser"),
+                                      metavar="NAME")
+    reasoning: str | None = option(None, "marks of reasoning (think, gemma, none, ...); seen from the chat template "
+                                   "unless given", flags=("--reasoning", "--reasoning-parser"), metavar="NAME")
     cache_dir: str | None = option(None, "folder of the Hugging Face cache", flags=("--cache-dir", "--hf-cache"),
                                    metavar="DIR")
     threads: int | None = option(None, "threads that compute; all cores unless given", env="ZONDA_THREADS", low=1)

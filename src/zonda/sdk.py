@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
 from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
-from zonda.text.manner import Plain
-from zonda.turns import Answer, Collected, Conversing, Listener, Prepared, Spoken, Turn, fitting
+from zonda.text import manner
+from zonda.turns import Answer, Collected, Conversing, Listener, Prepared, Spoken, Turn, fitting, offered, prepared
 from zonda.types import Chunk, Event, Grammar, Request, Sampling
 
 if TYPE_CHECKING:
@@ -53,23 +53,28 @@ class Loaded:
         from zonda.model import load_model
 
         parts = load_model(model, engine, progress=progress)
-        self._adopt(parts.engine, parts.tokenizer, parts.template, parts.name, parts.defaults)
+        self._adopt(parts.engine, parts.tokenizer, parts.template, parts.name, parts.defaults,
+                    model.tool_dialect, model.reasoning)
 
     @classmethod
     def from_parts(cls, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None = None, *,
-                   name: str = "model", defaults: Mapping[str, Any] | None = None) -> Self:
+                   name: str = "model", defaults: Mapping[str, Any] | None = None, tool_dialect: str | None = None,
+                   reasoning: str | None = None) -> Self:
         """Put together from a running engine and its texts; the result owns the engine."""
         self = cls.__new__(cls)
-        self._adopt(engine, tokenizer, template, name, defaults or {})
+        self._adopt(engine, tokenizer, template, name, defaults or {}, tool_dialect, reasoning)
         return self
 
     def _adopt(self, engine: Engine, tokenizer: Tokenizer, template: ChatTemplate | None, name: str,
-               defaults: Mapping[str, Any]) -> None:
+               defaults: Mapping[str, Any], tool_dialect: str | None, reasoning: str | None) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
         self.template = template
         self.name = name
         self.defaults = defaults
+        self.manner = manner.find(template.sources if template else {}, tokenizer.id, dialect=tool_dialect,
+                                  style=reasoning)
+        """How the model marks reasoning and tool calls."""
         self.created = int(time.time())
         self._closer = weakref.finalize(self, engine.close)  # at the latest when the interpreter ends
 
@@ -97,25 +102,24 @@ class Loaded:
         return tuple(self.tokenizer.encode_chat(text))
 
     def prepare(self, turn: Turn) -> Prepared:
-        """The prompt of a turn, and what takes the answers apart; errors name `messages`."""
+        """The prompt of a turn, and what takes the answers apart; errors name `messages`, `tools` or `tool_choice`."""
         if isinstance(turn.messages, str) or not turn.messages:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
-        tools = None if turn.choice == "none" else turn.tools or None
-        prompt = self.render(turn.messages, tools=tools, **turn.variables)
+        tools = offered(turn)
+        prompt = self.render(turn.messages, tools=tools or None, **turn.variables)
         with blaming("messages"):
             prompt = tuple(fitting(prompt, self.engine.max_len, turn.sampling))
-        parsers = tuple(Plain() for _ in range(turn.sampling.n))
-        return Prepared(prompt, turn.sampling, parsers, grammar=turn.format, salt=turn.salt)
+        return prepared(turn, prompt, tools, self.manner, self.tokenizer)
 
     def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None, *, salt: str = "",
                  grammar: Grammar | None = None) -> Request:
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         return Request(request_id or secrets.token_hex(8), tuple(ids), sampling, salt, grammar)
 
-    def _asked(self, prepared: Prepared, request_id: str | None) -> Reply:
+    def _asked(self, turn: Prepared, request_id: str | None) -> Reply:
         """The reply to a prepared turn, not yet queued."""
-        return self._reply(self._request(prepared.prompt, prepared.sampling, request_id, salt=prepared.salt,
-                                         grammar=prepared.grammar), visible=prepared.visible)
+        return self._reply(self._request(turn.prompt, turn.sampling, request_id, salt=turn.salt,
+                                         grammar=turn.grammar), visible=turn.visible)
 
     def _reply(self, request: Request, *, visible: frozenset[int] = frozenset()) -> Reply:
         return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index), visible=visible)
@@ -166,9 +170,9 @@ class LLM(Loaded):
 
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Iterator[Spoken]:
         """Answer a turn piece by piece: text, reasoning and tool calls; leaving the iterator stops it."""
-        prepared = self.prepare(turn) if isinstance(turn, Turn) else turn
-        listener = Listener(prepared.parsers)
-        with closing(self._chunks(self._asked(prepared, request_id))) as chunks:
+        ready = self.prepare(turn) if isinstance(turn, Turn) else turn
+        listener = Listener(ready.parsers)
+        with closing(self._chunks(self._asked(ready, request_id))) as chunks:
             yield from map(listener.hear, chunks)
 
     def answer(self, turn: Turn | Prepared) -> Answer:
@@ -280,9 +284,9 @@ class AsyncLLM(Loaded):
 
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:
         """Answer a turn piece by piece: text, reasoning and tool calls. The request is checked and queued now."""
-        prepared = self.prepare(turn) if isinstance(turn, Turn) else turn
+        ready = self.prepare(turn) if isinstance(turn, Turn) else turn
         with blaming("messages"):
-            return Conversing(self._queue(self._asked(prepared, request_id)), prepared)
+            return Conversing(self._queue(self._asked(ready, request_id)), ready)
 
     def _queue(self, reply: Reply) -> Generation:
         loop = asyncio.get_running_loop()

@@ -2,12 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from zonda.errors import ContextExceeded
+from zonda.errors import ContextExceeded, InvalidRequest
+from zonda.text.dialects.tools import Tools
 from zonda.text.parts import CallArguments, CallStart, Parser, Part, Text, Thought
 from zonda.types import Chunk, FinishReason, Grammar, Logprob, Sampling, Usage
+
+if TYPE_CHECKING:
+    from zonda.text.manner import Manner
+    from zonda.text.tokenizer import Tokenizer
 
 Ending = FinishReason | Literal["tool_calls"]
 """Why an answer ended; `tool_calls` where it ended by itself and calls were made."""
@@ -215,6 +220,55 @@ class Collected:
         """All that came, as one value."""
         choices = tuple(each.choice(index) for index, each in enumerate(self._choices))
         return Answer(choices, self._usage, self._reasoning)
+
+
+_END = 64  # tokens at the end of a prompt that say how the answer begins
+
+
+def offered(turn: Turn) -> Sequence[Mapping[str, Any]]:
+    """The tools that the model is told of; raises where the choice names one that is not there."""
+    for index, tool in enumerate(turn.tools):
+        function = tool.get("function")
+        if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+            raise InvalidRequest(f"`tools[{index}]` is not a function tool", param=f"tools[{index}]",
+                                 hint='expected {"type": "function", "function": {"name": ...}}')
+    names = {tool["function"]["name"] for tool in turn.tools}
+    wanted = {*turn.allowed, *((turn.choice.name,) if isinstance(turn.choice, Named) else ())}
+    if wanted - names:
+        raise InvalidRequest(f"`tool_choice` names {min(wanted - names)!r:.80}, which is not among the tools",
+                             param="tool_choice")
+    if turn.choice == "required" and not turn.tools:
+        raise InvalidRequest("`tool_choice` is required, but there are no tools", param="tool_choice")
+    return () if turn.choice == "none" else turn.tools
+
+
+def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, Any]], manner: Manner,
+             tokenizer: Tokenizer) -> Prepared:
+    """A turn with its rendered prompt, ready to be answered."""
+    callable_ = Tools([each for each in tools if not turn.allowed or each["function"]["name"] in turn.allowed])
+    end = tokenizer.decode(prompt[-_END:], skip_special=False)
+    parsers = tuple(manner.parser(end, callable_) for _ in range(turn.sampling.n))
+    special = tokenizer.special_ids
+    found = (tokenizer.id(mark) for mark in manner.marks(tools=bool(callable_)))
+    visible = frozenset(token for token in found if token is not None and token in special)
+    grammar = _grammar(turn, callable_, manner, tokenizer)
+    closing = manner.closing(end, tokenizer.id)
+    if grammar and closing is not None and grammar.after is None:
+        grammar = replace(grammar, after=closing)
+    return Prepared(prompt, turn.sampling, parsers, visible, grammar, turn.salt)
+
+
+def _grammar(turn: Turn, tools: Tools, manner: Manner, tokenizer: Tokenizer) -> Grammar | None:
+    """The form of the answer: that of a call where one must be made."""
+    if not tools or turn.choice in ("auto", "none"):
+        return turn.format
+
+    def special(mark: str) -> int | None:
+        token = tokenizer.id(mark)
+        return token if token in tokenizer.special_ids else None
+
+    wanted = tools.only(turn.choice.name) if isinstance(turn.choice, Named) else tools
+    return Grammar("lark", manner.forced(wanted, special, many=turn.parallel and not isinstance(turn.choice, Named)))
 
 
 def fitting(prompt: Sequence[int], limit: int, sampling: Sampling) -> Sequence[int]:

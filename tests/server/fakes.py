@@ -64,6 +64,8 @@ class ByteTokenizer:
 class PlainTemplate:
     """Each message as `role:content`, and what else it was told; keeps what it was called with."""
 
+    sources: Mapping[str, str] = {}
+
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 

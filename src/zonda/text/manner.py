@@ -1,9 +1,20 @@
 """How a model writes its answers: what is text in them, what reasoning, and what a tool call."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from zonda.text.parts import Part, Text
+from zonda.text import dialects, reasoning
+from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.lark import Lark
+from zonda.text.dialects.tools import Tools
+from zonda.text.parts import Parser, Part, Text
+from zonda.text.reader import Reader, Reading, Steps, spoken
+from zonda.text.reasoning import Reasoning
+from zonda.text.writer import Writer
+
+Find = Callable[[str], int | None]
+"""From a token's text to its id."""
 
 
 class Plain:
@@ -16,3 +27,52 @@ class Plain:
 
     def finish(self) -> Sequence[Part]:
         return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """The way of one model."""
+
+    dialect: Dialect
+    reasoning: Reasoning | None
+
+    def marks(self, *, tools: bool) -> tuple[str, ...]:
+        """Special tokens that belong to the text."""
+        calls = self.dialect.marks if tools or self.dialect.reasons else ()
+        return (*calls, *(self.reasoning.marks if self.reasoning else ()))
+
+    def parser(self, prompt: str, tools: Tools) -> Parser:
+        """A parser of one answer to a prompt, of which the end counts."""
+        if not tools and not self.reasoning and not self.dialect.reasons:
+            return Plain()
+        opened = bool(self.reasoning and self.reasoning.opened(prompt))
+
+        def script(reader: Reader, writer: Writer) -> Steps[None]:
+            if self.reasoning:
+                yield from reasoning.think(reader, writer, self.reasoning, opened=opened,
+                                           ends=self.dialect.ends if tools else ())
+            if tools or self.dialect.reasons:
+                yield from self.dialect.script(reader, writer, tools)
+            yield from spoken(reader, writer)
+
+        reading = Reading(script)
+        reading.writer.thinking = opened
+        return reading
+
+    def closing(self, prompt: str, token: Find) -> int | None:
+        """The token that ends the reasoning which a prompt has opened; None where it has not."""
+        opened = self.reasoning and self.reasoning.opened(prompt)
+        return token(self.reasoning.close) if opened and self.reasoning else None
+
+    def forced(self, tools: Tools, special: Find, *, many: bool) -> str:
+        """A Lark grammar of answers that call tools."""
+        return self.dialect.grammar(Lark(self.dialect.marks, special), tools, many=many)
+
+
+def find(sources: Mapping[str, str], token: Find, *, dialect: str | None = None,
+         style: str | None = None) -> Manner:
+    """The manner that a model's chat templates show, but for what is named."""
+    template = "\n".join(sources.values())
+    chosen = dialects.named(dialect) if dialect else dialects.find(template)
+    found = reasoning.named(style) if style else reasoning.find(template, token)
+    return Manner(chosen, None if chosen.reasons else found)

@@ -1,0 +1,213 @@
+"""Pieces that the dialects share: calls as JSON objects, and calls as an element with parameters."""
+from __future__ import annotations
+
+import json
+import re
+
+from zonda.text.dialects.json import text, value
+from zonda.text.dialects.tools import Tools, coerced, sound, written
+from zonda.text.reader import Marks, Reader, Sink, Steps
+from zonda.text.writer import Writer
+
+NAMES = frozenset({"name", "function", "tool_name", "function_name", "tool"})
+ARGUMENTS = frozenset({"arguments", "parameters", "args", "tool_args"})
+
+
+class ObjectCall:
+    """One call as a JSON object with a name and arguments, in any order.
+
+    With `known`, only the names of these tools make a call. `started` tells whether it was one.
+    """
+
+    def __init__(self, reader: Reader, writer: Writer, known: Tools | None = None) -> None:
+        self.started = False
+        self._reader, self._writer, self._known = reader, writer, known
+        self._name = ""
+        self._early: list[str] = []
+        self._has_arguments = False
+
+    def read(self, depth: int = 0) -> Steps[bool]:
+        """Read the object, whose brace comes next; tells whether it was a whole call."""
+        reader = self._reader
+        if not (yield from reader.literal("{")):
+            return False
+        while True:
+            yield from reader.space()
+            if (yield from reader.literal("}")):
+                break
+            if not (yield from self._member(depth)):
+                return False
+            yield from reader.space()
+            if not (yield from reader.literal(",")):
+                if not (yield from reader.literal("}")) and not self._has_arguments:
+                    return False
+                break
+        if depth:
+            return True
+        if self.started and not self._has_arguments:
+            self._writer.arguments("{}")
+        return self.started
+
+    def _member(self, depth: int) -> Steps[bool]:
+        reader, key = self._reader, list[str]()
+        if (yield from reader.peek()) not in ('"', "'") or not (yield from text(reader, key.append)):
+            return False
+        yield from reader.space()
+        if not (yield from reader.literal(":")):
+            return False
+        yield from reader.space()
+        word, char = json.loads("".join(key)), (yield from reader.peek())
+        if word in NAMES and char in ('"', "'") and not self._name:
+            return (yield from self._named())
+        if word == "function" and char == "{" and not depth and not self._name:
+            return (yield from self.read(depth + 1))
+        if word in ARGUMENTS and not self._has_arguments:
+            return (yield from self._arguments(char))
+        return (yield from value(reader, lambda piece: None))
+
+    def _named(self) -> Steps[bool]:
+        pieces: list[str] = []
+        whole = yield from text(self._reader, pieces.append)
+        self._name = sound(json.loads("".join(pieces))) if whole else ""
+        if not self._name or (self._known is not None and self._name not in self._known):
+            return False
+        self._reader.recorded()
+        self._writer.start(self._name)
+        self.started = True
+        for piece in self._early:
+            self._writer.arguments(piece)
+        return True
+
+    def _arguments(self, char: str) -> Steps[bool]:
+        sink = self._writer.arguments if self.started else self._early.append
+        if char != "{":
+            pieces: list[str] = []
+            whole = yield from value(self._reader, pieces.append)
+            sink(_object("".join(pieces)) if whole else "".join(pieces))
+        else:
+            whole = yield from value(self._reader, sink)
+        self._has_arguments = whole
+        return whole
+
+
+def _object(source: str) -> str:
+    """The object that stands for arguments written as null, or as a text of JSON."""
+    if source == "null":
+        return "{}"
+    try:
+        found = json.loads(source)
+        return written(json.loads(found or "{}")) if isinstance(found, str) else source
+    except (ValueError, RecursionError):
+        return source
+
+
+def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, known: Tools | None = None) -> Steps[bool]:
+    """Read one call, a list of calls, or several one after another, behind a mark and up to `close` if it is given.
+
+    What is no call becomes text, with its mark. Tells whether there was a call.
+    """
+    made = False
+    reader.record(mark)
+    yield from reader.space()
+    listed = yield from reader.literal("[")
+    while True:
+        yield from reader.space()
+        call = ObjectCall(reader, writer, known)
+        if (yield from reader.peek()) != "{":
+            break
+        whole = yield from call.read()
+        if call.started and not whole:
+            yield from reader.until(close or _NOTHING, writer.arguments)
+            return True
+        if not call.started:
+            writer.text(reader.recorded())
+            return made
+        made = True
+        reader.record()
+        yield from reader.space()
+        yield from reader.literal(",", ";")
+    if not made:
+        writer.text(reader.recorded())
+        return False
+    if listed:
+        yield from reader.literal("]")
+        yield from reader.space()
+    if close is None or (yield from reader.literal(*close.texts)):
+        reader.recorded()
+    else:
+        writer.text(reader.recorded().lstrip())
+    return made
+
+
+_NOTHING = Marks("\0never\0")
+_NAME = re.compile(r"[^\s\"'<>=]")
+
+
+def name_in(reader: Reader, *ends: str) -> Steps[str]:
+    """Read a name up to one of these ends, over quotes and spaces; empty if it is none."""
+    yield from reader.literal('"', "'")
+    name = yield from reader.word(_NAME)
+    yield from reader.literal('"', "'")
+    yield from reader.space()
+    return name if name and (yield from reader.literal(*ends)) else ""
+
+
+class Members:
+    """The arguments of a call whose values are written one by one without types."""
+
+    def __init__(self, reader: Reader, writer: Writer, tools: Tools, name: str) -> None:
+        self._reader, self._writer, self._tools, self._name = reader, writer, tools, name
+        self._count = 0
+        writer.start(name)
+        writer.arguments("{")
+
+    def close(self) -> None:
+        """All arguments are there."""
+        self._writer.arguments("}")
+
+    def read(self, key: str, ends: Marks, *, string: bool | None = None) -> Steps[str]:
+        """Read a value up to one of the ends, and write it as its schema says; returns the end."""
+        self._writer.arguments((", " if self._count else "") + json.dumps(key, ensure_ascii=False) + ": ")
+        self._count += 1
+        kinds = self._tools.kinds(self._name, key) if string is None else ("string",) if string else ()
+        if kinds == ("string",):
+            return (yield from self._text(ends))
+        pieces: list[str] = []
+        end = yield from self._reader.until(ends, pieces.append)
+        self._writer.arguments(coerced(unframed("".join(pieces)), kinds))
+        return end
+
+    def _text(self, ends: Marks) -> Steps[str]:
+        """Pass a text on as it comes, without the line breaks around it."""
+        sink = Framed(lambda piece: self._writer.arguments(written(piece)[1:-1]))
+        self._writer.arguments('"')
+        end = yield from self._reader.until(ends, sink)
+        if not end:
+            sink.end()
+        self._writer.arguments('"' if end else "")
+        return end
+
+
+class Framed:
+    """Passes a text on without one line break at its beginning and one at its end."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._first = True
+        self._held = ""
+
+    def __call__(self, piece: str) -> None:
+        if self._first:
+            piece, self._first = piece.removeprefix("\n"), False
+        piece = self._held + piece
+        self._held = "\n" if piece.endswith("\n") else ""
+        self._sink(piece[:-1] if self._held else piece)
+
+    def end(self) -> None:
+        """The text was cut short: the last line break belongs to it."""
+        self._sink(self._held)
+
+
+def unframed(text: str) -> str:
+    """A text without one line break at its beginning and one at its end."""
+    return text.removeprefix("\n").removesuffix("\n")

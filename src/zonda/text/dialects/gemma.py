@@ -1,0 +1,117 @@
+"""Gemma 4 and FunctionGemma: `call:NAME{key:value}` between marks, texts between marks of their own."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.json import scalar
+from zonda.text.dialects.lark import Lark, members
+from zonda.text.dialects.tools import Tools, written
+from zonda.text.reader import Marks, Reader, Sink, Steps, spoken
+from zonda.text.writer import Writer
+
+_NAME = re.compile(r"[\w.-]")
+_KEY = re.compile(r"[^:\s{}\[\],]")
+
+
+def dialect(name: str, open_: str, close: str, quote: str) -> Dialect:
+    """The form with these marks."""
+    def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+        while (yield from spoken(reader, writer, open_)):
+            reader.record(open_)
+            yield from reader.space()
+            yield from reader.literal("call:")
+            called = yield from reader.word(_NAME)
+            if not called or (yield from reader.peek()) != "{":
+                writer.text(reader.recorded())
+                continue
+            reader.recorded()
+            writer.start(called)
+            if (yield from value(reader, writer.arguments, quote)):
+                yield from reader.literal(close)
+            else:
+                yield from reader.until(Marks(close), writer.arguments)
+
+    def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+        return f"{lark.text(f'{open_}call:{name}{{')} {_members(lark, schema, quote)} {lark.text('}' + close)}"
+
+    return Dialect(name=name, tells=((open_,),), script=read, form=form, marks=(open_, close, quote), ends=(open_,))
+
+
+def value(reader: Reader, sink: Sink, quote: str) -> Steps[bool]:
+    """Read a value, whose names have no quotes and whose texts have their own marks; it goes to `sink` as JSON."""
+    closers: list[str] = []
+    comma = False
+    while True:
+        yield from reader.space()
+        char = yield from reader.peek()
+        if not (closers and char == closers[-1]):
+            sink("," if comma else "")
+            if closers and closers[-1] == "}" and not (yield from _key(reader, sink, quote)):
+                return False
+            char = yield from reader.peek()
+            if char in ("{", "["):
+                sink(reader.take(1))
+                closers.append("}" if char == "{" else "]")
+                comma = False
+                continue
+            if not (yield from _scalar(reader, sink, quote)):
+                return False
+        while closers:
+            yield from reader.space()
+            if (yield from reader.peek()) != closers[-1]:
+                break
+            sink(reader.take(1))
+            closers.pop()
+        if not closers:
+            return True
+        if not (yield from reader.literal(",")):
+            return False
+        comma = True
+
+
+def _key(reader: Reader, sink: Sink, quote: str) -> Steps[bool]:
+    quoted = yield from reader.literal(quote, '"')
+    key = yield from reader.word(_KEY)
+    if quoted:
+        key = key.removesuffix(quoted)
+    sink(written(key) + ":")
+    found = yield from reader.literal(":")
+    yield from reader.space()
+    return bool(key and found)
+
+
+def _scalar(reader: Reader, sink: Sink, quote: str) -> Steps[bool]:
+    if not (yield from reader.literal(quote)):
+        return (yield from scalar(reader, sink))
+    sink('"')
+    found = yield from reader.until(Marks(quote), lambda piece: sink(written(piece)[1:-1]))
+    sink('"' if found else "")
+    return bool(found)
+
+
+def _members(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
+    def one(key: str, value: Mapping[str, Any]) -> str:
+        return f"{lark.text(key + ':')} {_form(lark, value, quote)}"
+
+    return members(lark, schema, one, between=",")
+
+
+def _form(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
+    kind = schema.get("type")
+    if "enum" in schema and kind == "string":
+        return "(" + " | ".join(lark.text(f"{quote}{each}{quote}") for each in schema["enum"]) + ")"
+    if kind == "string":
+        return f"{lark.text(quote)} {lark.until(quote)}"
+    if kind == "array":
+        item = lark.rule(_form(lark, schema.get("items") or {"type": "string"}, quote))
+        return f'"[" ({item} ("," {item})*)? "]"'
+    if kind == "object":
+        return f'"{{" {_members(lark, schema, quote)} "}}"'
+    return lark.value(schema if kind else {"type": ["number", "boolean", "null"]})
+
+
+GEMMA4 = dialect("gemma", "<|tool_call>", "<tool_call|>", '<|"|>')
+FUNCTION = dialect("functiongemma", "<start_function_call>", "<end_function_call>", "<escape>")

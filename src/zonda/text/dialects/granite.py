@@ -1,0 +1,6 @@
+"""Granite 3: `<|tool_call|>[{...}]`."""
+from __future__ import annotations
+
+from zonda.text.dialects.tagged import between
+
+DIALECT = between("granite", "<|tool_call|>", ends=True)

@@ -1,0 +1,72 @@
+"""Harmony (gpt-oss): channels for reasoning, calls and the answer."""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.json import value
+from zonda.text.dialects.lark import Lark
+from zonda.text.dialects.tools import Tools
+from zonda.text.reader import Marks, Reader, Steps
+from zonda.text.writer import Writer
+
+START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
+ENDS = ("<|end|>", "<|call|>", "<|return|>")
+_MESSAGE = Marks(MESSAGE, *ENDS)
+_BODY = Marks(START, *ENDS)
+_TOOL = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+_LONGEST_HEAD = 512
+
+
+def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+    """Messages one after another, each with a head that says what it is."""
+    first = True
+    while (yield from reader.peek()):
+        if first and not (yield from reader.literal(START, CHANNEL)):
+            yield from reader.until(_BODY, writer.text)  # no head at all: the answer itself
+        else:
+            yield from _message(reader, writer)
+        first = False
+
+
+def _message(reader: Reader, writer: Writer) -> Steps[None]:
+    head = list[str]()
+    writer.thinking = True
+    if (yield from reader.until(_MESSAGE, head.append)) != MESSAGE:
+        writer.thinking = False
+        return
+    words = "".join(head)[:_LONGEST_HEAD]
+    tool = _TOOL.search(words)
+    if tool:
+        yield from _call(reader, writer, tool[1])
+        return
+    thinking = "analysis" in words
+    if thinking:
+        writer.think()
+    else:
+        writer.speak()
+    yield from reader.until(_BODY, writer.thought if thinking else writer.text)
+
+
+def _call(reader: Reader, writer: Writer, name: str) -> Steps[None]:
+    writer.thinking = False
+    writer.start(name)
+    if not (yield from value(reader, writer.arguments)):
+        yield from reader.until(_BODY, writer.arguments)
+    else:
+        yield from reader.until(_BODY, lambda text: None)
+
+
+def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+    """A call, after reasoning or at once."""
+    think = lark.rule(f"{lark.text(CHANNEL + 'analysis' + MESSAGE)} {lark.until('<|end|>')} "
+                      f"{lark.text(START + 'assistant')}")
+    head = lark.text(f"{CHANNEL}commentary to=functions.{name} {CONSTRAIN}json{MESSAGE}")
+    return f"{think}? {head} {lark.value(schema)}"
+
+
+DIALECT = Dialect(name="harmony", tells=((CHANNEL, MESSAGE),), script=read, form=form,
+                  marks=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS), reasons=True,
+                  between=f"<|call|>{START}assistant")

@@ -1,0 +1,72 @@
+"""MiniMax, DeepSeek V3.2 and Claude's form: `<invoke name="NAME"><parameter name="K">V</parameter></invoke>`."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zonda.text.dialects.calls import Members, name_in
+from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.lark import Lark, members
+from zonda.text.dialects.tools import Tools
+from zonda.text.reader import Marks, Reader, Steps, spoken
+from zonda.text.writer import Writer
+
+
+def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Dialect:
+    """The form with a prefix of its tags, inside an element; `typed` says that values tell whether they are texts."""
+    open_, close = f"<{around}>", f"</{around}>"
+    invoke, end = f"<{tag}invoke name=", f"</{tag}invoke>"
+    parameter, value_end = f"<{tag}parameter name=", f"</{tag}parameter>"
+
+    def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+        while mark := (yield from spoken(reader, writer, open_, close, invoke)):
+            if mark == invoke:
+                reader.record(mark)
+                yield from call(reader, writer, tools)
+
+    def call(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+        found = yield from name_in(reader, ">")
+        if not found:
+            writer.text(reader.recorded())
+            return
+        reader.recorded()
+        members = Members(reader, writer, tools, found)
+        while True:
+            yield from reader.space()
+            if not (yield from reader.literal(parameter)):
+                break
+            key = yield from name_in(reader, ">", "string=")
+            string = yield from said(reader) if typed else unsaid()
+            if not key or not (yield from members.read(key, Marks(value_end), string=string)):
+                break
+        if (yield from reader.literal(end)) or not reader.ended:
+            members.close()
+
+    def said(reader: Reader) -> Steps[bool | None]:
+        word = yield from reader.literal('"true">', '"false">')
+        return {'"true">': True, '"false">': False}.get(word)
+
+    def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+        def one(key: str, value: Mapping[str, Any]) -> str:
+            string = value.get("type") == "string"
+            kind = f' string="{str(string).lower()}"' if typed else ""
+            head = lark.text(f'{parameter}"{key}"{kind}>')
+            if string:
+                return f"{head} {lark.until(value_end)} {lark.text(chr(10))}"
+            return f"{head} {lark.value(value)} {lark.text(value_end + chr(10))}"
+
+        head = lark.text(f'{invoke}"{name}">' + chr(10))
+        return f"{head} {members(lark, schema, one)} {lark.text(end)}"
+
+    return Dialect(name=name, tells=((open_, invoke),), script=read, form=form, marks=(open_, close),
+                   ends=(open_,), before=f"{open_}\n", between="\n", after=f"\n{close}")
+
+
+def unsaid() -> Steps[bool | None]:
+    """Nothing is read, and nothing said."""
+    return None
+    yield
+
+
+MINIMAX = dialect("minimax", "minimax:tool_call")
+DEEPSEEK = dialect("dsml", "\uff5cDSML\uff5cfunction_calls", "\uff5cDSML\uff5c", typed=True)

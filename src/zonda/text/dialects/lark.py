@@ -1,0 +1,78 @@
+"""Writes grammars of tool calls in llguidance's Lark."""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+_COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_SHARED = ("$defs", "definitions")
+
+
+class Lark:
+    """Expressions of one grammar. `special` gives the id of a special token, None for a text that is none."""
+
+    def __init__(self, marks: Sequence[str], special: Callable[[str], int | None]) -> None:
+        self.rules: list[str] = []
+        """Rules that expressions refer to."""
+        self._special = {mark: token for mark in marks if (token := special(mark)) is not None}
+        self._cut = re.compile("|".join(map(re.escape, self._special)) or "(?!)")
+
+    def text(self, text: str) -> str:
+        """A fixed text; special tokens in it are meant as such."""
+        pieces, at = list[str](), 0
+        for found in self._cut.finditer(text):
+            pieces += [json.dumps(text[at:found.start()]), f"<[{self._special[found[0]]}]>"]
+            at = found.end()
+        return " ".join(piece for piece in (*pieces, json.dumps(text[at:])) if piece != '""')
+
+    def value(self, schema: Mapping[str, Any]) -> str:
+        """JSON of a schema, written compactly."""
+        return f"%json {json.dumps({**schema, 'x-guidance': _COMPACT})}"
+
+    def until(self, end: str) -> str:
+        """Any text up to and with this one."""
+        if end in self._special:
+            return f"{self.rule('/(?s:.*)/')} {self.text(end)}"
+        name = f"rest{len(self.rules)}"
+        self.rules.append(f"{name}[suffix={json.dumps(end)}]: /(?s:.*)/")
+        return name
+
+    def rule(self, expression: str) -> str:
+        """A rule of its own for an expression."""
+        name = f"rule{len(self.rules)}"
+        self.rules.append(f"{name}: {expression}")
+        return name
+
+
+def object_of(name: str, schema: Mapping[str, Any], *, arguments: str = "arguments") -> dict[str, Any]:
+    """The schema of a call as an object with a name and arguments."""
+    inner = {word: each for word, each in schema.items() if word not in _SHARED}
+    return {"type": "object", "properties": {"name": {"const": name}, arguments: inner},
+            "required": ["name", arguments], "additionalProperties": False, **_shared(schema)}
+
+
+def properties(schema: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
+    """The arguments of a tool: name, schema, and whether it must be given."""
+    required, found = schema.get("required") or (), schema.get("properties") or {}
+    return [(key, {**each, **_shared(schema)}, key in required) for key, each in found.items()
+            if isinstance(each, Mapping)]
+
+
+def _shared(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {word: schema[word] for word in _SHARED if word in schema}
+
+
+def members(lark: Lark, schema: Mapping[str, Any], write: Callable[[str, Mapping[str, Any]], str], *,
+            between: str = "") -> str:
+    """Arguments one after another, first those that must be given; `between` stands between any two."""
+    known = properties(schema)
+    must = [write(key, each) for key, each, required in known if required]
+    may = [write(key, each) for key, each, required in known if not required]
+    comma = lark.text(between)
+    if must or not between:
+        joined = f" {comma} ".join(must) + "".join(f" ({comma} {each})?" for each in may)
+        return joined.strip() or '""'
+    rests = [" ".join([first, *(f"({comma} {each})?" for each in may[index + 1:])]) for index, first in enumerate(may)]
+    return "(" + " | ".join([*(f"({each})" for each in rests), '""']) + ")"

@@ -1,0 +1,30 @@
+"""Calls as JSON with `name` and `arguments` between the marks of a family."""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zonda.text.dialects.calls import objects
+from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.lark import Lark, object_of
+from zonda.text.dialects.tools import Tools
+from zonda.text.reader import Marks, Reader, Steps, spoken
+from zonda.text.writer import Writer
+
+
+def between(name: str, open: str, close: str = "", *, tells: tuple[tuple[str, ...], ...] = (), ends: bool = False,
+            extra: tuple[str, ...] = ()) -> Dialect:
+    """The dialect that writes a list of calls behind `open`, up to `close` if there is one; also behind `extra`."""
+    end = Marks(close) if close else None
+
+    def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+        while mark := (yield from spoken(reader, writer, open, *extra)):
+            yield from objects(reader, writer, mark, end if mark == open else None)
+
+    return Dialect(name=name, tells=tells or ((open,),), script=read, form=form, marks=(open, *filter(None, (close,))),
+                   ends=(open,) if ends else (), before=f"{open}[", between=", ", after=f"]{close}")
+
+
+def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+    """One call of the list."""
+    return lark.value(object_of(name, schema))
