@@ -15,9 +15,9 @@ from zonda.options import cache_folder
 class Recorded:
     """`ops` to record with; `put` an array in, `run` for so many rows, `get` an array out."""
 
-    def __init__(self, *, max_rows: int = 64) -> None:
-        library = Library(cache_folder())
-        self.ops = CPUOps(library, threads=1, max_rows=max_rows, half_cache=False)
+    def __init__(self, library: Library | None = None, *, max_rows: int = 64, half_cache: bool = False) -> None:
+        library = library or Library(cache_folder())
+        self.ops = CPUOps(library, threads=1, max_rows=max_rows, half_cache=half_cache)
         self._team = Team(library, 1)
 
     def put(self, values: np.ndarray) -> Buffer:
@@ -25,16 +25,19 @@ class Recorded:
         buffer.memory[:values.nbytes].view(np.float32)[:] = values.ravel()
         return buffer
 
-    def run(self, rows: int, *, exact: bool = True, ids: np.ndarray | None = None) -> None:
+    def run(self, rows: int, *, exact: bool = True, ids: np.ndarray | None = None,
+            sample: np.ndarray | None = None) -> None:
         program = np.array(self.ops.instructions, np.int64)
         frame, scratch = np.zeros(f.FRAME_WORDS, np.int64), np.zeros(self.ops.scratch_bytes, np.uint8)
         frame[f.ONE] = 1
         positions, sequence = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
         ids = positions if ids is None else ids
+        sample = positions if sample is None else sample
         pages, items = np.arange(8, dtype=np.int32), attention_items(sequence, positions, self.ops.query_rows)
         tokens = self.ops.block_tokens(rows)
         self._team.run(program, sync_lines(len(program)), frame, {
             f.ROWS: rows, **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.SEQS: 1, f.ITEMS: len(items),
+            **f.domain(f.SAMPLES, len(sample), self.ops.block_tokens(len(sample))), f.SAMPLE: address(sample),
             f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),
             f.PAGES_STRIDE: len(pages), f.ITEM: address(items), f.SCRATCH: address(scratch),
             f.SCRATCH_BYTES: self.ops.scratch_bytes})

@@ -94,10 +94,13 @@ class Library:
         self.target = target or host()
         self._folder = folder / self._key()
         self._progress = progress or (lambda name: None)
-        self._machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=self.target.cpu, features=self.target.features, opt=3, reloc="pic", codemodel="default", jit=True)
+        self._machine = self._machine_for(self.target)
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
         self._addresses: dict[str, int] = {}
+
+    def _machine_for(self, target: Target) -> Any:
+        return llvm.Target.from_default_triple().create_target_machine(
+            cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default", jit=True)
 
     def _key(self) -> str:
         """Sources, compiler and processor: whatever changes the object code."""
@@ -125,13 +128,16 @@ class Library:
             _write(path, code)
         return code
 
+    def _assembly(self, kernel: Kernel) -> str:
+        from zonda.kernels.cpu import compile as compiler
+
+        make = compiler.from_writer if kernel.writer else compiler.from_numba
+        return make(kernel, kernel.resolve(), self.target)
+
     def _compile(self, kernel: Kernel) -> bytes:
         from zonda.kernels.cpu import compile as compiler
 
-        recipe = kernel.resolve()
-        text = (compiler.from_writer(kernel, recipe, self.target) if kernel.writer
-                else compiler.from_numba(kernel, recipe, self.target))
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(self._assembly(kernel))
         module.triple = llvm.get_process_triple()
         module.data_layout = str(self._machine.target_data)
         compiler.optimize(module, self._machine, kernel.name)

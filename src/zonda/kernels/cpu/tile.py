@@ -38,7 +38,7 @@ class _Tile:
         self.planes = planes
         self.lanes = e.registers.lanes
         fits = 4 if e.registers.count == 16 else 12
-        self.vectors = max(1, min(ROWS // self.lanes, fits // (tokens * planes)))
+        self.vectors = _power_of_two(min(ROWS // self.lanes, fits // (tokens * planes)))
         self.passes = ROWS // self.lanes // self.vectors
         self.words = ir.VectorType(I32, self.lanes)
         self.bytes = ir.VectorType(I8, self.lanes * 4)
@@ -173,6 +173,11 @@ class _Tile:
         if not offset:
             return self.e.const(self.words, 0)
         return self.e.splat(self.e.load(I32, int_sums, 4 * token), self.lanes)
+
+
+def _power_of_two(most: int) -> int:
+    """The largest that is not above `most`, or 1: vectors of rows must divide the 16 rows of a tile."""
+    return 1 << max(1, most).bit_length() - 1
 
 
 def _dot_for(tile: _Tile) -> Callable[..., list[list[Any]]]:

@@ -25,7 +25,7 @@ class Registers:
     def of(cls, target: Target) -> Registers:
         if target.isa.startswith("avx512"):
             return cls(16, 32)
-        return cls(8, 16) if target.isa.startswith("avx") else cls(4, 32)
+        return cls(8 if target.isa.startswith("avx") else 4, 32 if target.isa == "neon" else 16)
 
 
 class Emit:
