@@ -1,9 +1,9 @@
 """The executable layout of integers with group scales on a GPU.
 
-A row is a chain of units of 32 columns. Column `low · i + j` of a unit, where `low` is 2, 4 or 8, has its low bits in
-word `j` of the unit's `low` words of 32 bits, from bit `low · i`: one 16-byte load, and masks that select equal fields
-of words give values of neighbouring columns. A fifth or third bit of that code is bit `low · i + j` of one more word; a
-fifth and sixth bit are those from `4 · i + 2 · (j & 1)` of word `j >> 1` of two more words.
+A row is a chain of units of 16 bytes, four words of 32 bits: 16, 32 or 64 columns whose low 8, 4 or 2 bits it holds.
+Column `4 · i + j` of a unit has its low bits in word `j`, from bit `low · i`: so one load and a mask of equal fields
+give four neighbouring columns. The high bits of codes of 3, 5 or 6 bits lie in one or two more words a unit, at the
+same spacing of `low` bits, the columns of `low / high` words side by side.
 
 Scales are float16, or bytes that multiply a float16 head of 256 columns; where there are minimums, the two lie side by
 side in one int32, int16 or, of heads, int32.
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from zonda.kernels.torch.blocks import Parts
 
-UNIT = 32
-"""Columns of a unit."""
+WORDS = 4
+"""Words of a unit."""
 SUPER = 256
 """Columns that share a head."""
 
@@ -39,6 +39,21 @@ class Layout:
     def bits(self) -> int:
         return self.low + self.high
 
+    @property
+    def unit(self) -> int:
+        """Columns of a unit."""
+        return 128 // self.low
+
+    @property
+    def slots(self) -> int:
+        """Words of a unit whose high bits share a word."""
+        return self.low // self.high if self.high else 0
+
+    @property
+    def high_words(self) -> int:
+        """Words of high bits a unit."""
+        return WORDS // self.slots if self.high else 0
+
 
 LAYOUTS = {layout.name: layout for layout in (
     Layout("q4_0", 4, offset=8),
@@ -58,8 +73,8 @@ LAYOUTS = {layout.name: layout for layout in (
 class Planes:
     """The tensors of a matrix in a `Layout`, rows before last; `high` and `heads` may be absent."""
 
-    low: Tensor  # int32 (…, outs, units · low bits)
-    high: Tensor | None  # int32 (…, outs, units · high bits)
+    low: Tensor  # int32 (…, outs, units · 4)
+    high: Tensor | None  # int32 (…, outs, units · high words)
     scales: Tensor  # (…, outs, groups)
     heads: Tensor | None  # (…, outs, groups of 256)
 
@@ -88,26 +103,22 @@ def _beside(pairs: Tensor) -> Tensor:
 
 
 def _low(codes: Tensor, layout: Layout) -> Tensor:
-    low, count = layout.low, 8 // layout.low
-    fields = (codes & (1 << low) - 1).reshape(len(codes), -1, 4, count, low)  # (r, units, bytes, fields, words)
-    packed = fields[..., 0, :]
-    for i in range(1, count):
-        packed = packed | fields[..., i, :] << low * i
-    return _words(packed.transpose(-1, -2))
+    fields = codes.reshape(len(codes), -1, 4, 8 // layout.low, WORDS)  # (r, units, bytes, fields, words)
+    return _words(_joined(fields.transpose(-1, -2) & (1 << layout.low) - 1, layout.low).transpose(-1, -2))
 
 
 def _high(codes: Tensor, layout: Layout) -> Tensor:
-    bits = codes >> layout.low
-    if layout.high == 1:
-        packed = bits.reshape(len(codes), -1, 1, 4, 8)  # (r, units, words, bytes, fields)
-    else:
-        fields = bits.reshape(len(codes), -1, 4, 2, 2, 2)  # (r, units, bytes, i, words, j)
-        packed = fields.permute(0, 1, 4, 2, 3, 5).flatten(-2)
-    width = layout.high
-    out = packed[..., 0]
-    for i in range(1, 8 // width):
-        out = out | packed[..., i] << width * i
-    return _words(out)
+    bits = codes.reshape(len(codes), -1, 4, 8 // layout.low, layout.high_words, layout.slots) >> layout.low
+    fields = bits.permute(0, 1, 4, 2, 3, 5).flatten(-2)  # (r, units, words, bytes, fields · slots)
+    return _words(_joined(fields, layout.high))
+
+
+def _joined(fields: Tensor, width: int) -> Tensor:
+    """Bytes of which the last dimension holds the fields, lowest first."""
+    out = fields[..., 0]
+    for i in range(1, fields.shape[-1]):
+        out = out | fields[..., i] << width * i
+    return out
 
 
 def _words(data: Tensor) -> Tensor:
@@ -129,14 +140,12 @@ def _codes(planes: Planes, layout: Layout) -> Tensor:
     """int32 (…, ins)."""
     low, device = layout.low, planes.low.device
     i = torch.arange(32 // low, dtype=torch.int32, device=device)[:, None]
-    j = torch.arange(low, dtype=torch.int32, device=device)
-    words = planes.low.unflatten(-1, (-1, 1, low))  # (…, units, 1, words)
+    words = planes.low.unflatten(-1, (-1, 1, WORDS))  # (…, units, 1, words)
     codes = words >> low * i & (1 << low) - 1
-    if planes.high is not None and layout.high == 1:
-        codes = codes | (planes.high[..., None, None] >> low * i + j & 1) << low
-    elif planes.high is not None:
-        words = planes.high.unflatten(-1, (-1, 1, 2)).repeat_interleave(2, dim=-1)
-        codes = codes | (words >> 4 * i + 2 * (j & 1) & 3) << low
+    if planes.high is not None:
+        j = torch.arange(WORDS, dtype=torch.int32, device=device)
+        words = planes.high.unflatten(-1, (-1, 1, layout.high_words)).repeat_interleave(layout.slots, dim=-1)
+        codes = codes | (words >> low * i + layout.high * (j % layout.slots) & (1 << layout.high) - 1) << low
     return codes.flatten(-3)
 
 

@@ -1,0 +1,171 @@
+"""Products with matrices: fused and bound by memory for few rows, on the tensor cores for many.
+
+Rows of `x` are contiguous. Every launch can be captured in a graph. Where the device can start a kernel before the one
+before it has ended, ours do, and wait before they read what it wrote.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn import functional
+
+from zonda.errors import Unsupported
+from zonda.kernels.cuda import few as few_kernels
+from zonda.kernels.cuda import many as many_kernels
+from zonda.kernels.cuda import shapes
+from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
+from zonda.kernels.cuda.tiles import combined
+from zonda.kernels.ops import Activation, Norm
+from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
+
+DOTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
+NO_LAYOUT = {"LOW": 0, "HIGH": 0, "GROUP": 1, "OFFSET": 0, "MINS": False, "TWO": False}
+
+
+def project(x: Tensor, matrices: Sequence[Matrix], biases: Sequence[Tensor | None], *, norm: Norm | None = None,
+            dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """norm(x) times each matrix transposed, plus its bias, side by side: (rows, sum of outs) of `dtype`."""
+    out = torch.empty(x.shape[0], sum(each.outs for each in matrices), dtype=dtype, device=x.device)
+    start = 0
+    for matrix, bias in zip(matrices, biases):
+        multiply(x, matrix, out[:, start:start + matrix.outs], norm=norm, bias=bias, dot=dtype)
+        start += matrix.outs
+    return out
+
+
+def gated(x: Tensor, gate: Matrix, up: Matrix, activation: Activation, *, norm: Norm | None = None,
+          dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """activation(norm(x) gateᵀ) · (norm(x) upᵀ): (rows, ffn) of `dtype`."""
+    out = torch.empty(x.shape[0], gate.outs, dtype=dtype, device=x.device)
+    if alike(gate, up):
+        multiply(x, gate, out, norm=norm, up=up, activation=activation, dot=dtype)
+        return out
+    both = project(x, [gate, up], [None, None], norm=norm, dtype=torch.float32)
+    return combine(both[:, :gate.outs], both[:, gate.outs:], activation, out)
+
+
+def output(x: Tensor, matrix: Matrix, bias: Tensor | None, residual: Tensor) -> Tensor:
+    """residual + x times the matrix transposed + bias, in the memory of `residual`, float32 (rows, dim)."""
+    multiply(x, matrix, residual, bias=bias, residual=residual, dot=x.dtype)
+    return residual
+
+
+def logits(x: Tensor, matrix: Matrix, *, norm: Norm | None = None, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """norm(x) times the matrix transposed, float32 (rows, vocab); operands of many rows are of `dtype`."""
+    out = torch.empty(x.shape[0], matrix.outs, dtype=torch.float32, device=x.device)
+    multiply(x, matrix, out, norm=norm, dot=dtype)
+    return out
+
+
+def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
+    """x times the matrix transposed plus bias, of x's type, for many rows."""
+    if isinstance(matrix, GroupIntMatrix) and x.shape[0] < UNPACKED_ROWS:
+        out = torch.empty(x.shape[0], matrix.outs, dtype=x.dtype, device=x.device)
+        multiply(x, matrix, out, bias=bias, dot=x.dtype)
+        return out
+    return functional.linear(x, floats(matrix, x.dtype), None if bias is None else bias.to(x.dtype))
+
+
+def matmul_gated(x: Tensor, gate: Matrix, up: Matrix, activation: Activation) -> Tensor:
+    """activation(x gateᵀ) · (x upᵀ), of x's type, for many rows."""
+    if isinstance(gate, GroupIntMatrix) and alike(gate, up) and x.shape[0] < UNPACKED_ROWS:
+        return gated(x, gate, up, activation, dtype=x.dtype)
+    first = matmul(x, gate)
+    return combine(first, matmul(x, up), activation, first)
+
+
+def alike(one: Matrix, other: Matrix) -> bool:
+    """Whether one kernel can take both."""
+    if isinstance(one, GroupIntMatrix) and isinstance(other, GroupIntMatrix):
+        return one.layout == other.layout and one.shape == other.shape
+    return isinstance(one, DenseMatrix) and isinstance(other, DenseMatrix) and one.shape == other.shape
+
+
+def floats(matrix: Matrix, dtype: torch.dtype) -> Tensor:
+    """The values (outs, ins); a packed matrix is unpacked by a kernel."""
+    if not isinstance(matrix, GroupIntMatrix):
+        return matrix.dense(dtype)
+    out = torch.empty(matrix.outs, matrix.ins, dtype=dtype, device=matrix.planes.low.device)
+    grid = (triton.cdiv(matrix.outs, 16), triton.cdiv(matrix.ins, 256))
+    many_kernels.unpack[grid](*_tensors(matrix), out, matrix.outs, INS=matrix.ins, BN=16, BK=256, **_layout(matrix))
+    return out
+
+
+def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: Norm | None = None,
+             bias: Tensor | None = None, residual: Tensor | None = None, up: Matrix | None = None,
+             activation: Activation = "silu", shape: Few | Many | None = None) -> None:
+    """One launch: norm(x) times the matrix transposed, with all that follows, into `out` (rows, outs).
+
+    `up` makes it a gated product. On the tensor cores operands are of type `dot`. `shape` replaces the rule.
+    """
+    if not isinstance(matrix, DenseMatrix | GroupIntMatrix):
+        raise Unsupported(f"the GPU kernels cannot multiply with {type(matrix).__name__}")
+    rows, few_rows = x.shape[0], PACKED_ROWS if isinstance(matrix, GroupIntMatrix) else DENSE_ROWS
+    if shape is None:
+        rule = shapes.few if rows <= few_rows else shapes.many
+        shape = rule(matrix, rows, gated=up is not None)
+    early = _starts_early(x.device)
+    ends = {"NORM": norm is not None, "GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None,
+            "RESIDUAL": residual is not None, "PDL": early}
+    after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
+    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps)
+    launch = {"num_warps": shape.warps, **({"launch_pdl": True} if early else {})}
+    if isinstance(shape, Few):
+        _launch_few(before, matrix, up or matrix, after, shape, ends | launch)
+    else:
+        # Triton's interpreter would multiply the bits of bfloat16
+        operands = DOTS[dot] if x.is_cuda else tl.float32
+        _launch_many(before, matrix, up or matrix, after, shape, ends | launch | {"DOT": operands})
+
+
+def _launch_few(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, up: Matrix, after: tuple[Any, ...],
+                shape: Few, options: dict[str, Any]) -> None:
+    sizes = {"INS": matrix.ins, "SPAN": shapes.span(matrix), "R": shapes.power(after[3]), "BN": shape.block,
+             "TURNS": triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs)}
+    if isinstance(matrix, GroupIntMatrix):
+        few_kernels.few_packed[(shape.programs,)](*before, *_tensors(matrix), *_tensors(up), *after, 1, **sizes,
+                                                  **_layout(matrix), **options)
+    else:
+        few_kernels.few_dense[(shape.programs,)](*before, matrix.values, _tensors(up)[0], *after, **sizes, **options)
+
+
+def _launch_many(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, up: Matrix, after: tuple[Any, ...],
+                 shape: Many, options: dict[str, Any]) -> None:
+    grid = (triton.cdiv(after[3], shape.rows) * triton.cdiv(matrix.outs, shape.outs),)
+    many_kernels.many[grid](*before, *_tensors(matrix), *_tensors(up), *after, INS=matrix.ins, BM=shape.rows,
+                            BN=shape.outs, BK=shape.columns, STAGES=shape.stages, **_layout(matrix), **options)
+
+
+def _tensors(matrix: Matrix) -> tuple[Tensor, ...]:
+    """Low bits, high bits, scales and heads, or what stands in for them where there are none."""
+    if isinstance(matrix, DenseMatrix):
+        return (matrix.values,) * 4
+    assert isinstance(matrix, GroupIntMatrix)
+    low, high, scales, heads = matrix.planes.tensors()
+    return low, low if high is None else high, scales, scales if heads is None else heads  # type: ignore[return-value]
+
+
+def _layout(matrix: Matrix) -> dict[str, Any]:
+    if not isinstance(matrix, GroupIntMatrix):
+        return NO_LAYOUT
+    layout = matrix.layout
+    return {"LOW": layout.low, "HIGH": layout.high, "GROUP": layout.group, "OFFSET": layout.offset,
+            "MINS": layout.mins, "TWO": layout.two_level}
+
+
+def _starts_early(device: torch.device) -> bool:
+    """Whether a kernel may start before the one before it has ended."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+
+
+def combine(gate: Tensor, up: Tensor, activation: Activation, out: Tensor) -> Tensor:
+    """activation(gate) · up -> out (rows, ffn); rows may be strided."""
+    rows, ffn = out.shape
+    grid = (rows, triton.cdiv(ffn, 1024))
+    combined[grid](gate, up, out, ffn, gate.stride(0), up.stride(0), out.stride(0), ACTIVATION=activation, BLOCK=1024)
+    return out

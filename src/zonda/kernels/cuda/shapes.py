@@ -1,0 +1,84 @@
+"""How products are cut into programs: by rule from shape and format, as measured on an H100."""
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix
+
+FEW_ROWS = 16
+"""Rows up to which a product is bound by reading the matrix."""
+DENSE_ROWS, PACKED_ROWS = 4, 2
+"""Rows up to which multiply-adds are as fast as the memory; from there on tensor cores."""
+UNPACKED_ROWS = 512
+"""Rows from which a packed matrix is first made floats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """`block` outs at a time in each of `programs` programs."""
+
+    block: int
+    warps: int
+    programs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Many:
+    """Tiles of rows × outs, `columns` at a time."""
+
+    rows: int
+    outs: int
+    columns: int
+    warps: int
+    stages: int
+
+
+def power(n: int) -> int:
+    """The next power of two."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+def span(matrix: DenseMatrix | GroupIntMatrix) -> int:
+    """What a program's tile covers of a row: a power of two of columns, or of units of a packed row."""
+    return power(matrix.ins // matrix.layout.unit if isinstance(matrix, GroupIntMatrix) else matrix.ins)
+
+
+def few(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Few:
+    """About 64 numbers of a dense block, or 128 of a packed one, in each thread, and programs that end together."""
+    packed = isinstance(matrix, GroupIntMatrix)
+    columns = span(matrix) * (matrix.layout.unit if isinstance(matrix, GroupIntMatrix) else 1)
+    warps = min(16, max(4, columns // 1024))
+    share = max(1, columns // (32 * warps))
+    block = max(1, (128 if packed else 64) // share // (2 if gated else 1) // power(rows))
+    return even(matrix, block, warps)
+
+
+def even(matrix: DenseMatrix | GroupIntMatrix, block: int, warps: int) -> Few:
+    """As many programs as run at once, each with as many blocks."""
+    blocks = -(-matrix.outs // block)
+    most = processors(_device(matrix)) * max(1, 16 // warps)
+    turns = -(-blocks // most)
+    return Few(block, warps, -(-blocks // turns))
+
+
+def many(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Many:
+    """Tiles large enough to feed the tensor cores, or small enough that every processor has one."""
+    packed = isinstance(matrix, GroupIntMatrix)
+    if rows <= FEW_ROWS:
+        outs = 64 if matrix.outs >= 64 * processors(_device(matrix)) else 32
+        return Many(16, outs, 128, 4, 4)
+    if rows <= 64:
+        return Many(power(rows), 64, 64, 4, 3)
+    return Many(128 if not gated else 64, 128, 64, 8 if not gated else 4, 3 if packed else 4)
+
+
+def _device(matrix: DenseMatrix | GroupIntMatrix) -> torch.device:
+    return (matrix.planes.low if isinstance(matrix, GroupIntMatrix) else matrix.values).device
