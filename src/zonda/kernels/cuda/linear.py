@@ -113,7 +113,7 @@ def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: 
     ends = {"NORM": norm is not None, "GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None,
             "RESIDUAL": residual is not None, "PDL": early}
     after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
-    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps)
+    before = (x, x if norm is None else norm.weight, 1.0 if norm is None else norm.eps)
     launch = {"num_warps": shape.warps, **({"launch_pdl": True} if early else {})}
     if isinstance(shape, Few):
         _launch_few(before, matrix, up or matrix, after, shape, ends | launch)
