@@ -16,11 +16,12 @@ from torch.nn import functional
 
 from zonda.errors import Unsupported
 from zonda.kernels.cuda import few as few_kernels
+from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
-from zonda.kernels.cuda import shapes
 from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
+from zonda.kernels.torch.float8 import Float8Matrix
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 
 DOTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -64,7 +65,7 @@ def logits(x: Tensor, matrix: Matrix, *, norm: Norm | None = None, dtype: torch.
 
 def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
     """x times the matrix transposed plus bias, of x's type, for many rows."""
-    if isinstance(matrix, GroupIntMatrix) and x.shape[0] < UNPACKED_ROWS:
+    if isinstance(matrix, Float8Matrix) or (isinstance(matrix, GroupIntMatrix) and x.shape[0] < UNPACKED_ROWS):
         out = torch.empty(x.shape[0], matrix.outs, dtype=x.dtype, device=x.device)
         multiply(x, matrix, out, bias=bias, dot=x.dtype)
         return out
@@ -73,7 +74,8 @@ def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
 
 def matmul_gated(x: Tensor, gate: Matrix, up: Matrix, activation: Activation) -> Tensor:
     """activation(x gateᵀ) · (x upᵀ), of x's type, for many rows."""
-    if isinstance(gate, GroupIntMatrix) and alike(gate, up) and x.shape[0] < UNPACKED_ROWS:
+    small = isinstance(gate, Float8Matrix) or (isinstance(gate, GroupIntMatrix) and x.shape[0] < UNPACKED_ROWS)
+    if small and alike(gate, up):
         return gated(x, gate, up, activation, dtype=x.dtype)
     first = matmul(x, gate)
     return combine(first, matmul(x, up), activation, first)
@@ -83,7 +85,7 @@ def alike(one: Matrix, other: Matrix) -> bool:
     """Whether one kernel can take both."""
     if isinstance(one, GroupIntMatrix) and isinstance(other, GroupIntMatrix):
         return one.layout == other.layout and one.shape == other.shape
-    return isinstance(one, DenseMatrix) and isinstance(other, DenseMatrix) and one.shape == other.shape
+    return type(one) is type(other) and one.shape == other.shape
 
 
 def floats(matrix: Matrix, dtype: torch.dtype) -> Tensor:
@@ -103,6 +105,10 @@ def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: 
 
     `up` makes it a gated product. On the tensor cores operands are of type `dot`. `shape` replaces the rule.
     """
+    if isinstance(matrix, Float8Matrix):
+        assert up is None or isinstance(up, Float8Matrix)
+        return float8.multiply(x, matrix, out, dot=dot, norm=norm, bias=bias, residual=residual, up=up,
+                               activation=activation)
     if not isinstance(matrix, DenseMatrix | GroupIntMatrix):
         raise Unsupported(f"the GPU kernels cannot multiply with {type(matrix).__name__}")
     rows, few_rows = x.shape[0], PACKED_ROWS if isinstance(matrix, GroupIntMatrix) else DENSE_ROWS
@@ -113,7 +119,7 @@ def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: 
     ends = {"NORM": norm is not None, "GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None,
             "RESIDUAL": residual is not None, "PDL": early}
     after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
-    before = (x, x if norm is None else norm.weight, 1.0 if norm is None else norm.eps)
+    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps)
     launch = {"num_warps": shape.warps, **({"launch_pdl": True} if early else {})}
     if isinstance(shape, Few):
         _launch_few(before, matrix, up or matrix, after, shape, ends | launch)

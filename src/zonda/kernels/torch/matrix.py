@@ -12,8 +12,9 @@ from torch import Tensor
 
 from zonda.errors import Unsupported
 from zonda.kernels.torch.blocks import split
+from zonda.kernels.torch.float8 import prepare_float8
 from zonda.kernels.torch.packed import LAYOUTS, Layout, Planes, pack, unpack
-from zonda.weights.formats import Dense, GroupInt
+from zonda.weights.formats import Dense, Float8, GroupInt
 from zonda.weights.source import Weight
 
 CHUNK = 1 << 24
@@ -95,6 +96,8 @@ def prepare(weight: Weight, device: torch.device | str, dtype: torch.dtype) -> M
         return DenseMatrix(upload(weight.array, device, _STORAGE[weight.dtype]).to(dtype))
     if isinstance(weight, GroupInt):
         return _group_int(weight, device)
+    if isinstance(weight, Float8):
+        return prepare_float8(weight, device)
     raise Unsupported(f"the GPU kernels do not know {type(weight).__name__}")
 
 

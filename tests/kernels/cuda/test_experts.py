@@ -1,0 +1,129 @@
+"""The fused mixture of experts against its plain definition, in Triton's interpreter."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from zonda.kernels.cuda import experts as fused
+from zonda.kernels.cuda.experts import Blocks, Shape
+from zonda.kernels.ops import Experts, Norm
+from zonda.kernels.reference import ReferenceOps
+from zonda.kernels.torch import experts as plain
+from zonda.kernels.torch.matrix import prepare
+from zonda.weights.formats import Dense
+from zonda.weights.quantize import quantize
+from zonda.weights.source import Weight
+
+DIM, FFN, COUNT, TOP = 128, 64, 6, 3
+LONE = Blocks(Shape(1, 32, 64), Shape(1, 64, 32))
+SMALL = Blocks(Shape(16, 32, 64), Shape(16, 32, 32))
+SEED = np.random.default_rng(0)
+
+
+def random(*shape: int) -> np.ndarray:
+    return (SEED.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32)
+
+
+def weights(kind: str | None, *, dim: int = DIM, ffn: int = FFN, count: int = COUNT) -> list[Weight]:
+    stacks: list[Weight] = [Dense.of(random(count, *shape)) for shape in ((ffn, dim), (ffn, dim), (dim, ffn))]
+    return [quantize(stack, kind) if kind else stack for stack in stacks]
+
+
+def mixture(stacks: list[Weight], *, top: int = TOP, normalize: bool = True, activation: str = "silu",
+            dtype: torch.dtype = torch.float32) -> Experts:
+    router = Dense.of(3 * random(stacks[0].shape[0], stacks[0].shape[-1]))
+    made = [prepare(each, "cpu", dtype) for each in (router, *stacks)]
+    return Experts(*made, top=top, normalize=normalize, activation=activation)  # type: ignore[arg-type]
+
+
+def norm(dim: int = DIM) -> Norm:
+    return Norm(torch.from_numpy(1 + random(dim)), 1e-6)
+
+
+def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def compare(x: torch.Tensor, experts: Experts, with_norm: Norm | None, *, blocks: Blocks | None = None,
+            dtype: torch.dtype = torch.float32) -> float:
+    residual = torch.zeros_like(x) + x
+    wanted = plain.experts(x, experts, residual, with_norm, dtype=torch.float64)
+    found = fused.experts(x, experts, residual, with_norm, dtype=dtype, blocks=blocks)
+    return off(found - x, wanted - x)
+
+
+def rows(count: int, dim: int = DIM) -> torch.Tensor:
+    return torch.from_numpy(SEED.standard_normal((count, dim)).astype(np.float32))
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+def test_the_plain_definition_is_the_references(activation: str) -> None:
+    stacks = weights(None)
+    experts, x, own = mixture(stacks, activation=activation), rows(5), norm()
+    there = Experts(*(each.dense(torch.float32).numpy() for each in (  # type: ignore[misc]
+        experts.router, experts.gate, experts.up, experts.down)), top=TOP, normalize=True, activation=activation)
+    wanted = ReferenceOps().experts(x.numpy(), there, residual=x.numpy(), norm=Norm(own.weight.numpy(), own.eps))
+    assert off(plain.experts(x, experts, x, own), torch.from_numpy(wanted)) < 1e-5
+
+
+@pytest.mark.parametrize("kind", [None, "fp8"])
+@pytest.mark.parametrize("count", [1, 24])
+def test_few_rows_and_many_are_what_the_definition_says(kind: str | None, count: int) -> None:
+    assert compare(rows(count), mixture(weights(kind)), norm(), blocks=LONE if count < 9 else SMALL) < 1e-5
+
+
+@pytest.mark.parametrize("count", [2, 9])
+@pytest.mark.parametrize(("activation", "normalize"), [("gelu", True), ("gelu_tanh", False), ("relu", True)])
+def test_every_activation_with_and_without_normalized_shares(count: int, normalize: bool, activation: str) -> None:
+    experts = mixture(weights(None), normalize=normalize, activation=activation)
+    assert compare(rows(count), experts, None, blocks=LONE if count < 9 else SMALL) < 1e-5
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_sizes_need_not_be_whole_blocks(count: int) -> None:
+    stacks = weights(None, dim=104, ffn=40, count=37)
+    assert compare(rows(count, 104), mixture(stacks, top=5), norm(104), blocks=LONE if count < 9 else SMALL) < 1e-5
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_sixteen_bits_are_as_near_as_they_can_be(count: int) -> None:
+    dtype = torch.bfloat16 if count < 9 else torch.float16  # the interpreter's products know no bfloat16
+    blocks = LONE if count < 9 else SMALL
+    assert compare(rows(count), mixture(weights(None), dtype=dtype), norm(), blocks=blocks, dtype=dtype) < 1e-2
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_all_rows_may_want_the_same_experts(count: int) -> None:
+    same = rows(1).expand(count, -1).contiguous()
+    assert compare(same, mixture(weights(None)), norm(), blocks=LONE if count < 9 else SMALL) < 1e-5
+
+
+@pytest.mark.parametrize("count", [2, 9])
+def test_of_equal_logits_the_first_experts_are_chosen(count: int) -> None:
+    experts = mixture(weights(None))
+    experts.router.values[:] = 0
+    assert compare(rows(count), experts, norm(), blocks=LONE if count < 9 else SMALL) < 1e-5
+
+
+def test_a_row_among_few_gives_the_same_bits_as_alone() -> None:
+    experts, x, own = mixture(weights(None, ffn=32)), rows(3), norm()
+    together = fused.experts(x, experts, x.clone(), own, dtype=torch.float32)
+    alone = fused.experts(x[1:2].contiguous(), experts, x[1:2].clone(), own, dtype=torch.float32)
+    assert torch.equal(together[1:2], alone)
+
+
+def test_the_blocks_of_any_number_of_slots_have_room_for_all() -> None:
+    for slots in (1, 7, 16, 100):
+        for block in (16, 64):
+            worst = 1 + (slots - 1) // block + min(COUNT - 1, slots - 1)
+            assert fused._most_blocks(slots, COUNT, block) >= worst
+
+
+@pytest.mark.parametrize("name", ["q4_0", "q5_1", "q8_0", "q2_k", "q3_k", "q6_k"])
+@pytest.mark.parametrize("count", [1, 9])
+def test_packed_stacks_are_decoded_as_their_layout_says(name: str, count: int) -> None:
+    stacks = weights(name, dim=256, ffn=256, count=3)
+    narrow, wide = Blocks(Shape(1, 32, 256), Shape(1, 64, 128)), Blocks(Shape(16, 64, 256), Shape(16, 64, 64))
+    blocks = narrow if count < 9 else wide
+    assert compare(rows(count, 256), mixture(stacks, top=2), norm(256), blocks=blocks) < 1e-5

@@ -1,0 +1,108 @@
+"""Products with eight-bit floats against torch, in Triton's interpreter."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from zonda.kernels.cuda import float8, linear
+from zonda.kernels.cuda.float8 import Tile, Walk
+from zonda.kernels.ops import Norm
+from zonda.kernels.torch.float8 import Float8Matrix, prepare_float8
+from zonda.kernels.torch.float8 import round_rows as plain_rounding
+from zonda.weights.formats.float8 import Float8, encode
+
+KINDS = {"rows": (1, True), "blocks": (128, False), "rows of blocks": (1, False)}
+SHAPES = {"few": Walk(2, 4, 7), "some": Tile(16, 32)}
+
+
+def random(outs: int, ins: int, kind: str, *, seed: int = 0, input_scale: float | None = None) -> Float8Matrix:
+    rng, (height, whole) = np.random.default_rng(seed), KINDS[kind]
+    blocks = (-(-outs // height), 1 if whole else -(-ins // 128))
+    scales = (rng.uniform(0.5, 2, blocks) / 50 / ins**0.5).astype(np.float32)
+    codes = encode(rng.normal(0, 50, (outs, ins)).astype(np.float32))
+    return prepare_float8(Float8(codes, scales, height, whole, input_scale), "cpu")
+
+
+def rows(count: int, ins: int) -> torch.Tensor:
+    return torch.randn(count, ins, generator=torch.Generator().manual_seed(count))
+
+
+def normed(x: torch.Tensor, norm: Norm) -> torch.Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + norm.eps) * norm.weight
+
+
+def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_few_and_some_rows_are_multiplied_with_the_exact_values(kind: str, shape: str) -> None:
+    matrix, x, norm, bias = random(70, 300, kind), rows(3, 300), Norm(rows(1, 300)[0], 1e-6), rows(1, 70)[0]
+    out = torch.full((3, 70), float("nan"))
+    float8.multiply(x, matrix, out, norm=norm, bias=bias, dot=torch.float32, shape=SHAPES[shape])
+    assert off(out, normed(x, norm) @ matrix.dense(torch.float32).T + bias) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["rows", "blocks"])
+@pytest.mark.parametrize("count", [1, 4, 5, 70])
+def test_a_gated_product_is_one_of_two(kind: str, count: int) -> None:
+    gate, up, x = random(48, 256, kind), random(48, 256, kind, seed=1), rows(count, 256)
+    out = torch.full((count, 48), float("nan"))
+    float8.multiply(x, gate, out, up=up, activation="gelu_tanh", dot=torch.float32)
+    first, second = (x @ each.dense(torch.float32).T for each in (gate, up))
+    assert off(out, functional.gelu(first, approximate="tanh") * second) < (1e-5 if count < 65 else 0.12)
+
+
+@pytest.mark.parametrize("count", [2, 9, 65])
+def test_a_product_may_be_added_to_what_is_there_and_lie_in_a_part_of_it(count: int) -> None:
+    matrix, x, wide = random(40, 256, "rows"), rows(count, 256), rows(count, 100)
+    own = wide[:, 30:70]
+    wanted = own + x @ matrix.dense(torch.float32).T
+    float8.multiply(x, matrix, own, residual=own, dot=torch.float32)
+    assert off(wide[:, 30:70], wanted) < (1e-5 if count < 65 else 0.12)
+
+
+@pytest.mark.parametrize(("group", "kind"), [(512, "rows"), (128, "blocks")])
+def test_rows_are_rounded_with_their_norm(group: int, kind: str) -> None:
+    x, norm = 3 * rows(4, 300), Norm(1 + rows(1, 300)[0], 1e-6)
+    codes, scales = float8.rounded(x, norm, random(16, 300, kind))
+    padded = functional.pad(normed(x, norm), (0, 512 - 300))
+    wanted, wanted_scales = plain_rounding(padded, group)
+    assert torch.allclose(scales, wanted_scales[:, :scales.shape[1]], rtol=1e-5)
+    found = codes.view(torch.float8_e4m3fn).float()
+    away = found != wanted[:, :300].float()
+    # the interpreter halves what rounds up to a power of two
+    assert torch.equal(2 * found[away], wanted[:, :300].float()[away]) and away.float().mean() < 0.05
+
+
+def test_rows_that_are_all_zero_are_rounded_to_zero() -> None:
+    codes, scales = float8.rounded(torch.zeros(2, 128), None, random(16, 128, "rows"))
+    assert not codes.any() and scales.tolist() == [[1.0], [1.0]]
+
+
+def test_given_scales_of_inputs_are_used_the_larger_of_two() -> None:
+    one, two = random(16, 128, "rows", input_scale=0.5), random(16, 128, "rows", input_scale=0.25)
+    codes, scales = float8.rounded(1000 * rows(2, 128), None, one, both=two)
+    assert scales.tolist() == [[0.5], [0.5]] and codes.view(torch.float8_e4m3fn).float().abs().max() == 448
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_codes_on_codes_are_multiplied_with_the_scales_of_both_sides(kind: str) -> None:
+    matrix, x = random(140, 384, kind), rows(5, 384)
+    codes, scales = float8.rounded(x, None, matrix)
+    exact = codes.view(torch.float8_e4m3fn).float() * scales.repeat_interleave(384 // scales.shape[1], 1)
+    assert off(float8.product(codes, scales, matrix), exact @ matrix.dense(torch.float32).T) < 1e-2
+
+
+@pytest.mark.parametrize("count", [2, 70])
+def test_eight_bit_floats_are_multiplied_like_any_other_matrix(count: int) -> None:
+    matrix, x = random(40, 256, "rows"), rows(count, 256)
+    exact = x @ matrix.dense(torch.float32).T
+    assert off(linear.project(x, [matrix, matrix], [None, None], dtype=torch.float32)[:, 40:], exact) < 0.06
+    assert off(linear.output(x, matrix, None, torch.zeros(count, 40)), exact) < 0.06
+    assert off(linear.matmul(x, matrix), exact) < 0.06
+    both = functional.silu(exact) * exact
+    assert off(linear.matmul_gated(x, matrix, matrix, "silu"), both) < 0.12
