@@ -171,7 +171,7 @@ class LLM(Loaded):
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Iterator[Spoken]:
         """Answer a turn piece by piece: text, reasoning and tool calls; leaving the iterator stops it."""
         ready = self.prepare(turn) if isinstance(turn, Turn) else turn
-        listener = Listener(ready.parsers)
+        listener = Listener(ready.parsers, parallel=ready.parallel)
         with closing(self._chunks(self._asked(ready, request_id))) as chunks:
             yield from map(listener.hear, chunks)
 

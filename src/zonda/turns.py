@@ -60,6 +60,7 @@ class Prepared:
     visible: frozenset[int] = frozenset()
     grammar: Grammar | None = None
     salt: str = ""
+    parallel: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +119,9 @@ class Chunks(Protocol):
 class Listener:
     """Takes a request's chunks apart, each sequence by its own parser."""
 
-    def __init__(self, parsers: Sequence[Parser]) -> None:
+    def __init__(self, parsers: Sequence[Parser], *, parallel: bool = True) -> None:
         self._parsers = parsers
+        self._parallel = parallel
         self._called: set[int] = set()
         self._reasoning = 0
 
@@ -132,6 +134,8 @@ class Listener:
             self._reasoning += len(chunk.tokens)
         if chunk.finish:
             parts += parser.finish()
+        if not self._parallel:
+            parts = [part for part in parts if isinstance(part, Text | Thought) or part.index == 0]
         if any(isinstance(part, CallStart) for part in parts):
             self._called.add(chunk.index)
         called = chunk.finish == "stop" and chunk.stop is None and chunk.index in self._called
@@ -145,7 +149,7 @@ class Conversing(AsyncIterator[Spoken]):
     def __init__(self, chunks: Chunks, prepared: Prepared) -> None:
         self._chunks = chunks
         self._n = prepared.sampling.n
-        self._listener = Listener(prepared.parsers)
+        self._listener = Listener(prepared.parsers, parallel=prepared.parallel)
 
     async def __anext__(self) -> Spoken:
         return self._listener.hear(await self._chunks.__anext__())
@@ -255,7 +259,7 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
     closing = manner.closing(end, tokenizer.id)
     if grammar and closing is not None and grammar.after is None:
         grammar = replace(grammar, after=closing)
-    return Prepared(prompt, turn.sampling, parsers, visible, grammar, turn.salt)
+    return Prepared(prompt, turn.sampling, parsers, visible, grammar, turn.salt, turn.parallel)
 
 
 def _grammar(turn: Turn, tools: Tools, manner: Manner, tokenizer: Tokenizer) -> Grammar | None:

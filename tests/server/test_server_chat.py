@@ -191,13 +191,13 @@ def test_what_the_template_refuses_is_a_bad_request_with_its_line() -> None:
 
 def test_every_sampling_field_reaches_the_engine(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Sampling] = []
-    generate = server.llm.generate  # type: ignore[union-attr]
+    converse = server.llm.converse  # type: ignore[union-attr]
 
-    def spy(prompt: Any, sampling: Sampling, **kwargs: Any) -> Any:
-        seen.append(sampling)
-        return generate(prompt, sampling, **kwargs)
+    def spy(prepared: Any, **kwargs: Any) -> Any:
+        seen.append(prepared.sampling)
+        return converse(prepared, **kwargs)
 
-    monkeypatch.setattr(server.llm, "generate", spy)
+    monkeypatch.setattr(server.llm, "converse", spy)
     fields = {"max_tokens": 7, "min_tokens": 1, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1,
               "typical_p": 0.8, "top_n_sigma": 1.5, "xtc_probability": 0.2, "xtc_threshold": 0.3, "mirostat_tau": 4.0,
               "mirostat_eta": 0.2, "presence_penalty": 0.1, "frequency_penalty": 0.2, "repetition_penalty": 1.1,

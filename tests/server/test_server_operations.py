@@ -9,7 +9,7 @@ import pytest
 from fakes import Server, hold, let_go, logged, model, serving, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from zonda.server import app, schema
+from zonda.server import app, chat_schema, schema
 from zonda.server.guard import is_loopback
 
 
@@ -193,7 +193,7 @@ def test_the_document_has_no_dangling_reference(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("ask", "kind"), [
-    (lambda server: server.chat("x", logprobs=True).json, schema.ChatCompletion),
+    (lambda server: server.chat("x", logprobs=True).json, chat_schema.ChatCompletion),
     (lambda server: server.complete("x", echo=True, logprobs=1).json, schema.TextCompletion),
     (lambda server: server.get("/v1/models").json, schema.ModelList),
     (lambda server: server.get("/health").json, schema.Health),

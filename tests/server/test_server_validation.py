@@ -58,7 +58,18 @@ CHAT_ONLY = [
     ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format"),
     ({"tools": [{"type": "function", "function": {"name": "f"}}] * 513}, "tools"),
     ({"tools": [{}]}, "tools[0]"), ({"tools": ["x"]}, "tools[0]"), ({"tools": {}}, "tools"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}, "tool_choice"),
+    ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "sometimes"}, "tool_choice"),
+    ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function.name"),
+    ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].parameters"),
+    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0]"),
+    ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
+    ({"tool_choice": {"type": "function"}}, "tool_choice"),
+    ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "tool_choice"),
+    ({"functions": [{}]}, "functions[0].name"), ({"functions": [], "tools": [{}]}, "tools[0]"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}]}, "messages[0].tool_calls[0]"),
+    ({"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 5}}]}]},
+     "messages[0].tool_calls[0].function.arguments"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"chat_template": SECRET}}, "chat_template_kwargs"),
@@ -134,7 +145,7 @@ def test_a_missing_field_has_openais_code(server: Server) -> None:
 
 def test_what_a_choice_may_be_is_told(server: Server) -> None:
     reply = server.post("/v1/chat/completions", {"messages": [{"role": "robot", "content": "x"}]})
-    assert "'assistant', 'developer', 'system', 'tool', 'user'" in reply.error["message"]
+    assert "'assistant', 'developer', 'function', 'system', 'tool', 'user'" in reply.error["message"]
 
 
 def test_unknown_fields_are_ignored(server: Server) -> None:

@@ -10,14 +10,12 @@ from starlette.types import ASGIApp
 
 from zonda.options import ServerOptions
 from zonda.server import chat, completions, models, operations
+from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
 from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
 from zonda.server.schema import (
     About,
-    ChatChunk,
-    ChatCompletion,
-    ChatRequest,
     CompletionRequest,
     Health,
     ModelCard,

@@ -4,35 +4,40 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from zonda.completion import Choice, Completion
 from zonda.errors import InvalidRequest
 from zonda.server import conversation
-from zonda.server.answers import answers
 from zonda.server.call import Call
-from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
-from zonda.server.sampling import check_length, check_stream, sampling_of
-from zonda.server.schema import (
+from zonda.server.chat_schema import (
     AssistantMessage,
     ChatChoice,
     ChatChunk,
     ChatCompletion,
-    ChatLogprobs,
     ChatRequest,
     ChunkChoice,
     Delta,
+    Ending,
+    Function,
+    FunctionDelta,
+    ToolCall,
+    ToolCallDelta,
 )
+from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
+from zonda.server.sampling import check_length, check_stream, sampling_of
+from zonda.server.schema import ChatLogprobs
 from zonda.server.sse import frame, stream
 from zonda.server.tokens import chat_logprobs, visible
-from zonda.types import Chunk, Logprob, Sampling, Usage
+from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
+from zonda.turns import Answer, AnswerChoice, Conversing, Prepared, Spoken, Turn
+from zonda.types import Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
-    from zonda.sdk import AsyncLLM, Generation
+    from zonda.sdk import AsyncLLM
 
 INLINE = 16_384
 """Bytes of a request whose template is rendered at once; larger ones are rendered beside the event loop."""
@@ -40,21 +45,20 @@ INLINE = 16_384
 
 async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
-    llm = await call.use(body.model)
-    sampling = _sampling(body, llm)
+    call.model, llm = call.service.model(body.model)
+    turn = conversation.turn(body, _sampling(body, llm))
     async with call.flight():
-        prompt = await _prompt(call, llm, body)
-        answer = Answer(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body)
-        with answers(llm, [prompt], sampling, name=answer.id, field="messages") as (generation,):
+        prepared = await prepare(llm, turn, size=call.size)
+        reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body)
+        async with llm.converse(prepared, request_id=reply.id) as speech:
             if body.stream:
-                await stream(call, answer.frames(generation))
+                await stream(call, reply.frames(speech))
             else:
-                await call.reply(answer.whole(await generation.completion()))
+                await call.reply(reply.whole(await speech.answer()))
 
 
 def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
-    conversation.check_format(body)
     field = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     wanted = getattr(body, field)
     check_length(wanted, field, llm.engine.max_len)
@@ -63,14 +67,15 @@ def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     return sampling_of(body, max_tokens=wanted, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
 
 
-async def _prompt(call: Call, llm: AsyncLLM, body: ChatRequest) -> Sequence[int]:
-    if call.size <= INLINE:
-        return conversation.render(llm, body)
-    return await asyncio.to_thread(conversation.render, llm, body)
+async def prepare(llm: AsyncLLM, turn: Turn, *, size: int) -> Prepared:
+    """The turn ready to be answered; where the request is large, made beside the event loop."""
+    if size <= INLINE:
+        return llm.prepare(turn)
+    return await asyncio.to_thread(llm.prepare, turn)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """The answer to one chat request, in either form."""
 
     id: str
@@ -79,59 +84,100 @@ class Answer:
     llm: AsyncLLM
     body: ChatRequest
 
-    def whole(self, completion: Completion) -> ChatCompletion:
+    def whole(self, answer: Answer) -> ChatCompletion:
         """The answer in one piece."""
-        self.call.usage = completion.usage
+        self.call.usage = answer.usage
         return ChatCompletion(
             id=self.id, created=self.created, model=self.call.model, system_fingerprint=FINGERPRINT,
-            choices=[self._choice(each) for each in completion.choices],
-            usage=usage_report(completion.usage), timings=timings(completion.usage))
+            choices=[self._choice(each) for each in answer.choices],
+            usage=usage_report(answer.usage, answer.reasoning_tokens), timings=timings(answer.usage))
 
-    def _choice(self, choice: Choice) -> ChatChoice:
-        return ChatChoice(index=choice.index, message=AssistantMessage(content=choice.text),
-                          finish_reason=finish_of(choice.finish_reason),
-                          logprobs=self._logprobs(visible(choice.logprobs, choice.finish_reason, choice.stop)))
+    def _choice(self, choice: AnswerChoice) -> ChatChoice:
+        message = AssistantMessage(content=choice.text or (None if choice.calls else ""))
+        if choice.thought:
+            message.reasoning_content = message.reasoning = choice.thought
+        calls = [ToolCall(id=call.id, function=Function(name=call.name, arguments=call.arguments))
+                 for call in choice.calls]
+        if calls and self._old:
+            message.function_call = calls[0].function
+        elif calls:
+            message.tool_calls = calls
+        logprobs = self._logprobs(visible(choice.logprobs, choice.finish_reason, choice.stop))
+        return ChatChoice(index=choice.index, message=message, finish_reason=self._ending(choice.finish_reason),
+                          logprobs=logprobs)
 
-    async def frames(self, generation: Generation) -> AsyncIterator[bytes]:
+    async def frames(self, speech: Conversing) -> AsyncIterator[bytes]:
         """The answer as events: for each choice its role, its pieces and, with an empty delta, its end."""
         fresh = set(range(self.body.n or 1))
-        usage = Usage()
-        async for chunk in generation:
-            usage = chunk.usage or usage
-            events = self._events(chunk, opening=chunk.index in fresh)
-            fresh.discard(chunk.index)
+        usage, reasoning = Usage(), 0
+        async for spoken in speech:
+            usage, reasoning = spoken.chunk.usage or usage, spoken.reasoning_tokens
+            events = b"".join(self._events(spoken, opening=spoken.index in fresh))
             if events:
+                fresh.discard(spoken.index)
                 yield events
         self.call.usage = usage
         if self._counts:
-            yield frame(self._chunk([], usage))
+            message = self._chunk([])
+            message.usage = usage_report(usage, reasoning)
+            yield frame(message)
 
-    def _events(self, chunk: Chunk, *, opening: bool) -> bytes:
-        frames = b""
-        if opening:
-            frames = self._frame(chunk.index, Delta(role="assistant", content=""))
-        logprobs = self._logprobs(visible(chunk.logprobs, chunk.finish, chunk.stop))
-        if chunk.text or logprobs:
-            frames += self._frame(chunk.index, Delta(content=chunk.text), logprobs)
-        return frames + self._end(chunk) if chunk.finish else frames
+    def _events(self, spoken: Spoken, *, opening: bool) -> Iterator[bytes]:
+        logprobs = self._logprobs(visible(spoken.chunk.logprobs, spoken.ending, spoken.chunk.stop))
+        deltas = [self._delta(part) for part in spoken.parts]
+        if logprobs and not deltas:
+            deltas = [Delta(content="")]
+        if opening and (deltas or spoken.ending):
+            called = bool(spoken.parts) and isinstance(spoken.parts[0], CallStart)
+            yield self._frame(spoken.index, Delta(role="assistant", content=None if called else ""))
+        for delta in deltas:
+            yield self._frame(spoken.index, delta, logprobs)
+            logprobs = None
+        if spoken.ending:
+            yield self._end(spoken)
+
+    def _delta(self, part: Part) -> Delta:
+        match part:
+            case Text(text):
+                return Delta(content=text)
+            case Thought(text):
+                return Delta(reasoning_content=text, reasoning=text)
+            case CallStart(index, id, name):
+                function = FunctionDelta(name=name, arguments="")
+                return self._call(ToolCallDelta(index=index, id=id, type="function", function=function))
+            case CallArguments(index, json):
+                return self._call(ToolCallDelta(index=index, function=FunctionDelta(arguments=json)))
+
+    def _call(self, delta: ToolCallDelta) -> Delta:
+        return Delta(function_call=delta.function) if self._old else Delta(tool_calls=[delta])
 
     def _frame(self, index: int, delta: Delta, logprobs: ChatLogprobs | None = None) -> bytes:
         return frame(self._chunk([ChunkChoice(index=index, delta=delta, logprobs=logprobs)]))
 
-    def _end(self, chunk: Chunk) -> bytes:
-        message = self._chunk([ChunkChoice(index=chunk.index, delta=Delta(), finish_reason=finish_of(chunk.finish))])
-        if chunk.usage:
-            message.timings = timings(chunk.usage)
+    def _end(self, spoken: Spoken) -> bytes:
+        choice = ChunkChoice(index=spoken.index, delta=Delta(), finish_reason=self._ending(spoken.ending))
+        message = self._chunk([choice])
+        if spoken.chunk.usage:
+            message.timings = timings(spoken.chunk.usage)
         return frame(message)
+
+    def _ending(self, reason: str | None) -> Ending | None:
+        if reason == "tool_calls":
+            return "function_call" if self._old else "tool_calls"
+        return finish_of(reason)
+
+    @property
+    def _old(self) -> bool:
+        """Whether calls are told under their old name."""
+        return self.body.functions is not None
 
     @property
     def _counts(self) -> bool:
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
 
-    def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatChunk:
-        counts = usage_report(usage) if usage else None
+    def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
         return ChatChunk(id=self.id, created=self.created, model=self.call.model, system_fingerprint=FINGERPRINT,
-                         choices=choices, usage=counts if self._counts else UNSET)
+                         choices=choices, usage=None if self._counts else UNSET)
 
     def _logprobs(self, logprobs: Sequence[Logprob]) -> ChatLogprobs | None:
         return chat_logprobs(self.llm.tokenizer, logprobs) if self.body.logprobs and logprobs else None

@@ -1,15 +1,14 @@
-"""From a chat request to what the model's template renders."""
+"""From a chat request to a turn of a conversation."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zonda.errors import InvalidRequest, Unsupported
+from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.decode import check_depth
-from zonda.server.schema import ChatMessage, ChatRequest, Part
-
-if TYPE_CHECKING:
-    from zonda.sdk import AsyncLLM
+from zonda.server.tools import check_function, choice_of, function_tools
+from zonda.turns import Named, ToolChoice, Turn
+from zonda.types import Grammar, Sampling
 
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "preserve_thinking",
                            "clear_thinking", "date_string"})
@@ -20,9 +19,33 @@ _MEDIA = frozenset({"image_url", "input_image", "image", "audio_url", "input_aud
 _NO_THOUGHT = frozenset({"off", "none"})
 
 
-def render(llm: AsyncLLM, body: ChatRequest) -> tuple[int, ...]:
-    """The prompt that the model's template makes of the request's messages."""
-    return llm.render(messages(body), tools=tools(body), **variables(body))
+def turn(body: ChatRequest, sampling: Sampling) -> Turn:
+    """What the request asks for."""
+    if body.modalities and "audio" in body.modalities:
+        raise Unsupported("this model answers with text alone", param="modalities")
+    choice, allowed = choice_of(body.tool_choice)
+    tools = function_tools(body.tools or ())
+    if body.functions is not None or body.function_call is not None:
+        tools, choice = _functions(body)
+    parallel = body.parallel_tool_calls is not False and body.functions is None
+    return Turn(messages=messages(body), tools=tools, choice=choice, allowed=allowed, parallel=parallel,
+                format=format_of(body), variables=variables(body), sampling=sampling)
+
+
+def _functions(body: ChatRequest) -> tuple[list[dict[str, Any]], ToolChoice]:
+    """Tools and choice under their old names."""
+    if body.tools or body.tool_choice is not None:
+        raise InvalidRequest("`functions` and `tools` cannot be used together", param="functions")
+    functions = body.functions or []
+    check_depth(functions, "functions")
+    for index, function in enumerate(functions):
+        check_function(function, f"functions[{index}]")
+    choice: ToolChoice = "auto"
+    if isinstance(body.function_call, dict):
+        choice = Named(str(body.function_call.get("name")))
+    elif body.function_call is not None:
+        choice, _ = choice_of(body.function_call, "function_call")
+    return [{"type": "function", "function": function} for function in functions], choice
 
 
 def messages(body: ChatRequest) -> list[dict[str, Any]]:
@@ -33,18 +56,39 @@ def messages(body: ChatRequest) -> list[dict[str, Any]]:
 
 
 def _message(message: ChatMessage, place: str) -> dict[str, Any]:
-    check_depth(message.tool_calls, f"{place}.tool_calls")
-    extra = {"tool_calls": message.tool_calls or None, "name": message.name, "tool_call_id": message.tool_call_id,
+    calls = _calls(message, place)
+    role = "tool" if message.role == "function" else message.role
+    extra = {"tool_calls": calls or None, "name": message.name, "tool_call_id": message.tool_call_id,
              "reasoning_content": message.reasoning_content or message.reasoning}
-    return {"role": message.role, "content": _content(message, f"{place}.content"),
+    return {"role": role, "content": _content(message, f"{place}.content"),
             **{name: value for name, value in extra.items() if value is not None}}
+
+
+def _calls(message: ChatMessage, place: str) -> list[dict[str, Any]]:
+    """The calls that a message made, checked."""
+    if message.function_call is not None:
+        calls, names = [{"type": "function", "function": message.function_call}], [f"{place}.function_call"]
+    else:
+        calls = message.tool_calls or []
+        names = [f"{place}.tool_calls[{index}]" for index in range(len(calls))]
+    check_depth(calls, f"{place}.tool_calls")
+    for call, name in zip(calls, names):
+        function = call.get("function")
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise InvalidRequest(f"`{name}` is no call of a function", param=name,
+                                 hint='expected {"id": ..., "type": "function", "function": {"name", "arguments"}}')
+        if not isinstance(function.get("arguments", ""), str | dict):
+            raise InvalidRequest(f"`{name}.function.arguments` is no text", param=f"{name}.function.arguments")
+    return calls
 
 
 def _content(message: ChatMessage, place: str) -> str | list[dict[str, str]] | None:
     if isinstance(message.content, list):
         return [{"type": "text", "text": _text(part, f"{place}[{index}]")}
                 for index, part in enumerate(message.content)]
-    if message.content is None and message.role != "assistant":
+    if message.content is None and message.refusal:
+        return message.refusal
+    if message.content is None and message.role not in ("assistant", "function"):
         raise InvalidRequest(f"`{place}` is missing", hint="expected a text or a list of parts", param=place)
     return message.content
 
@@ -58,20 +102,6 @@ def _text(part: Part, place: str) -> str:
     if text is None:
         raise InvalidRequest(f"`{place}.text` is missing", param=f"{place}.text", code="missing_required_parameter")
     return text
-
-
-def tools(body: ChatRequest) -> Sequence[dict[str, Any]] | None:
-    """The tools to show the model; what would have to force or forbid a call is refused."""
-    if body.tool_choice not in (None, "none", "auto"):
-        raise Unsupported("only `tool_choice` auto and none are supported", param="tool_choice")
-    if not body.tools or body.tool_choice == "none":
-        return None
-    for index, tool in enumerate(body.tools):
-        if tool.get("type") != "function" or not isinstance(tool.get("function"), dict):
-            raise InvalidRequest(f"`tools[{index}]` is not a function tool", param=f"tools[{index}]",
-                                 hint="expected {\"type\": \"function\", \"function\": {...}}")
-    check_depth(body.tools, "tools")
-    return body.tools
 
 
 def variables(body: ChatRequest) -> dict[str, Any]:
@@ -98,7 +128,9 @@ def _check_variable(name: str, value: Any) -> None:
                              param=f"chat_template_kwargs.{name}")
 
 
-def check_format(body: ChatRequest) -> None:
-    """Refuse a form of answer that is not enforced; never ignore it."""
-    if body.response_format and body.response_format.type != "text":
-        raise Unsupported("only the `response_format` text is supported", param="response_format")
+def format_of(body: ChatRequest) -> Grammar | None:
+    """The form that the answer must have."""
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    raise Unsupported("only the `response_format` text is supported", param="response_format")

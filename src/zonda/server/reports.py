@@ -31,10 +31,10 @@ def finish_of(reason: str | None) -> Finish | None:
     return "length" if reason == "length" else "stop"
 
 
-def usage_report(usage: Usage) -> UsageReport:
-    """Token counts as OpenAI reports them."""
+def usage_report(usage: Usage, reasoning: int = 0) -> UsageReport:
+    """Token counts as OpenAI reports them; `reasoning` counts the tokens of reasoning among the generated ones."""
     return UsageReport(usage.prompt_tokens, usage.completion_tokens, usage.prompt_tokens + usage.completion_tokens,
-                       PromptDetails(usage.cached_tokens), CompletionDetails())
+                       PromptDetails(usage.cached_tokens), CompletionDetails(reasoning))
 
 
 def timings(usage: Usage) -> Timings:

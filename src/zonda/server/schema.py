@@ -1,19 +1,15 @@
 """The shapes of requests and responses: decoded, checked, encoded and documented from these definitions alone."""
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 MAX_STOPS = 16
-MAX_MESSAGES = 4096
 MAX_PROMPTS = 1024
-MAX_TOOLS = 512
 MAX_SEED = 2**63
 
 Stop = Annotated[str, Meta(min_length=1, max_length=4096)]
-Role = Literal["system", "developer", "user", "assistant", "tool"]
-Effort = Literal["off", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Finish = Literal["stop", "length"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -58,48 +54,6 @@ class SamplingFields(Struct, kw_only=True):
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
     truncate_sequence: bool | None = None
-
-
-class Part(Struct, kw_only=True):
-    """A piece of a message's content."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class ChatMessage(Struct, kw_only=True):
-    """One turn of a conversation."""
-
-    role: Role
-    content: str | list[Part] | None = None
-    name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class ResponseFormat(Struct, kw_only=True):
-    """The form that the answer must have."""
-
-    type: str
-
-
-class ChatRequest(SamplingFields, kw_only=True):
-    """A conversation to answer; a lone text is one user message."""
-
-    messages: str | Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
-    tool_choice: str | dict[str, Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    enable_thinking: bool | None = None
-    reasoning_effort: Effort | None = None
 
 
 class CompletionRequest(SamplingFields, kw_only=True):
@@ -169,65 +123,6 @@ class ChatLogprobs(Struct):
     """Log-probabilities of a choice's tokens."""
 
     content: list[TokenLogprob]
-
-
-class AssistantMessage(Struct, kw_only=True):
-    """The model's turn."""
-
-    role: Literal["assistant"] = "assistant"
-    content: str | None
-    refusal: str | None = None
-
-
-class ChatChoice(Struct, kw_only=True):
-    """One of the `n` answers."""
-
-    index: int
-    message: AssistantMessage
-    logprobs: ChatLogprobs | None = None
-    finish_reason: Finish | None
-
-
-class ChatCompletion(Struct, kw_only=True):
-    """The answer to a conversation."""
-
-    id: str
-    object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChoice]
-    usage: UsageReport
-    timings: Timings
-
-
-class Delta(Struct, kw_only=True):
-    """What a chunk adds to the model's turn."""
-
-    role: Literal["assistant"] | UnsetType = UNSET
-    content: str | UnsetType = UNSET
-
-
-class ChunkChoice(Struct, kw_only=True):
-    """What a chunk adds to one of the `n` answers."""
-
-    index: int
-    delta: Delta
-    logprobs: ChatLogprobs | None = None
-    finish_reason: Finish | None = None
-
-
-class ChatChunk(Struct, kw_only=True):
-    """A piece of a streamed answer."""
-
-    id: str
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChunkChoice]
-    usage: UsageReport | UnsetType | None = UNSET
-    timings: Timings | UnsetType = UNSET
 
 
 class TextLogprobs(Struct):

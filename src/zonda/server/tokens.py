@@ -14,7 +14,7 @@ LOWEST = -9999.0
 
 def visible(logprobs: Sequence[Logprob], finish: str | None, stop: str | None) -> Sequence[Logprob]:
     """The log-probabilities of the tokens that become text: not that of the token that ended the sequence."""
-    return logprobs[:-1] if finish == "stop" and stop is None else logprobs
+    return logprobs[:-1] if finish in ("stop", "tool_calls") and stop is None else logprobs
 
 
 def chat_logprobs(tokenizer: Tokenizer, logprobs: Iterable[Logprob]) -> ChatLogprobs:

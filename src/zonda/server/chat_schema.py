@@ -1,0 +1,173 @@
+"""The shapes of chat completions: requests, answers and the chunks of streams."""
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from zonda.server.schema import ChatLogprobs, SamplingFields, Timings, UsageReport
+
+MAX_MESSAGES = 4096
+MAX_TOOLS = 512
+
+Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+Effort = Literal["off", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Ending = Literal["stop", "length", "tool_calls", "function_call"]
+
+
+class Part(Struct, kw_only=True):
+    """A piece of a message's content."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class ChatMessage(Struct, kw_only=True):
+    """One turn of a conversation."""
+
+    role: Role
+    content: str | list[Part] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    function_call: dict[str, Any] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class ResponseFormat(Struct, kw_only=True):
+    """The form that the answer must have."""
+
+    type: str
+    json_schema: dict[str, Any] | None = None
+
+
+class ChatRequest(SamplingFields, kw_only=True):
+    """A conversation to answer; a lone text is one user message.
+
+    `functions` and `function_call` are the old names of `tools` and `tool_choice`. What only concerns OpenAI's own
+    service, such as `store` and `metadata`, is taken and changes nothing.
+    """
+
+    messages: str | Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    function_call: str | dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    enable_thinking: bool | None = None
+    reasoning_effort: Effort | None = None
+    modalities: list[str] | None = None
+    store: bool | None = None
+    metadata: dict[str, Any] | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    verbosity: str | None = None
+
+
+class Function(Struct, kw_only=True):
+    """The tool that a call is for, and its arguments as JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct, kw_only=True):
+    """A call that the model makes."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: Function
+
+
+class AssistantMessage(Struct, kw_only=True):
+    """The model's turn."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: str | None = None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    function_call: Function | UnsetType = UNSET
+
+
+class ChatChoice(Struct, kw_only=True):
+    """One of the `n` answers."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None = None
+    finish_reason: Ending | None
+
+
+class ChatCompletion(Struct, kw_only=True):
+    """The answer to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: UsageReport
+    timings: Timings
+
+
+class FunctionDelta(Struct, kw_only=True):
+    """What a chunk adds to a call: its tool's name, or a piece of its arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class ToolCallDelta(Struct, kw_only=True):
+    """A call that begins, with its id, or a piece of one."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
+class Delta(Struct, kw_only=True):
+    """What a chunk adds to the model's turn."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
+
+
+class ChunkChoice(Struct, kw_only=True):
+    """What a chunk adds to one of the `n` answers."""
+
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: Ending | None = None
+
+
+class ChatChunk(Struct, kw_only=True):
+    """A piece of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChunkChoice]
+    usage: UsageReport | UnsetType | None = UNSET
+    timings: Timings | UnsetType = UNSET

@@ -1,0 +1,88 @@
+"""Tools and the choice among them, in the forms in which requests have them."""
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from zonda.errors import InvalidRequest, Unsupported
+from zonda.server.decode import check_depth
+from zonda.turns import Named, ToolChoice
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_EXPECTED = 'expected {"type": "function", "function": {"name": ...}}'
+_SIMPLE = ("auto", "none", "required")
+
+
+def function_tools(given: Sequence[dict[str, Any]], field: str = "tools") -> list[dict[str, Any]]:
+    """Function tools in the shape of chat completions, whether they came in it or flat."""
+    check_depth(given, field)
+    return [_function_tool(tool, f"{field}[{index}]") for index, tool in enumerate(given)]
+
+
+def _function_tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
+    kind = tool.get("type")
+    if kind != "function":
+        if isinstance(kind, str) and kind:
+            raise Unsupported(f"`{place}` is of type {kind!r:.60}; only function tools are supported", param=place)
+        raise InvalidRequest(f"`{place}` is not a function tool", param=place, hint=_EXPECTED)
+    nested = "function" in tool
+    function = tool["function"] if nested else {name: value for name, value in tool.items() if name != "type"}
+    if not isinstance(function, dict):
+        raise InvalidRequest(f"`{place}` is not a function tool", param=place, hint=_EXPECTED)
+    check_function(function, f"{place}.function" if nested else place)
+    return {"type": "function", "function": function}
+
+
+def check_function(function: dict[str, Any], place: str) -> None:
+    """Refuse a function without a usable name, or whose parameters are no schema."""
+    name = function.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequest(f"`{place}.name` is no name", param=f"{place}.name",
+                             hint="expected up to 128 letters, digits, `_`, `-` and `.`")
+    if not isinstance(function.get("parameters", {}), dict | None):
+        raise InvalidRequest(f"`{place}.parameters` is no JSON schema", param=f"{place}.parameters",
+                             hint='expected {"type": "object", "properties": {...}}')
+    if not isinstance(function.get("description", ""), str | None):
+        raise InvalidRequest(f"`{place}.description` is no text", param=f"{place}.description")
+    if not isinstance(function.get("strict", False), bool | None):
+        raise InvalidRequest(f"`{place}.strict` is not true or false", param=f"{place}.strict")
+
+
+def choice_of(given: str | dict[str, Any] | None, field: str = "tool_choice") -> tuple[ToolChoice, tuple[str, ...]]:
+    """The choice, and the names of the tools that are allowed; none for all."""
+    if given is None:
+        return "auto", ()
+    if isinstance(given, str):
+        return _simple(given, field), ()
+    if given.get("type") == "allowed_tools":
+        return _allowed(given, field)
+    if given.get("type") == "function":
+        return Named(_name(given, field)), ()
+    raise InvalidRequest(f"`{field}` is not known", param=field,
+                         hint='expected "auto", "none", "required", a function, or "allowed_tools"')
+
+
+def _simple(word: str, field: str) -> ToolChoice:
+    for known in _SIMPLE:
+        if word == known:
+            return known  # type: ignore[return-value]
+    raise InvalidRequest(f"`{field}` is not known", param=field, hint=f"expected one of {', '.join(_SIMPLE)}")
+
+
+def _name(given: Any, place: str) -> str:
+    function = given.get("function", given) if isinstance(given, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest(f"`{place}` does not name a function", param=place,
+                             hint='expected {"type": "function", "function": {"name": ...}}')
+    return name
+
+
+def _allowed(given: dict[str, Any], field: str) -> tuple[ToolChoice, tuple[str, ...]]:
+    inner = given.get("allowed_tools", given)
+    tools = inner.get("tools") if isinstance(inner, dict) else None
+    if not isinstance(tools, list) or not tools or inner.get("mode") not in ("auto", "required"):
+        raise InvalidRequest(f"`{field}` has no usable allowed tools", param=field,
+                             hint='expected {"mode": "auto" or "required", "tools": [...]}')
+    return inner["mode"], tuple(_name(tool, f"{field}.tools[{index}]") for index, tool in enumerate(tools))
