@@ -123,6 +123,17 @@ class BenchOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedOptions:
+    """Under which names a model is served, and when it is in memory."""
+
+    name: str | None = option(None, "name that the model is served under; default: the file's or repository's",
+                              flags=("--name", "--served-model-name"), metavar="NAME")
+    alias: tuple[str, ...] = option((), "one more name that requests may use; repeat for several", metavar="NAME")
+    preload: bool = option(True, "load the model at the start; else with its first request")
+    keep: bool = option(False, "never unload the model for idleness or to make room for another")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
     """Where `zonda serve` listens, whom it lets in, and what it reports."""
 
@@ -135,6 +146,12 @@ class ServerOptions:
     cors_origin: tuple[str, ...] = option((), "web origin whose pages may call; repeat, or `*` for all; default: none",
                                           metavar="ORIGIN")
     max_body_mb: int = option(32, "largest request body in MB", low=1)
+    load_wait: float = option(60.0, "seconds that a request waits for a model that is loading; then the answer is 503",
+                              low=0)
+    idle_unload: float | None = option(None, "seconds without a request after which a model is unloaded; default: "
+                                       "never", low=0.01)
+    request_timeout: float | None = option(None, "seconds that an answer may take, from the request's first byte; "
+                                           "default: no limit", low=0.01)
     keep_alive: float = option(10.0, "seconds of silence after which a stream sends a comment", low=0.01)
     drain_timeout: float = option(30.0, "seconds that running requests get to finish when the server is told to stop",
                                   low=0)

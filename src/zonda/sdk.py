@@ -78,6 +78,11 @@ class Loaded:
         self.created = int(time.time())
         self._closer = weakref.finalize(self, engine.close)  # at the latest when the interpreter ends
 
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it can be asked for."""
+        return ("completion", "chat") if self.template else ("completion",)
+
     def abandon(self) -> None:
         """Leave an engine behind that does not stop; the interpreter will end without it."""
         self._closer.detach()

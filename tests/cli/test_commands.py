@@ -108,18 +108,19 @@ def test_bench_refuses_what_exceeds_the_context(alphabet: list[Any], capsys: pyt
 def test_serve_hands_its_options_to_the_server(alphabet: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
 
-    def listen(load: Any, options: Any) -> None:
-        served.extend([load(), options])
+    def listen(models: Any, options: Any, *, default: str | None) -> None:
+        served.extend([models[0].load(lambda *stage: None), options, models[0]])
         served[0].engine.close()
 
     monkeypatch.setattr("zonda.server.listen.serve", listen)
-    assert main.call(["serve", "-m", "x", "-p", "4321", "--max-seqs", "2"]) == 0
+    assert main.call(["serve", "-m", "x", "-p", "4321", "--max-seqs", "2", "--alias", "y", "--alias", "z"]) == 0
     assert (served[0].name, served[1].port, alphabet[0].model, alphabet[1].max_seqs) == ("letters", 4321, "x", 2)
+    assert (served[2].name, served[2].aliases, served[2].preload) == ("x", ("y", "z"), True)
 
 
 def test_a_configuration_file_serves(alphabet: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ports: list[int] = []
-    monkeypatch.setattr("zonda.server.listen.serve", lambda load, options: ports.append(options.port))
+    monkeypatch.setattr("zonda.server.listen.serve", lambda models, options, default: ports.append(options.port))
     (tmp_path / "z.toml").write_text('command = "serve"\n[model]\nmodel = "x"\n[server]\nport = 5\n')
     assert main.call(["from-config", str(tmp_path / "z.toml")]) == 0
     assert ports == [5]

@@ -18,7 +18,7 @@ from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
 from zonda.options import EngineOptions, ServerOptions
 from zonda.sdk import AsyncLLM
-from zonda.server.app import service
+from zonda.server.app import Models, service
 from zonda.server.listen import Listener
 
 END, BEGIN = 256, 257
@@ -139,18 +139,22 @@ def until(condition: Callable[[], Any], seconds: float = 10) -> None:
 class Server:
     """A server in a thread, with a small client."""
 
-    def __init__(self, llms: Mapping[str, AsyncLLM] | AsyncLLM, options: ServerOptions) -> None:
-        self.llms = dict(llms) if isinstance(llms, Mapping) else {llms.name: llms}
-        self.llm = next(iter(self.llms.values()), None)
+    def __init__(self, models: Models, options: ServerOptions, *, default: str | None = None) -> None:
         self.socket = socket.socket()
         self.socket.bind((options.host, 0))
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.service = service(self.llms, options)
+        self.service = service(models, options, default=default)
+        self.llm = next(iter(self.llms.values()), None)
         self.listener = Listener(self.service, self.socket)
         self.thread = threading.Thread(target=lambda: self.listener.run(sockets=[self.socket]), daemon=True)
         self.thread.start()
         until(lambda: self.listener.started)
+
+    @property
+    def llms(self) -> dict[str, AsyncLLM]:
+        """The models that are loaded now."""
+        return self.service.registry.loaded()
 
     def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request on a connection of its own."""
@@ -219,9 +223,9 @@ class Reply:
 
 
 @contextmanager
-def serving(llms: Mapping[str, AsyncLLM] | AsyncLLM, **options: Any) -> Iterator[Server]:
+def serving(models: Models, *, default: str | None = None, **options: Any) -> Iterator[Server]:
     """A server for the time of the block."""
-    server = Server(llms, ServerOptions(**options))
+    server = Server(models, ServerOptions(**options), default=default)
     try:
         yield server
     finally:

@@ -180,8 +180,10 @@ def test_the_document_lists_every_route(server: Server) -> None:
     assert document["openapi"] == "3.1.0"
     known = {(each.method.lower(), each.pattern) for each in app.ENDPOINTS}
     assert {(method, path) for path, methods in document["paths"].items() for method in methods} == known
-    assert all(server.call(method.upper(), path.replace("{id}", "chain"), {"prompt": "x", "messages": "x"}
-                           if method == "post" else None).status == 200 for method, path in known)
+    for method, path in known:
+        body = {"prompt": "x", "messages": "x"} if method == "post" else None
+        reply = server.call(method.upper(), path.replace("{id}", "chain"), body)
+        assert b'"not_found"' not in reply.body and reply.status not in {405, 500}
 
 
 def test_the_document_has_no_dangling_reference(server: Server) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from fakes import hold, let_go, logged, model, runner, serving, until
 
+import zonda
 from zonda.errors import InvalidRequest, ZondaError
 from zonda.options import ServerOptions
 from zonda.server import create_app, serve
-from zonda.server.listen import Loading
 
 PROGRAM = """
 import sys, threading, time
@@ -46,10 +46,10 @@ class Process:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             self.port = sock.getsockname()[1]
-        here = Path(__file__).parent
+        folders = os.pathsep.join(map(str, (Path(__file__).parent, Path(zonda.__file__).parents[1])))
         self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(self.port), str(drain), how], text=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        env={**os.environ, "PYTHONPATH": str(here)})
+                                        env={**os.environ, "PYTHONPATH": folders})
         until(self.listens, 30)
 
     def listens(self) -> bool:
@@ -157,13 +157,12 @@ def test_what_does_not_finish_in_time_is_told_and_cancelled() -> None:
 def test_a_model_is_loaded_beside_the_server() -> None:
     loaded = threading.Event()
 
-    def load() -> Any:
+    def load(progress: Any) -> Any:
         assert loaded.wait(10)
         return model()
 
-    with logged("zonda.server") as lines, serving({}, access_log=False) as server:
-        Loading(load, server.llms, server.listener).begin()
-        assert server.get("/health").json["status"] == "loading"
+    with logged("zonda.server") as lines, serving(load, access_log=False) as server:
+        assert server.get("/health").json == {"status": "loading", "models": {}}
         loaded.set()
         until(lambda: server.get("/health").status == 200)
         assert server.chat("x").json["model"] == "chain"
@@ -171,7 +170,7 @@ def test_a_model_is_loaded_beside_the_server() -> None:
 
 
 def test_what_loading_raises_ends_the_server() -> None:
-    def load() -> Any:
+    def load(progress: Any) -> Any:
         raise ZondaError("no such model")
 
     with pytest.raises(ZondaError, match="no such model"):
@@ -183,13 +182,13 @@ def test_a_port_in_use_is_told_before_anything_is_loaded() -> None:
         sock.bind(("127.0.0.1", 0))
         sock.listen()
         with pytest.raises(InvalidRequest, match=r"cannot listen on 127\.0\.0\.1 port"):
-            serve(lambda: pytest.fail("loaded"), ServerOptions(port=sock.getsockname()[1]))
+            serve(lambda progress: pytest.fail("loaded"), ServerOptions(port=sock.getsockname()[1]))
 
 
 @pytest.mark.parametrize(("options", "warned"), [
     ({"host": "0.0.0.0"}, True), ({"host": "0.0.0.0", "api_key": ("k",)}, False), ({"host": "127.0.0.1"}, False)])
 def test_an_open_address_without_a_key_is_warned_about(options: dict[str, Any], warned: bool) -> None:
-    def load() -> Any:
+    def load(progress: Any) -> Any:
         raise ZondaError("enough")
 
     with logged("zonda.server") as lines, pytest.raises(ZondaError, match="enough"):

@@ -1,37 +1,72 @@
-"""`zonda serve`: serve a model over HTTP, as OpenAI's API."""
+"""`zonda serve`: serve models over HTTP, as OpenAI's API."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from zonda.cli.flags import flags
 from zonda.cli.progress import Bars
-from zonda.options import EngineOptions, ModelOptions, ServerOptions
+from zonda.options import EngineOptions, ModelOptions, ServedOptions, ServerOptions
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
+    from zonda.server.served import Model, Progress
 
 
-@click.command()
-@flags(ModelOptions, EngineOptions, ServerOptions)
-def serve(model: ModelOptions, engine: EngineOptions, server: ServerOptions) -> None:
-    """Serve a model over HTTP, as OpenAI's API.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A model to serve, as options say it."""
 
-    The address is taken at once, and /health answers while the model loads. SIGTERM or Ctrl-C lets running requests
-    finish; a second one ends them.
-    """
-    start(model, engine, server)
+    model: ModelOptions
+    engine: EngineOptions
+    served: ServedOptions = ServedOptions()  # noqa: RUF009 - frozen
 
+    def described(self) -> Model:
+        """The same for the server."""
+        from zonda.server.served import Model
 
-def start(model: ModelOptions, engine: EngineOptions, server: ServerOptions) -> None:
-    """Serve until told to stop."""
-    from zonda.server.listen import serve as listen
+        return Model(name=self.served.name or _usual_name(self.model), aliases=self.served.alias,
+                     preload=self.served.preload, keep=self.served.keep, load=self.load)
 
-    def load() -> AsyncLLM:
+    def load(self, progress: Progress) -> AsyncLLM:
+        """Load it, with bars on a terminal; `progress` is told too."""
         from zonda.sdk import AsyncLLM
 
         with Bars() as bars:
-            return AsyncLLM.from_options(model, engine, progress=bars)
+            def tell(stage: str, done: int, total: int) -> None:
+                progress(stage, done, total)
+                bars(stage, done, total)
 
-    listen(load, server)
+            return AsyncLLM.from_options(self.model, self.engine, progress=tell)
+
+
+def _usual_name(model: ModelOptions) -> str | None:
+    """The name that the files will have, as far as it can be told without looking for them."""
+    if model.model is None:
+        return Path(model.file[0].split(";")[0]).stem if model.file else None
+    path = Path(model.model).expanduser()
+    if not path.exists():
+        return model.model
+    return path.stem if path.is_file() else path.resolve().name
+
+
+@click.command()
+@flags(ModelOptions, EngineOptions, ServedOptions, ServerOptions)
+def serve(model: ModelOptions, engine: EngineOptions, served: ServedOptions, server: ServerOptions) -> None:
+    """Serve a model over HTTP, as OpenAI's API.
+
+    The address is taken at once, and /health answers while the model loads. SIGTERM or Ctrl-C lets running requests
+    finish; a second one ends them. `zonda from-config` serves several models.
+    """
+    start([Wanted(model, engine, served)], server)
+
+
+def start(wanted: Sequence[Wanted], server: ServerOptions, *, default: str | None = None) -> None:
+    """Serve until told to stop."""
+    from zonda.server.listen import serve as listen
+
+    listen([each.described() for each in wanted], server, default=default)

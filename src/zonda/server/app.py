@@ -1,8 +1,8 @@
 """All routes in one place, and the application made of them."""
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
@@ -14,26 +14,39 @@ from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
 from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
+from zonda.server.registry import Registry
 from zonda.server.schema import (
     About,
     CompletionRequest,
     Health,
     ModelCard,
     ModelList,
+    ModelRequest,
+    ModelStatus,
     TextCompletion,
 )
+from zonda.server.served import Model, Progress
 from zonda.server.service import Service
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
 DEFAULTS = ServerOptions()
+NOT_LOADED = dict.fromkeys((400, 404, 503), ModelStatus)
 ENDPOINTS = (
     Endpoint(method="POST", path="/v1/chat/completions", answer=chat.create, summary="Answer a conversation",
              body=ChatRequest, reply=ChatCompletion, events=ChatChunk),
     Endpoint(method="POST", path="/v1/completions", answer=completions.create, summary="Continue texts or token ids",
              body=CompletionRequest, reply=TextCompletion, events=TextCompletion),
     Endpoint(method="GET", path="/v1/models", answer=models.list_all, summary="List the models", reply=ModelList),
+    Endpoint(method="POST", path="/v1/models/load", answer=models.load, summary="Load a model",
+             body=ModelRequest, reply=ModelStatus, failures=NOT_LOADED),
+    Endpoint(method="POST", path="/v1/models/reload", answer=models.load, summary="Load a model (another name)",
+             body=ModelRequest, reply=ModelStatus, failures=NOT_LOADED),
+    Endpoint(method="POST", path="/v1/models/unload", answer=models.unload, summary="Unload a model",
+             body=ModelRequest, reply=ModelStatus, failures=NOT_LOADED),
+    Endpoint(method="POST", path="/v1/models/status", answer=models.status, summary="Tell what a model is doing",
+             body=ModelRequest, reply=ModelStatus, failures={404: ModelStatus}),
     Endpoint(method="GET", path="/v1/models/{id:path}", answer=models.get, summary="Describe a model",
              reply=ModelCard),
     Endpoint(method="GET", path="/health", answer=operations.health, summary="Tell whether requests are taken",
@@ -50,14 +63,29 @@ ENVELOPES: Mapping[str, Envelope] = {}
 """Beginnings of the paths whose errors have a form of their own."""
 
 
-def create_app(llms: Mapping[str, AsyncLLM] | AsyncLLM, options: ServerOptions = DEFAULTS) -> ASGIApp:
-    """An ASGI application that serves one model under its name, or several under the mapping's."""
-    return application(service(llms if isinstance(llms, Mapping) else {llms.name: llms}, options))
+Models: TypeAlias = "AsyncLLM | Mapping[str, AsyncLLM] | Sequence[Model] | Callable[[Progress], AsyncLLM]"
+"""One loaded model; several by the names to serve them under; models with all that there is to say of them; or what
+loads the one model."""
 
 
-def service(models: Mapping[str, AsyncLLM], options: ServerOptions) -> Service:
-    """What the routes share."""
-    return Service(models, options, [each for each in ENDPOINTS if options.metrics or each.path != "/metrics"])
+def create_app(models: Models, options: ServerOptions = DEFAULTS) -> ASGIApp:
+    """An ASGI application that serves one model under its name, or several."""
+    return application(service(models, options))
+
+
+def service(models: Models, options: ServerOptions, *, default: str | None = None) -> Service:
+    """What the routes share; `default` names the model that answers who names none, the first one unless given."""
+    registry = Registry(described(models), options, default=default)
+    return Service(registry, options, [each for each in ENDPOINTS if options.metrics or each.path != "/metrics"])
+
+
+def described(models: Models) -> Sequence[Model]:
+    """The models in the one form that says everything."""
+    if isinstance(models, Mapping):
+        return [Model(name=name, llm=llm) for name, llm in models.items()]
+    if isinstance(models, Sequence):
+        return models
+    return [Model(load=models) if callable(models) else Model(llm=models)]
 
 
 def application(service: Service) -> ASGIApp:

@@ -13,11 +13,12 @@ import msgspec
 from starlette.types import Receive, Scope, Send
 
 from zonda.server import errors
-from zonda.server.errors import OPENAI, Disconnected, Envelope, Header, TooLarge
+from zonda.server.errors import OPENAI, Disconnected, Envelope, Header, Overdue, TooLarge
 from zonda.types import Usage
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
+    from zonda.server.registry import Lease
     from zonda.server.service import Service
 
 JSON = b"application/json"
@@ -41,6 +42,10 @@ class Call:
         self.began = time.perf_counter()
         self.path = "<unmatched>"
         self.model = "none"
+        self.lease: Lease | None = None
+        """The model that the request uses."""
+        self.client = 0
+        """The number of the API key that came with the request, from 1 on; 0 for none."""
         self.quiet = False
         self.size = 0
         self.status = 0
@@ -67,8 +72,17 @@ class Call:
 
     async def use(self, name: str | None) -> AsyncLLM:
         """The model that the request names, at the request's disposal until the call ends."""
-        self.model, llm = self.service.model(name)
-        return llm
+        self.lease = self.service.at_hand(name)
+        if self.lease is None:
+            async with self.flight():
+                self.lease = await self.service.lease(name)
+        self.model = self.lease.name
+        return self.lease.llm
+
+    def release(self) -> None:
+        """Give the model back."""
+        if self.lease:
+            self.lease.release()
 
     async def read(self) -> bytes:
         """The whole body; raises `TooLarge` before more than the limit has come."""
@@ -126,8 +140,10 @@ class Call:
 
     @asynccontextmanager
     async def flight(self) -> AsyncIterator[None]:
-        """While inside, the client's leaving or `stop` ends the work: what is awaited is cancelled."""
+        """While inside, the client's leaving, the time limit or `stop` ends the work: what is awaited is cancelled."""
         self._task = asyncio.current_task()
+        limit = self.service.options.request_timeout
+        clock = asyncio.get_running_loop().call_later(limit - self.seconds, self._expire) if limit else None
         watch = asyncio.create_task(self._watch())
         self.service.flights.add(self)
         try:
@@ -139,6 +155,8 @@ class Call:
             raise self._stopped from None
         finally:
             watch.cancel()
+            if clock:
+                clock.cancel()
             self._task = None
             self.service.flights.discard(self)
 
@@ -146,6 +164,11 @@ class Call:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.stop(Disconnected())
+
+    def _expire(self) -> None:
+        limit = self.service.options.request_timeout
+        self.stop(Overdue(f"the answer was not complete within {limit:g} s",
+                          hint="ask for fewer tokens, or raise --request-timeout"))
 
     def stop(self, why: Exception) -> None:
         """End the flight, if there is one, with this error."""

@@ -45,7 +45,7 @@ INLINE = 16_384
 
 async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
-    call.model, llm = call.service.model(body.model)
+    llm = await call.use(body.model)
     turn = conversation.turn(body, _sampling(body, llm))
     async with call.flight():
         prepared = await prepare(llm, turn, size=call.size)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.exceptions import HTTPException
 
-from zonda.errors import Closed, InvalidModel, Overloaded, ZondaError
+from zonda.errors import Closed, InvalidModel, InvalidRequest, Overloaded, ZondaError
 from zonda.server.schema import ErrorObject, ErrorReply
 
 Header = tuple[bytes, bytes]
@@ -40,11 +40,34 @@ class Forbidden(ZondaError):
     code = "forbidden"
 
 
+class Loading(ZondaError):
+    """The model is not there yet; `retry_after` is in seconds."""
+
+    status = 503
+    code = "model_loading"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message, hint=f"retry after {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Overdue(ZondaError):
+    """A request that has taken longer than a request may."""
+
+    status = 504
+    code = "timeout"
+
+
 class TooLarge(ZondaError):
     """A request body over the limit."""
 
     status = 413
     code = "request_too_large"
+
+
+def missing(field: str) -> InvalidRequest:
+    """The error of a request without this field."""
+    return InvalidRequest(f"`{field}` is missing", param=field, code="missing_required_parameter")
 
 
 def told(error: Exception) -> ErrorReply:
@@ -71,8 +94,8 @@ def headers_of(error: Exception) -> list[Header]:
         return [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
     if isinstance(error, Unauthorized):
         return [(b"www-authenticate", b"Bearer")]
-    if isinstance(error, Overloaded | Closed):
-        seconds = error.retry_after if isinstance(error, Overloaded) else DRAIN_RETRY
+    if isinstance(error, Overloaded | Closed | Loading):
+        seconds = DRAIN_RETRY if isinstance(error, Closed) else error.retry_after
         return [(b"retry-after", str(seconds).encode())]
     return []
 

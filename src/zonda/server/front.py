@@ -48,6 +48,7 @@ class Front:
             await self._answer(call, receive, send)
         finally:
             self.service.calls.discard(call)
+            call.release()
             del scope[KEY]  # the call holds the scope
             self._note(call)
 

@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ import uvicorn
 
 from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions
-from zonda.server.app import DEFAULTS, application, service
+from zonda.server.app import DEFAULTS, Models, application, service
 from zonda.server.guard import is_loopback
 from zonda.server.service import Service
 
@@ -26,30 +26,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("zonda.server")
 
-Models = Mapping[str, "AsyncLLM"]
 BACKLOG = 2048
 IDLE = 75  # seconds that an idle connection is kept
 GOODBYE = 2  # seconds for connections to close, and engines to stop, after the last request has ended
+TEND = 0.5  # seconds between two looks at which models are idle or dead
 HURRY = 0.5  # the same, when told twice to stop
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def serve(llm: AsyncLLM | Models | Callable[[], AsyncLLM | Models], options: ServerOptions = DEFAULTS) -> None:
+def serve(models: Models, options: ServerOptions = DEFAULTS, *, default: str | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then refuse new requests, let the others finish, close the models and return.
 
-    A callable is called beside the server to load what is served; until it returns, /health says `loading`. What it
-    raises is raised here. A second signal ends everything at once.
+    Models are loaded beside the server; until the first is there, /health says `loading`. If none can be loaded, the
+    reason is raised here. A second signal ends everything at once.
     """
     with _logging(options), _bound(options) as sock:
-        models: dict[str, AsyncLLM] = {}
-        server = Listener(service(models, options), sock)
-        loading = Loading(llm, models, server)
-        loading.begin()
+        server = Listener(service(models, options, default=default), sock)
         try:
             server.run(sockets=[sock])
         finally:
-            _close(models, HURRY if server.force_exit else GOODBYE)
-        loading.check()
+            _close(server.service.registry.loaded(), HURRY if server.force_exit else GOODBYE)
+        if server.error:
+            raise server.error
 
 
 class Listener(uvicorn.Server):
@@ -62,7 +60,27 @@ class Listener(uvicorn.Server):
             timeout_graceful_shutdown=GOODBYE))
         self.service = service
         self.address = _address(sock)
+        self.error: BaseException | None = None
+        """Why nothing can be served."""
         self._deadline = 0.0
+        self._tended = 0.0
+        self._starting: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and begin to load."""
+        await super().startup(sockets)
+        self._starting = asyncio.create_task(self._load())
+
+    async def _load(self) -> None:
+        registry = self.service.registry
+        try:
+            await registry.start()
+        except BaseException as error:
+            self.error = error
+            self.should_exit = True
+            return
+        names = ", ".join(each.title for each in registry)
+        log.info("serving %s at %s/v1, documented at %s/docs", names, self.address, self.address)
 
     def drain(self) -> None:
         """Refuse new requests and stop when the others have ended; called again, stop now."""
@@ -76,6 +94,9 @@ class Listener(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True to stop."""
         await super().on_tick(counter)
+        if not self.service.draining and time.monotonic() - self._tended > TEND:
+            self._tended = time.monotonic()
+            self.service.registry.tend()
         if not self.service.draining:
             return self.should_exit
         if self.service.flights and time.monotonic() < self._deadline and not self.force_exit:
@@ -102,42 +123,7 @@ class Listener(uvicorn.Server):
                 signal.signal(sig, action)
 
 
-class Loading:
-    """Puts the models into place, at once or, when they are still to be loaded, from a thread of its own."""
-
-    def __init__(self, llm: AsyncLLM | Models | Callable[[], AsyncLLM | Models], models: dict[str, AsyncLLM],
-                 server: Listener) -> None:
-        self._llm = llm
-        self._models = models
-        self._server = server
-        self._error: BaseException | None = None
-
-    def begin(self) -> None:
-        """Start."""
-        if callable(self._llm):
-            threading.Thread(target=self._load, args=(self._llm,), name="zonda-load", daemon=True).start()
-        else:
-            self._ready(self._llm)
-
-    def check(self) -> None:
-        """Raise what went wrong."""
-        if self._error:
-            raise self._error
-
-    def _load(self, load: Callable[[], AsyncLLM | Models]) -> None:
-        try:
-            self._ready(load())
-        except BaseException as error:
-            self._error = error
-            self._server.should_exit = True
-
-    def _ready(self, llm: AsyncLLM | Models) -> None:
-        self._models.update(llm if isinstance(llm, Mapping) else {llm.name: llm})
-        names = ", ".join(self._models)
-        log.info("serving %s at %s/v1, documented at %s/docs", names, self._server.address, self._server.address)
-
-
-def _close(models: Models, patience: float) -> None:
+def _close(models: dict[str, AsyncLLM], patience: float) -> None:
     """Stop the engines; one that does not stop is left behind."""
     threads = {name: threading.Thread(target=llm.engine.close, daemon=True) for name, llm in models.items()}
     for thread in threads.values():

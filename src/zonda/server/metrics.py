@@ -78,7 +78,8 @@ class _Live:
 
     def collect(self) -> Iterable[Metric]:
         yield self._in_flight()
-        engines = {name: llm.engine.stats() for name, llm in self._service.models.items()}
+        yield from self._models()
+        engines = {name: llm.engine.stats() for name, llm in self._service.registry.loaded().items()}
         yield from _engine_metrics(engines)
 
     def _in_flight(self) -> Metric:
@@ -88,6 +89,15 @@ class _Live:
         for labels, count in counts.items():
             family.add_metric(labels, count)
         return family
+
+    def _models(self) -> Iterator[Metric]:
+        loaded = GaugeMetricFamily("zonda_model_loaded", "Whether a model is in memory", labels=("model",))
+        waiting = GaugeMetricFamily("zonda_requests_pending_admission", "Requests that wait for a model to be loaded",
+                                    labels=("model",))
+        for each in self._service.registry:
+            loaded.add_metric((each.title,), each.llm is not None)
+            waiting.add_metric((each.title,), each.waiting)
+        yield from (loaded, waiting)
 
 
 def _engine_metrics(engines: dict[str, stats.Stats]) -> Iterator[Metric]:

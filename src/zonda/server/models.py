@@ -1,26 +1,76 @@
-"""`/v1/models`."""
+"""`/v1/models`: what is served, and loading and unloading by request."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
+from zonda.errors import ModelNotFound, Unsupported, ZondaError
+from zonda.server import errors
 from zonda.server.call import Call
-from zonda.server.schema import ModelCard, ModelList
+from zonda.server.schema import ModelCard, ModelList, ModelRequest, ModelStatus
+from zonda.server.served import Served
 
-if TYPE_CHECKING:
-    from zonda.sdk import AsyncLLM
+_WORDS = {"ok": "loaded"}
 
 
 async def list_all(call: Call) -> ModelList:
-    """All models."""
-    return ModelList(data=[_card(call, name, llm) for name, llm in call.service.models.items()])
+    """All models, loaded or not."""
+    return ModelList(data=[_card(call, each) for each in call.service.registry])
 
 
 async def get(call: Call) -> ModelCard:
     """One model, by its id, which may have slashes."""
-    name = call.scope["path_params"]["id"]
-    return _card(call, name, call.service.find(name))
+    served = call.service.registry.find(call.scope["path_params"]["id"])
+    if not served.name:
+        raise ModelNotFound("there is no model of this name yet", hint="the model is still loading", param="model")
+    return _card(call, served)
 
 
-def _card(call: Call, name: str, llm: AsyncLLM) -> ModelCard:
-    return ModelCard(id=name, created=llm.created, root=name, max_model_len=llm.engine.max_len,
-                     status=call.service.state(llm))
+def _card(call: Call, served: Served) -> ModelCard:
+    facts = served.facts
+    return ModelCard(id=served.title, created=facts.created if facts else 0, root=served.title,
+                     aliases=list(served.model.aliases), max_model_len=facts.max_len if facts else None,
+                     capabilities=list(facts.capabilities) if facts else None, status=_status(call, served))
+
+
+def _status(call: Call, served: Served) -> str:
+    """What a model is doing, in the words of the models' routes."""
+    state = served.state(call.service.options.stall_timeout)
+    return "reloading" if state == "loading" and served.facts else _WORDS.get(state, state)
+
+
+async def load(call: Call, body: ModelRequest) -> None:
+    """Load a model, and answer when it is there."""
+    await _change(call, body, call.service.registry.load)
+
+
+async def unload(call: Call, body: ModelRequest) -> None:
+    """Unload a model, and answer when its requests have ended and its memory is free; or give up its loading."""
+    await _change(call, body, call.service.registry.unload)
+
+
+async def status(call: Call, body: ModelRequest) -> None:
+    """Say what a model is doing."""
+    async def look(name: str) -> Served:
+        return call.service.registry.find(name)
+
+    await _change(call, body, look)
+
+
+async def _change(call: Call, body: ModelRequest, change: Callable[[str], Awaitable[Served]]) -> None:
+    name = body.model_id or body.model
+    if not name:
+        raise errors.missing("model_id")
+    try:
+        async with call.flight():
+            served = await change(name)
+    except ZondaError as error:
+        told = errors.told(error).error
+        call.code = told.code
+        word = "not_found" if isinstance(error, ModelNotFound) else "failed"
+        if isinstance(error, Unsupported):
+            word = "no_loader_config"
+        await call.reply(ModelStatus(model_id=name, status=word, error=told), status=errors.status_of(error),
+                         headers=errors.headers_of(error))
+        return
+    call.model = served.title
+    await call.reply(ModelStatus(model_id=served.title, status=_status(call, served)))

@@ -157,7 +157,7 @@ class TextCompletion(Struct, kw_only=True):
 
 
 class ModelCard(Struct, kw_only=True):
-    """A model that can be asked."""
+    """A model that can be asked; what is null is not known before it has been loaded once."""
 
     id: str
     object: Literal["model"] = "model"
@@ -165,7 +165,9 @@ class ModelCard(Struct, kw_only=True):
     owned_by: str = "local"
     root: str
     parent: str | None = None
-    max_model_len: int
+    aliases: list[str]
+    max_model_len: int | None
+    capabilities: list[str] | None
     status: str
 
 
@@ -174,6 +176,31 @@ class ModelList(Struct, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[ModelCard]
+
+
+class ModelRequest(Struct, kw_only=True):
+    """Which model to load, unload or tell about; either field names it."""
+
+    model_id: str | None = None
+    model: str | None = None
+
+
+class ErrorObject(Struct):
+    """What was wrong; `param` names the field."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ModelStatus(Struct, kw_only=True):
+    """What a model is doing: loaded, unloaded, loading, reloading, unloading, stuck, dead, failed, not_found or
+    no_loader_config."""
+
+    model_id: str
+    status: str
+    error: ErrorObject | None = None
 
 
 class Health(Struct):
@@ -189,15 +216,6 @@ class About(Struct):
     name: str
     version: str
     docs: str
-
-
-class ErrorObject(Struct):
-    """What was wrong; `param` names the field."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
 
 
 class ErrorReply(Struct):
