@@ -11,13 +11,15 @@ from typing import Any
 from jinja2 import TemplateSyntaxError, nodes
 
 from zonda.errors import InvalidModel, InvalidRequest, ZondaError
-from zonda.text import conversation
+from zonda.text import conversation, told_tools
 from zonda.text.sandbox import Exceeded, Raised, Sandbox
 
 LONGEST_SOURCE = 1 << 19
 ANOTHER = "pass another with `chat_template`"
 TOOL_USE = "tool_use"
 DEFAULT = "default"
+NINE = "length 9"
+"""What a template complains with that takes only ids of this length."""
 OWN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "unk_token"})
 """Variables that the caller may not set beside the arguments that are for them."""
 
@@ -54,10 +56,11 @@ class ChatTemplate:
         """
         given = conversation.checked(messages)
         program = self._programs[self._name(tools=bool(tools))]
+        offered = conversation.checked_tools(tools) if tools else None
         settings = {**self._variables(program, variables), "add_generation_prompt": bool(add_generation_prompt),
-                    "tools": conversation.checked_tools(tools) if tools else None, "documents": None}
+                    "tools": offered, "documents": None}
         failure: Failure | None = None
-        for form in conversation.forms(_adapted(program, given)):
+        for form in conversation.forms(_adapted(program, given, offered or ())):
             try:
                 return program.run({**settings, "messages": form})
             except Failure as error:
@@ -147,9 +150,14 @@ def _is_content(node: Any) -> bool:
         isinstance(node, nodes.Name) and node.name == "content")
 
 
-def _adapted(program: Program, messages: list[conversation.Message]) -> list[conversation.Message]:
+def _adapted(program: Program, messages: list[conversation.Message],
+             tools: Sequence[Mapping[str, Any]] = ()) -> list[conversation.Message]:
     """The conversation with roles, contents and tool calls as this template takes them."""
     messages = conversation.parsed_arguments(messages)
+    if "tools" not in program.text and "tool_calls" not in program.text:
+        messages = told_tools.told(messages, tools)
+    elif NINE in program.text:
+        messages = told_tools.short_ids(messages)
     if "developer" not in program.text:
         messages = conversation.without_developer(messages)
     if not program.compiled.takes_parts:
