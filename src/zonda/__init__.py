@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zonda.completion import Choice, Completion
+    from zonda.completion import Call, Choice, Completion
     from zonda.errors import (
         Closed,
         ContextExceeded,
@@ -24,16 +24,18 @@ if TYPE_CHECKING:
         ZondaError,
     )
     from zonda.sdk import LLM, AsyncLLM
+    from zonda.tools import Tool, ToolRun, tool
     from zonda.types import Chunk, Logprob, Sampling, Usage
 
 __version__ = "0.1.0"
 __all__ = [
-    "LLM", "AsyncLLM", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "InvalidModel", "InvalidRequest",
-    "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Unsupported", "Usage", "ZondaError",
-    "__version__",
+    "LLM", "AsyncLLM", "Call", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "InvalidModel",
+    "InvalidRequest", "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Tool", "ToolRun", "Unsupported", "Usage",
+    "ZondaError", "__version__", "tool",
 ]
-_HOMES = {"LLM": "sdk", "AsyncLLM": "sdk", "Choice": "completion", "Completion": "completion", "Chunk": "types",
-          "Logprob": "types", "Sampling": "types", "Usage": "types"}
+_HOMES = {"LLM": "sdk", "AsyncLLM": "sdk", "Call": "completion", "Choice": "completion", "Completion": "completion",
+          "Chunk": "types", "Logprob": "types", "Sampling": "types", "Usage": "types", "Tool": "tools",
+          "ToolRun": "tools", "tool": "tools"}
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from zonda.errors import ZondaError
 from zonda.text.stream import Stream
@@ -13,16 +13,31 @@ if TYPE_CHECKING:
     from zonda.text.tokenizer import Tokenizer
 
 
+Ending = FinishReason | Literal["tool_calls"]
+"""Why an answer ended; `tool_calls` where it ended by itself and calls were made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call of an answer; `arguments` is the JSON that the model wrote, an object unless it was cut short."""
+
+    id: str
+    name: str
+    arguments: str
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One finished sequence. `stop` is the stop string that ended it."""
+    """One finished sequence. `stop` is the stop string that ended it; `thought` is the reasoning before the text."""
 
     index: int
     text: str
     tokens: tuple[int, ...]
-    finish_reason: FinishReason
+    finish_reason: Ending
     logprobs: tuple[Logprob, ...] = ()
     stop: str | None = None
+    thought: str = ""
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +57,16 @@ class Completion:
         return self.choices[0].tokens
 
     @property
-    def finish_reason(self) -> FinishReason:
+    def finish_reason(self) -> Ending:
         return self.choices[0].finish_reason
+
+    @property
+    def thought(self) -> str:
+        return self.choices[0].thought
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        return self.choices[0].calls
 
     @property
     def logprobs(self) -> tuple[Logprob, ...]:

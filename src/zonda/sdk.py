@@ -16,7 +16,21 @@ from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
 from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
 from zonda.text import manner
-from zonda.turns import Answer, Collected, Conversing, Listener, Prepared, Spoken, Turn, fitting, offered, prepared
+from zonda.tools import Tool, ToolRun, callable_tools, result, said, schemas
+from zonda.turns import (
+    Answer,
+    Collected,
+    Conversing,
+    Listener,
+    Named,
+    Prepared,
+    Spoken,
+    Turn,
+    apart,
+    fitting,
+    offered,
+    prepared,
+)
 from zonda.types import Chunk, Event, Grammar, Request, Sampling
 
 if TYPE_CHECKING:
@@ -142,13 +156,27 @@ class LLM(Loaded):
     def chat(self, messages: Any, **options: Any) -> Any:
         """Answer a conversation; a list of conversations is answered in one batch, in order.
 
-        Options: `tools`, `template_kwargs`, and any field of `Sampling`, or a whole one as `sampling`.
+        Options: `tools` (functions, or in OpenAI's shape), `tool_choice`, `parallel_tool_calls`, `template_kwargs`, and
+        any field of `Sampling`, or a whole one as `sampling`.
         """
-        render, sampling = _take_render(options), _sampling(options)
         many = _several(messages)
-        prompts = [self.render(each, **render) for each in (messages if many else [messages])]
-        answers = self._run([self._request(prompt, sampling) for prompt in prompts])
+        turns = _turns(messages if many else [messages], options)
+        ready = [self.prepare(turn) for turn in turns]
+        replies = [self._asked(each, None) for each in ready]
+        answers = [apart(answer, each) for answer, each in zip(self._run(replies), ready)]
         return answers if many else answers[0]
+
+    def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *, max_rounds: int = 8,
+                  **options: Any) -> ToolRun:
+        """Answer a conversation, calling the functions that the model asks for, for at most so many rounds."""
+        known, spoken = callable_tools(tools), _spoken(messages)
+        for _ in range(max_rounds):
+            answer = self.chat(spoken, tools=list(known.values()), **options)
+            spoken.append(said(answer.choices[0]))
+            if not answer.calls:
+                return ToolRun(answer, spoken)
+            spoken += [result(call, known) for call in answer.calls]
+        return ToolRun(answer, spoken)
 
     @overload
     def complete(self, prompt: list[str] | list[list[int]], **options: Any) -> list[Completion]: ...
@@ -160,7 +188,7 @@ class LLM(Loaded):
         """Continue a text, or token ids, as it stands; a list of them is continued in one batch, in order."""
         many = _several(prompt)
         sampling = _sampling(options)
-        answers = self._run([self._request(each, sampling) for each in (prompt if many else [prompt])])
+        answers = self._run([self._reply(self._request(each, sampling)) for each in (prompt if many else [prompt])])
         return answers if many else answers[0]
 
     def stream(self, messages: Conversation, **options: Any) -> Iterator[Chunk]:
@@ -201,11 +229,11 @@ class LLM(Loaded):
             if not reply.done:
                 self.engine.cancel(request.id)
 
-    def _run(self, requests: Sequence[Request]) -> list[Completion]:
+    def _run(self, replies: Sequence[Reply]) -> list[Completion]:
         """All requests at once, as far as the engine's queue lets them in."""
         inbox: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
-        waiting, open_replies = deque(requests), dict[str, Reply]()
-        results = {request.id: Gather(request.sampling.n) for request in requests}
+        waiting, open_replies = deque(replies), dict[str, Reply]()
+        results = {reply.request.id: Gather(reply.request.sampling.n) for reply in replies}
         try:
             while waiting or open_replies:
                 self._admit(waiting, open_replies, inbox.put)
@@ -213,19 +241,19 @@ class LLM(Loaded):
         finally:
             for name in open_replies:
                 self.engine.cancel(name)
-        return [results[request.id].completion() for request in requests]
+        return [each.completion() for each in results.values()]
 
-    def _admit(self, waiting: deque[Request], replies: dict[str, Reply],
+    def _admit(self, waiting: deque[Reply], replies: dict[str, Reply],
                sink: Callable[[Sequence[Event]], None]) -> None:
         while waiting:
             try:
-                self.engine.submit(waiting[0], sink)
+                self.engine.submit(waiting[0].request, sink)
             except Overloaded:
                 if not replies:
                     raise
                 return
-            request = waiting.popleft()
-            replies[request.id] = self._reply(request)
+            reply = waiting.popleft()
+            replies[reply.request.id] = reply
 
     def _collect(self, events: Sequence[Event], replies: dict[str, Reply], results: Mapping[str, Gather]) -> None:
         for event in events:
@@ -272,7 +300,21 @@ class AsyncLLM(Loaded):
 
     async def chat(self, messages: Conversation, **options: Any) -> Completion:
         """Answer a conversation. Options as for `LLM.chat`."""
-        return await self.stream(messages, **options).completion()
+        (turn,) = _turns([messages], options)
+        ready = self.prepare(turn)
+        return apart(await self._queue(self._asked(ready, None)).completion(), ready)
+
+    async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
+                        max_rounds: int = 8, **options: Any) -> ToolRun:
+        """As `LLM.run_tools`; the functions run in threads."""
+        known, spoken = callable_tools(tools), _spoken(messages)
+        for _ in range(max_rounds):
+            answer = await self.chat(spoken, tools=list(known.values()), **options)
+            spoken.append(said(answer.choices[0]))
+            if not answer.calls:
+                return ToolRun(answer, spoken)
+            spoken += await asyncio.gather(*(asyncio.to_thread(result, call, known) for call in answer.calls))
+        return ToolRun(answer, spoken)
 
     async def complete(self, prompt: Prompt, **options: Any) -> Completion:
         """Continue a text, or token ids, as it stands."""
@@ -418,9 +460,25 @@ def _several(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], str | list | tuple)
 
 
+def _spoken(messages: Conversation) -> list[dict[str, Any]]:
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
+    return [dict(each) for each in messages]
+
+
+def _turns(conversations: Sequence[Conversation], options: dict[str, Any]) -> list[Turn]:
+    """The turns that the options of `chat` describe."""
+    choice = options.pop("tool_choice", "auto")
+    fields = {"tools": schemas(options.pop("tools", None)), "parallel": options.pop("parallel_tool_calls", True),
+              "choice": choice if choice in ("auto", "none", "required") else Named(choice),
+              "variables": options.pop("template_kwargs", {})}
+    sampling = _sampling(options)
+    return [Turn(messages=_spoken(each), sampling=sampling, **fields) for each in conversations]
+
+
 def _take_render(options: dict[str, Any]) -> dict[str, Any]:
     """Take what the chat template wants out of the options."""
-    return {"tools": options.pop("tools", None), **options.pop("template_kwargs", {})}
+    return {"tools": schemas(options.pop("tools", None)) or None, **options.pop("template_kwargs", {})}
 
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:

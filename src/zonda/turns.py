@@ -3,8 +3,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
+from zonda.completion import Call as Call
+from zonda.completion import Completion
+from zonda.completion import Ending as Ending
 from zonda.errors import ContextExceeded, InvalidRequest
 from zonda.text.dialects.tools import Tools
 from zonda.text.parts import CallArguments, CallStart, Parser, Part, Text, Thought
@@ -13,10 +16,6 @@ from zonda.types import Chunk, FinishReason, Grammar, Logprob, Sampling, Usage
 if TYPE_CHECKING:
     from zonda.text.manner import Manner
     from zonda.text.tokenizer import Tokenizer
-
-Ending = FinishReason | Literal["tool_calls"]
-"""Why an answer ended; `tool_calls` where it ended by itself and calls were made."""
-
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -75,15 +74,6 @@ class Spoken:
     chunk: Chunk
     ending: Ending | None = None
     reasoning_tokens: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A tool call of an answer; `arguments` is the JSON that the model wrote, an object unless it was cut short."""
-
-    id: str
-    name: str
-    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +214,18 @@ class Collected:
         """All that came, as one value."""
         choices = tuple(each.choice(index) for index, each in enumerate(self._choices))
         return Answer(choices, self._usage, self._reasoning)
+
+
+def apart(completion: Completion, prepared: Prepared) -> Completion:
+    """A completion of a turn with reasoning and calls taken out of the texts."""
+    listener, collected = Listener(prepared.parsers, parallel=prepared.parallel), Collected(len(completion.choices))
+    for choice in completion.choices:
+        finish = cast(FinishReason, choice.finish_reason)
+        collected.add(listener.hear(Chunk(choice.index, choice.text, finish=finish, stop=choice.stop)))
+    answers = collected.answer().choices
+    return replace(completion, choices=tuple(
+        replace(choice, text=each.text, thought=each.thought, calls=each.calls, finish_reason=each.finish_reason)
+        for choice, each in zip(completion.choices, answers)))
 
 
 _END = 64  # tokens at the end of a prompt that say how the answer begins

@@ -1,0 +1,162 @@
+"""Python functions as tools that a model may call: `@tool`, their schemas, and the loop that calls them."""
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import msgspec
+
+from zonda.completion import Call, Choice, Completion
+from zonda.errors import InvalidRequest
+
+_ARGUMENTS = re.compile(r"^\s*(?:Args|Arguments|Parameters):\s*$")
+_SECTION = re.compile(r"^\s*(?:Returns|Raises|Yields|Examples?|Notes?):\s*$")
+_ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.*)$")
+_FIELD = re.compile(r"^\s*:param (?:[\w\[\], ]+ )?(\w+):\s*(.*)$")
+_LONGEST = 500  # characters of an error that the model is told
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that a model may call: it is still called as before."""
+
+    function: Callable[..., Any]
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The tool in the shape of OpenAI's chat."""
+        return {"type": "function", "function": {"name": self.name, "description": self.description,
+                                                 "parameters": dict(self.parameters)}}
+
+    def call(self, arguments: str) -> str:
+        """The result for arguments as JSON, as text; an error becomes the text, for the model to mend its call."""
+        try:
+            given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+            result = self.function(**_converted(self.function, given))
+        except Exception as error:
+            return f"error: {type(error).__name__}: {error!s:.{_LONGEST}}"
+        return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=str).decode()
+
+
+@overload
+def tool(function: Callable[..., Any]) -> Tool: ...
+
+
+@overload
+def tool(*, name: str | None = None, description: str | None = None) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None) -> Any:
+    """Make a tool of a function, by its type hints and its docstring."""
+    def make(function: Callable[..., Any]) -> Tool:
+        about, arguments = _documented(inspect.getdoc(function) or "")
+        return Tool(function, name or function.__name__, description or about, _parameters(function, arguments))
+
+    return make if function is None else make(function)
+
+
+def _documented(text: str) -> tuple[str, dict[str, str]]:
+    """A docstring's words on the function, and those on its arguments."""
+    about: list[str] = []
+    arguments: dict[str, str] = {}
+    section, last = "", ""
+    for line in text.splitlines():
+        if _ARGUMENTS.match(line) or _SECTION.match(line):
+            section = "arguments" if _ARGUMENTS.match(line) else "other"
+        elif found := _FIELD.match(line) or (_ARGUMENT.match(line) if section == "arguments" else None):
+            last = found[1]
+            arguments[last] = found[2].strip()
+        elif section == "arguments" and last and line.strip():
+            arguments[last] = f"{arguments[last]} {line.strip()}".strip()
+        elif not section and not line.lstrip().startswith(":"):
+            about.append(line)
+    return "\n".join(about).strip(), arguments
+
+
+def _parameters(function: Callable[..., Any], documented: Mapping[str, str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    known = {each.name: each for each in inspect.signature(function).parameters.values()
+             if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    types = [hints.get(name, Any) for name in known]
+    schemas, shared = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    properties = {name: _property(schema, hint, documented.get(name, ""), known[name].default)
+                  for name, schema, hint in zip(known, schemas, types)}
+    required = [name for name, each in known.items() if each.default is each.empty]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False,
+            **({"$defs": shared} if shared else {})}
+
+
+def _property(schema: dict[str, Any], hint: Any, documented: str, default: Any) -> dict[str, Any]:
+    noted = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, str)), documented)
+    extra = {"description": noted} if noted else {}
+    if default is not inspect.Parameter.empty and default is not None:
+        extra["default"] = msgspec.to_builtins(default)
+    return schema | extra
+
+
+def _converted(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as values of the types that the function declares."""
+    hints = typing.get_type_hints(function)
+    return {name: msgspec.convert(value, hints[name], strict=False) if name in hints else value
+            for name, value in given.items()}
+
+
+Offered = Tool | Callable[..., Any] | Mapping[str, Any]
+"""A tool, a function that becomes one, or a tool in the shape of OpenAI's chat."""
+
+
+def schemas(tools: Sequence[Offered] | None) -> list[Mapping[str, Any]]:
+    """Tools in the shape of OpenAI's chat."""
+    return [each if isinstance(each, Mapping) else _tool(each).schema for each in tools or ()]
+
+
+def _tool(each: Tool | Callable[..., Any]) -> Tool:
+    return each if isinstance(each, Tool) else tool(each)
+
+
+def callable_tools(tools: Sequence[Tool | Callable[..., Any]]) -> dict[str, Tool]:
+    """Tools by name; raises for what cannot be called."""
+    if not tools or not all(callable(each) for each in tools):
+        raise InvalidRequest("`tools` has no functions to call", param="tools", hint="pass functions, or use @tool")
+    return {made.name: made for made in map(_tool, tools)}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """What came of a conversation with tools: the last answer, and all messages up to and with it."""
+
+    answer: Completion
+    messages: list[dict[str, Any]]
+
+    @property
+    def text(self) -> str:
+        return self.answer.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def said(choice: Choice) -> dict[str, Any]:
+    """An answer as a message, for the conversation to go on."""
+    calls = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+             for call in choice.calls]
+    return {"role": "assistant", "content": choice.text or (None if calls else ""),
+            **({"reasoning_content": choice.thought} if choice.thought else {}),
+            **({"tool_calls": calls} if calls else {})}
+
+
+def result(call: Call, tools: Mapping[str, Tool]) -> dict[str, Any]:
+    """The message with a call's result."""
+    known = tools.get(call.name)
+    text = known.call(call.arguments) if known else f"error: there is no tool {call.name!r:.100}"
+    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}

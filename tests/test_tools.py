@@ -1,0 +1,145 @@
+"""Python functions as tools: their schemas, and conversations in which they are called."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+from letters import LettersTemplate, LettersTokenizer, letters_engine
+
+import zonda
+from zonda import LLM, AsyncLLM, Call, Completion, InvalidRequest, Usage
+from zonda.completion import Choice
+from zonda.tools import Tool, schemas, tool
+
+
+@dataclass
+class Place:
+    city: str
+    country: str = "FR"
+
+
+@tool
+def weather(place: Place, days: int = 1, unit: Literal["c", "f"] = "c",
+            tags: list[str] | None = None) -> dict[str, Any]:
+    """Tells the weather.
+
+    For some days.
+
+    Args:
+        place: Where to
+            look.
+        days (int): How many.
+
+    Returns:
+        The weather.
+    """
+    return {"city": place.city, "days": days}
+
+
+def test_a_function_becomes_a_tool_by_its_hints_and_its_docstring() -> None:
+    schema = weather.schema["function"]
+    assert (schema["name"], schema["description"]) == ("weather", "Tells the weather.\n\nFor some days.")
+    parameters = schema["parameters"]
+    assert parameters["required"] == ["place"] and parameters["additionalProperties"] is False
+    assert parameters["properties"]["place"] == {"$ref": "#/$defs/Place", "description": "Where to look."}
+    assert parameters["properties"]["days"] == {"type": "integer", "description": "How many.", "default": 1}
+    assert parameters["properties"]["unit"] == {"enum": ["c", "f"], "default": "c"}
+    assert parameters["$defs"]["Place"]["required"] == ["city"]
+
+
+def test_a_tool_can_be_named_and_described_otherwise() -> None:
+    @tool(name="sum", description="Adds.")
+    def add(a: Annotated[int, "the first"], b: int) -> int:
+        """:param b: the second"""
+        return a + b
+
+    function = add.schema["function"]
+    assert (function["name"], function["description"]) == ("sum", "Adds.")
+    described = [each["description"] for each in function["parameters"]["properties"].values()]
+    assert described == ["the first", "the second"]
+    assert add(1, b=2) == 3
+
+
+def test_a_tool_is_called_with_json_and_answers_with_text() -> None:
+    assert weather.call('{"place": {"city": "Paris"}, "days": "3"}') == '{"city":"Paris","days":3}'
+
+
+def test_an_error_of_a_tool_is_told_to_the_model() -> None:
+    for arguments in ("{", '{"place": 5}', '{"nothing": 1}'):
+        assert weather.call(arguments).startswith("error: ")
+
+
+def test_plain_functions_are_tools_too() -> None:
+    def now() -> str:
+        return "noon"
+
+    given: dict[str, Any] = {"type": "function", "function": {"name": "f"}}
+    assert [each["function"]["name"] for each in schemas([weather, now, given])] == ["weather", "now", "f"]
+
+
+@pytest.fixture
+def llm(monkeypatch: pytest.MonkeyPatch) -> Iterator[LLM]:
+    with LLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore[arg-type]
+        yield llm
+
+
+def answers(*choices: tuple[str, tuple[Call, ...]]) -> list[Completion]:
+    return [Completion((Choice(0, text, (), "stop", calls=calls),), Usage()) for text, calls in choices]
+
+
+def test_functions_are_called_until_the_model_has_its_answer(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Call("1", "weather", '{"place": {"city": "Rome"}}')
+    script = answers(("", (first, Call("2", "none", "{}"))), ("Sunny", ()))
+    seen: list[Any] = []
+
+    def chat(messages: Any, **options: Any) -> Completion:
+        seen.append(list(messages))
+        return script[len(seen) - 1]
+
+    monkeypatch.setattr(llm, "chat", chat)
+    run = llm.run_tools("How is it?", [weather])
+    assert str(run) == "Sunny" and len(seen) == 2
+    assert [each["role"] for each in run.messages] == ["user", "assistant", "tool", "tool", "assistant"]
+    assert run.messages[2] == {"role": "tool", "tool_call_id": "1", "name": "weather",
+                               "content": '{"city":"Rome","days":1}'}
+    assert run.messages[3]["content"] == "error: there is no tool 'none'"
+
+
+def test_rounds_are_bounded(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    again = answers(("", (Call("1", "weather", "{}"),)))[0]
+    monkeypatch.setattr(llm, "chat", lambda messages, **options: again)
+    assert llm.run_tools("x", [weather], max_rounds=3).answer.calls
+    with pytest.raises(InvalidRequest):
+        llm.run_tools("x", [])
+
+
+async def test_functions_are_called_from_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = iter(answers(("", (Call("1", "weather", "{}"),)), ("Sunny", ())))
+
+    async def chat(messages: Any, **options: Any) -> Completion:
+        return next(script)
+
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore
+        monkeypatch.setattr(llm, "chat", chat)
+        assert (await llm.run_tools("How is it?", [weather])).text == "Sunny"
+
+
+class Echo(LettersTemplate):
+    def render(self, messages: Any, *, tools: Any = None, **kwargs: Any) -> str:  # type: ignore[override]
+        self.tools = tools
+        return super().render(messages)
+
+
+def test_a_chat_tells_of_its_tools_and_gives_calls() -> None:
+    template = Echo()
+    with LLM.from_parts(letters_engine(), LettersTokenizer(), template) as llm:  # type: ignore[arg-type]
+        answer = llm.chat("wx", tools=[weather])
+        assert (answer.text, answer.calls, answer.thought, answer.finish_reason) == ("yz", (), "", "stop")
+        assert template.tools == [weather.schema]
+        assert llm.chat("wx", tools=[weather], tool_choice="none").text == "yz" and template.tools is None
+
+
+def test_tools_are_public() -> None:
+    assert zonda.tool is tool and zonda.Tool is Tool
