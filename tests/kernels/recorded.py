@@ -25,18 +25,20 @@ class Recorded:
         buffer.memory[:values.nbytes].view(np.float32)[:] = values.ravel()
         return buffer
 
-    def run(self, rows: int, *, exact: bool = True, ids: np.ndarray | None = None,
+    def run(self, rows: int, *, exact: bool = True, ids: np.ndarray | None = None, first: int = 0,
             sample: np.ndarray | None = None) -> None:
         program = np.array(self.ops.instructions, np.int64)
         frame, scratch = np.zeros(f.FRAME_WORDS, np.int64), np.zeros(self.ops.scratch_bytes, np.uint8)
         frame[f.ONE] = 1
-        positions, sequence = np.arange(rows, dtype=np.int32), np.zeros(rows, np.int32)
+        positions, sequence = np.arange(first, first + rows, dtype=np.int32), np.zeros(rows, np.int32)
         ids = positions if ids is None else ids
         sample = positions if sample is None else sample
-        pages, items = np.arange(8, dtype=np.int32), attention_items(sequence, positions, self.ops.query_rows)
+        pages = np.arange(max(8, (first + rows) // f.PAGE + 1), dtype=np.int32)
+        items, merges = attention_items(sequence, positions, self.ops.query_rows, self.ops.slots)
         tokens = self.ops.block_tokens(rows)
         self._team.run(program, sync_lines(len(program)), frame, {
-            f.ROWS: rows, **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.SEQS: 1, f.ITEMS: len(items),
+            f.ROWS: rows, **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.ITEMS: len(items),
+            f.MERGES: len(merges), f.MERGE: address(merges),
             **f.domain(f.SAMPLES, len(sample), self.ops.block_tokens(len(sample))), f.SAMPLE: address(sample),
             f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),
             f.PAGES_STRIDE: len(pages), f.ITEM: address(items), f.SCRATCH: address(scratch),

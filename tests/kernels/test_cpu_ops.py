@@ -19,7 +19,7 @@ ROWS = (1, 2, 3, 8, 11, 25)
 def one_sequence(rows: int) -> Batch:
     numbers = np.arange(rows, dtype=np.int32)
     return Batch(numbers, numbers, np.array([0, rows], np.int32), np.array([rows], np.int32),
-                 np.arange(8, dtype=np.int32)[None], numbers[:1])
+                 np.arange(max(8, rows // 32 + 1), dtype=np.int32)[None], numbers[:1])
 
 
 def rounded(x: np.ndarray, most: int) -> np.ndarray:
@@ -102,3 +102,23 @@ def test_weights_of_eight_bit_floats_are_multiplied_as_sixteen_bits() -> None:
     x = rng.normal(size=(3, COLS)).astype(np.float32)
     wanted = x @ weight.dense().T
     np.testing.assert_allclose(product(weight, x, exact=True), wanted, atol=2**-8 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("slots", [0, 2, 3, 64])
+@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (300, 0.0), (40, 5.0)])
+def test_a_long_context_gives_the_same_bits_cut_into_runs_of_pages(window: int, softcap: float, slots: int) -> None:
+    rng, heads, rows = np.random.default_rng(5), Heads(6, 2, 24), 601
+    qkv, layer = rng.normal(size=(rows, 240)).astype(np.float32), Attend(0, heads, 0.3, window=window, softcap=softcap)
+    run = Recorded(max_rows=rows)
+    run.ops.allocate([Pages(heads)], 20)
+    buffer = run.put(qkv)
+    out = run.ops.attend(buffer, layer, None)
+    run.run(rows)
+    together = run.get(out, rows)
+    wanted = ReferenceOps(pages=20, page_size=32).attend(qkv, layer, one_sequence(rows))
+    np.testing.assert_allclose(together, wanted, atol=2e-5)
+    run.ops.slots = slots
+    for row in (600, 512, 511, 255, 256, 31):
+        buffer.memory[:960].view(np.float32)[:] = qkv[row]
+        run.run(1, first=row)
+        np.testing.assert_array_equal(run.get(out, 1)[0], together[row])

@@ -67,14 +67,14 @@ class CPURunner:
             tokens, positions, sequence = tokens[order], positions[order], sequence[order]
             exact = int(batch.exact.sum())
             sample = np.argsort(order).astype(np.int32)[sample]
-        items = attention_items(sequence, positions, self.ops.query_rows)
+        items, merges = attention_items(sequence, positions, self.ops.query_rows, self.ops.slots)
         arrays = {f.IDS: tokens, f.POSITIONS: positions, f.PAGES: batch.page_table, f.SAMPLE: sample, f.ITEM: items,
-                  f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
+                  f.MERGE: merges, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
         held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
         fields = {f.ROWS: rows, **f.domain(f.EXACT, exact, self.ops.block_tokens(exact)),
                   **f.domain(f.FAST, rows - exact, self.ops.block_tokens(rows - exact), exact),
                   **f.domain(f.SAMPLES, samples, self.ops.block_tokens(samples)),
-                  f.SEQS: len(counts), f.ITEMS: len(items), f.PAGES_STRIDE: batch.page_table.shape[1],
+                  f.ITEMS: len(items), f.MERGES: len(merges), f.PAGES_STRIDE: batch.page_table.shape[1],
                   f.SCRATCH_BYTES: self.ops.scratch_bytes, **{field: address(a) for field, a in held.items()}}
         self._team.run(self._program, self._sync, self._frame, fields)
         return self._logits[:samples]
@@ -89,17 +89,36 @@ class CPURunner:
         self._team.close()
 
 
-def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int) -> np.ndarray:
-    """Work items of attention, int32 (n, 4): first row, rows, sequence. Rows of an item are neighbours in one sequence.
+def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int,
+                    slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Work items of attention and its merges, int32 as `attention.ITEM_WORDS` says.
 
-    The longest contexts tend to come last in a step, so they are put first.
+    Rows of an item are neighbours in one sequence. The longest contexts tend to come last in a step, so they are put
+    first. A row of its own with a long context is cut into an item for each run of pages, while there are slots.
     """
     breaks = np.flatnonzero((np.diff(sequence) != 0) | (np.diff(positions) != 1)) + 1
     starts = np.concatenate([[0], breaks, [len(sequence)]])
     pieces = -(-np.diff(starts) // most)
     run = np.repeat(np.arange(len(pieces)), pieces)
     within = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    first = starts[run] + within * most
-    items = np.zeros((len(run), 4), np.int32)
-    items[:, 0], items[:, 1], items[:, 2] = first, np.minimum(most, starts[run + 1] - first), sequence[first]
-    return items[::-1].copy()
+    first = (starts[run] + within * most)[::-1]
+    items = np.zeros((len(run), 5), np.int32)
+    items[:, 0], items[:, 1], items[:, 2], items[:, 3] = first, np.minimum(most, starts[run[::-1] + 1] - first), \
+        sequence[first], -1
+    return _cut(items, positions[first] // (f.PAGE * f.RUN) + 1, slots)
+
+
+def _cut(items: np.ndarray, runs: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
+    """Items cut by runs, where one has one row and several runs; and what is then to be merged."""
+    runs = np.where((items[:, 1] == 1) & (runs > 1), runs, 0)
+    runs[np.cumsum(runs) > slots] = 0
+    cut, ends = np.flatnonzero(runs), np.cumsum(runs)
+    merges = np.stack([items[cut, 0], (ends - runs)[cut], runs[cut]], axis=1).astype(np.int32)
+    if not len(cut):
+        return items, merges
+    owner = np.repeat(np.arange(len(items)), np.maximum(runs, 1))
+    cut_items = items[owner]
+    split = runs[owner] > 0
+    cut_items[split, 4] = np.arange(ends[-1])
+    cut_items[split, 3] = cut_items[split, 4] - (ends - runs)[owner][split]
+    return cut_items, merges

@@ -1,7 +1,9 @@
 """Attention over pages. A page holds 32 positions of one key/value head: keys transposed (dim, 32), values (32, dim).
 
-Every query sees its pages in ascending order, one online-softmax step a page, with the same operations whether it
-comes alone or in a block of queries; so its result does not depend on the batch.
+Every query sees its pages in ascending order, one online-softmax step a page, each run of eight pages from scratch, and
+runs are merged in order. A work item takes all runs of some rows; or one run of one row, so that a long context is cut
+over threads, and another kernel merges them. The operations are the same whichever way, and whether a query comes
+alone or in a block of queries; so its result does not depend on the batch.
 """
 from __future__ import annotations
 
@@ -11,15 +13,28 @@ import numpy as np
 from numba import njit
 
 from zonda.kernels.cpu.activations import inverse_rms
-from zonda.kernels.cpu.attention_tiles import LOWEST, PEAK, SEEN_FROM, SEEN_TO, SUM, mix, scores, soften
+from zonda.kernels.cpu.attention_tiles import (
+    LOWEST,
+    PEAK,
+    SEEN_FROM,
+    SEEN_TO,
+    SUM,
+    finish,
+    merge,
+    mix,
+    scores,
+    soften,
+)
 from zonda.kernels.cpu.frame import (
     ARGUMENTS,
     ITEM,
     LINE,
+    MERGE,
     PAGE,
     PAGES,
     PAGES_STRIDE,
     POSITIONS,
+    RUN,
     SCRATCH,
     SCRATCH_BYTES,
     SEQ_OF,
@@ -29,7 +44,9 @@ from zonda.kernels.cpu.scalar import tanh
 from zonda.kernels.cpu.words import (
     bits_f32,
     inline,
+    load3,
     load4,
+    load6,
     load7,
     load8,
     load_f32,
@@ -42,8 +59,9 @@ from zonda.kernels.cpu.words import (
 )
 
 f32 = np.float32
-WORDS = 4
-"""int32 words of a work item: first row, rows, sequence, unused."""
+ITEM_WORDS, MERGE_WORDS = 5, 3
+"""int32 words of a work item: first row, rows, sequence, and the run of pages that it is for, or -1 for all, with the
+slot that it goes to; and of a merge: row, first slot, runs."""
 
 
 def angles(op: int, frame: int, piece: int, thread: int) -> None:
@@ -127,7 +145,8 @@ def _cap(scores: int, count: int, limit: float) -> None:
 def attend(half: bool) -> object:
     """The kernel of one work item and one key/value head.
 
-    Arguments: q, q heads, kv heads, dim, padded dim, window, softcap bits, keys, values, out, rows an item at most.
+    Arguments: q, q heads, kv heads, dim, padded dim, window, softcap bits, keys, values, out, rows an item at most,
+    where runs are kept until they are merged.
     """
     size = 2 if half else 4
     score1, score2, score3, score4 = (inline(scores(half, n), 5) for n in (1, 2, 3, 4))
@@ -165,51 +184,116 @@ def attend(half: bool) -> object:
     def page_of(frame: int, sequence: int, index: int) -> int:
         return np.int64(load_i32(load_i64(frame, PAGES), sequence * load_i64(frame, PAGES_STRIDE) + index))
 
-    def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
-        q, heads, kv_heads, dim, padded, window, cap_bits = load7(op, ARGUMENTS)
-        keys, values, out, most = load4(op, ARGUMENTS + 7)
-        item, head = load_i64(frame, ITEM) + piece // kv_heads * WORDS * 4, piece % kv_heads
+    @njit(error_model="numpy")
+    def look(op: int, frame: int, item: int, head: int, first: int, last: int, loaded: int, mixed: int, weights: int,
+             states: int) -> None:
+        """Take the pages first … last into account for all queries of an item."""
+        _, heads, kv_heads, dim, padded, window, cap_bits = load7(op, ARGUMENTS)
+        keys, values = load_i64(op, ARGUMENTS + 7), load_i64(op, ARGUMENTS + 8)
         row, count, sequence = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1)), np.int64(load_i32(item, 2))
         position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
         group = heads // kv_heads
         cap = bits_f32(np.int32(cap_bits))
-        queries = count * group
-        scratch = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-        loaded = scratch
-        mixed = loaded + most * group * padded * 4
-        weights = mixed + most * group * padded * 4
-        states = weights + 4 * PAGE * 4
-        for i in range(queries):
-            source = ((row + i // group) * heads + head * group + i % group) * padded
-            for d in range(padded):
-                store_f32(loaded, i * padded + d, load_f32(q, source + d))
-                store_f32(mixed, i * padded + d, f32(0))
-            store_f32(states + STATE * i + PEAK, 0, f32(LOWEST))
-            store_f32(states + STATE * i + SUM, 0, f32(0))
-        start = max(0, position - window + 1) // PAGE if window else 0
         page_bytes = padded * PAGE * size
-        last = (position + count - 1) // PAGE
-        for page in range(start, last + 1):
+        for page in range(first, last + 1):
             place = (page_of(frame, sequence, page) * kv_heads + head) * page_bytes
             if count == 1:
                 following = (page_of(frame, sequence, min(page + 1, last)) * kv_heads + head) * page_bytes
                 for line in range(following, following + page_bytes, LINE):
                     prefetch(keys + line)
                     prefetch(values + line)
-            for i in range(queries):
+            for i in range(count * group):
                 until = position + i // group - page * PAGE + 1
                 store_i32(states + STATE * i + SEEN_FROM, 0, np.int32(max(0, until - window) if window else 0))
                 store_i32(states + STATE * i + SEEN_TO, 0, np.int32(until))
-            first = 0
-            while first < queries:
-                width = min(4, queries - first)
-                visit(width, loaded + first * padded * 4, padded, keys + place, values + place, dim, weights,
-                      states + STATE * first, cap, mixed + first * padded * 4)
-                first += width
+            i = 0
+            while i < count * group:
+                width = min(4, count * group - i)
+                visit(width, loaded + i * padded * 4, padded, keys + place, values + place, dim, weights,
+                      states + STATE * i, cap, mixed + i * padded * 4)
+                i += width
+
+    def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
+        q, heads, kv_heads, dim, padded, window, _ = load7(op, ARGUMENTS)
+        out, most, parts = load3(op, ARGUMENTS + 9)
+        item, head = load_i64(frame, ITEM) + piece // kv_heads * ITEM_WORDS * 4, piece % kv_heads
+        row, count, only = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1)), np.int64(load_i32(item, 3))
+        position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
+        group = heads // kv_heads
+        queries = count * group
+        loaded = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
+        mixed = loaded + most * group * padded * 4
+        total = mixed + most * group * padded * 4
+        weights = total + most * group * padded * 4
+        states = weights + 4 * PAGE * 4
+        wholes = states + most * group * STATE
         for i in range(queries):
-            inverse = f32(1) / load_f32(states + STATE * i + SUM, 0)
-            target = ((row + i // group) * heads + head * group + i % group) * dim
-            for d in range(dim):
-                store_f32(out, target + d, load_f32(mixed, i * padded + d) * inverse)
+            source = ((row + i // group) * heads + head * group + i % group) * padded
+            for d in range(padded):
+                store_f32(loaded, i * padded + d, load_f32(q, source + d))
+        start = max(0, position - window + 1) // PAGE if window else 0
+        last = (position + count - 1) // PAGE
+        if only >= 0:
+            mixed, states = part_of(parts, np.int64(load_i32(item, 4)), head, heads, group, padded)
+            clear(group, mixed, states, padded)
+            look(op, frame, item, head, max(start, only * RUN), min(last, only * RUN + RUN - 1), loaded, mixed, weights,
+                 states)
+            return
+        clear(queries, total, wholes, padded)
+        for run in range(start // RUN, last // RUN + 1):
+            clear(queries, mixed, states, padded)
+            look(op, frame, item, head, max(start, run * RUN), min(last, run * RUN + RUN - 1), loaded, mixed, weights,
+                 states)
+            for i in range(queries):
+                merge_run((states + STATE * i, mixed + i * padded * 4, wholes + STATE * i, total + i * padded * 4,
+                           padded))
+        put(queries, group, total, wholes, padded, out, row * heads + head * group, heads, dim)
 
     return attend_item
+
+
+merge_run, finish_row = inline(merge, 5), inline(finish, 3)
+
+
+@njit(error_model="numpy")
+def clear(queries: int, mixed: int, states: int, padded: int) -> None:
+    """Nothing is seen yet."""
+    for i in range(queries):
+        for d in range(padded):
+            store_f32(mixed, i * padded + d, f32(0))
+        store_f32(states + STATE * i + PEAK, 0, f32(LOWEST))
+        store_f32(states + STATE * i + SUM, 0, f32(0))
+
+
+@njit(error_model="numpy")
+def part_of(parts: int, slot: int, head: int, heads: int, group: int, padded: int) -> tuple[int, int]:
+    """Where a run's mix of one key/value head is kept until it is merged, and its states."""
+    part = parts + (slot * heads + head * group) * (padded * 4 + STATE)
+    return part, part + group * padded * 4
+
+
+@njit(error_model="numpy")
+def put(queries: int, group: int, total: int, wholes: int, padded: int, out: int, first: int, heads: int,
+        dim: int) -> None:
+    """Write the results of queries, `group` a row, from head `first` of all rows' on."""
+    for i in range(queries):
+        finish_row((wholes + STATE * i, total + i * padded * 4, padded))
+        target = (first + i // group * heads + i % group) * dim
+        for d in range(dim):
+            store_f32(out, target + d, load_f32(total, i * padded + d))
+
+
+def merge_row(op: int, frame: int, piece: int, thread: int) -> None:
+    """Merge one row's runs, for one key/value head. Arguments: q heads, kv heads, dim, padded dim, parts, out."""
+    heads, kv_heads, dim, padded, parts, out = load6(op, ARGUMENTS)
+    item, head = load_i64(frame, MERGE) + piece // kv_heads * MERGE_WORDS * 4, piece % kv_heads
+    group = heads // kv_heads
+    total = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
+    wholes = total + group * padded * 4
+    clear(group, total, wholes, padded)
+    first = np.int64(load_i32(item, 1))
+    for slot in range(first, first + np.int64(load_i32(item, 2))):
+        mixed, states = part_of(parts, slot, head, heads, group, padded)
+        for i in range(group):
+            merge_run((states + STATE * i, mixed + i * padded * 4, wholes + STATE * i, total + i * padded * 4, padded))
+    put(group, group, total, wholes, padded, out, np.int64(load_i32(item, 0)) * heads + head * group, heads, dim)

@@ -84,6 +84,37 @@ def _soften_one(e: Emit, scores: Any, state: Any) -> None:
     e.store(e.fma(e.load(F32, state, SUM), factor, total(e, weights)), state, SUM)
 
 
+def merge(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write merge(state, mixed, total state, total, dim): take one run of pages into a query's total.
+
+    A run of which the query sees nothing leaves every bit as it is, and so does a total that has seen nothing yet.
+    """
+    state, mixed, whole, total, dim = words
+    e, b = Emit(builder, target), builder
+    floats = ir.VectorType(F32, e.registers.lanes)
+    before, here = e.load(F32, whole, PEAK), e.load(F32, state, PEAK)
+    peak = b.select(b.fcmp_unordered(">", here, before), here, before)
+    old, new = (exp(e, e.splat(b.fsub(part, peak), e.registers.lanes)) for part in (before, here))
+    first = e.const(I32, 0)
+    sums = b.fmul(e.load(F32, state, SUM), b.extract_element(new, first))
+    e.store(e.fma(e.load(F32, whole, SUM), b.extract_element(old, first), sums), whole, SUM)
+    e.store(peak, whole, PEAK)
+    with e.loop(b.sdiv(dim, e.word(e.registers.lanes))) as i:
+        place = e.times(i, 4 * e.registers.lanes)
+        part = b.fmul(e.load(floats, e.at(mixed, place)), new)
+        e.store(e.fma(e.load(floats, e.at(total, place)), old, part), e.at(total, place))
+
+
+def finish(builder: ir.IRBuilder, target: Target, state: Any, total: Any, dim: Any) -> None:
+    """Write finish(state, total, dim): divide by the sum of the weights."""
+    e = Emit(builder, target)
+    floats = ir.VectorType(F32, e.registers.lanes)
+    inverse = e.splat(builder.fdiv(e.const(F32, 1.0), e.load(F32, state, SUM)), e.registers.lanes)
+    with e.loop(builder.sdiv(dim, e.word(e.registers.lanes))) as i:
+        place = e.at(total, e.times(i, 4 * e.registers.lanes))
+        e.store(builder.fmul(e.load(floats, place), inverse), place)
+
+
 def mix(half: bool, queries: int) -> Callable[..., None]:
     """Writer of mix(weights, values, dim, states, out): out (queries, dim) = out · factor + weights · values."""
     def write(builder: ir.IRBuilder, target: Target, *arguments: Any) -> None:

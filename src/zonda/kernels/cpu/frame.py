@@ -1,14 +1,15 @@
 """What kernels find where: the words of a step's frame and of a program's instructions."""
 from __future__ import annotations
 
-ONE, ROWS, EXACT, FAST, SAMPLES, PLACES, SEQS, ITEMS = 0, 1, 2, 7, 12, 17, 22, 23
-"""Words of the frame: the number 1, all rows of the step, four domains, sequences and work items of attention.
+ONE, ROWS, EXACT, FAST, SAMPLES, PLACES, ITEMS, MERGES = 0, 1, 2, 7, 12, 17, 22, 23
+"""Words of the frame: the number 1, all rows of the step, four domains, work items of attention, and rows whose
+attention is merged from several items.
 
 A domain is a run of rows that are multiplied alike, in five words: its rows, the tokens of a block, blocks, the first
 row, and whether it has any. Rows come exact first, then fast. `PLACES` are the rows of experts."""
 TOKENS, BLOCKS, FIRST, ANY = 1, 2, 3, 4
 """Words of a domain."""
-IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF = range(24, 33)
+IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF, MERGE = range(24, 34)
 FRAME_WORDS = 40
 
 INSTRUCTION = 32
@@ -18,6 +19,9 @@ ARGUMENTS = 3
 
 PAGE = 32
 """Positions in a page of the cache."""
+
+RUN = 8
+"""Pages that are attended to from scratch, before the result is merged with those of the runs before."""
 
 STATE = 32
 """Bytes of a query's state in attention."""

@@ -29,6 +29,10 @@ _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 
 
+_SLOTS, _MOST_SLOTS = 64, 512
+"""Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
+
+
 def bits(value: float) -> int:
     """A float32 as the word that kernels take it from."""
     return int(np.float32(value).view(np.int32))
@@ -76,6 +80,7 @@ class CPUOps:
         self.instructions: list[list[int]] = []
         self.scratch_bytes = 4096
         self.query_rows = 1
+        self.slots = 0
         self._most = 12 if library.target.isa.startswith("avx512") else 8
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
         self.output_logits: Buffer | None = None
@@ -150,10 +155,13 @@ class CPUOps:
                    address(keys), address(values), q.at)
         out = self._rows(heads.q * heads.dim)
         most = self.query_rows
-        self._scratch(most * group * (8 * padded + f.STATE) + 16 * f.PAGE + 4 * padded)
+        self._scratch(most * group * (12 * padded + 2 * f.STATE) + 16 * f.PAGE + 4 * padded)
+        parts = self._memory(self.slots * heads.q * (4 * padded + f.STATE))
         self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache,)), f.ITEMS, heads.kv,
                    q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
-                   address(values), out.at, most)
+                   address(values), out.at, most, parts.at)
+        self._emit(Kernel("merge", 4, "attention:merge_row"), f.MERGES, heads.kv, heads.q, heads.kv, heads.dim, padded,
+                   parts.at, out.at)
         return out
 
     def gated(self, x: Buffer, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
@@ -298,6 +306,7 @@ class CPUOps:
     def allocate(self, caches: Sequence[Any], pages: int) -> None:
         """The cache of every attention layer: float16 or float32, touched as pages come into use."""
         size = 2 if self.half_cache else 4
+        self.slots = min(_MOST_SLOTS, max(_SLOTS, -(-pages // f.RUN)))
         arena = Arena()
         for need in caches:
             padded = -(-need.heads.dim // 16) * 16
