@@ -1,0 +1,53 @@
+"""Times of work on a GPU, launched from a graph, and how to show them beside the ceilings."""
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+
+MEMORY, BF16, FP8 = 3.0e12, 776e12, 1552e12  # bytes and operations a second that the card reaches, of FP8 twice bf16's
+Found = list[tuple[str, float, float]]
+
+
+def seconds(work: Sequence[Callable[[], object]], *, turns: int = 1, repeats: int = 5) -> float:
+    """Of one of `work`, all of which are launched in turn from one graph."""
+    for each in work:
+        each()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(turns):
+            for each in work:
+                each()
+    return statistics.median(_replay(graph) for _ in range(repeats)) / (turns * len(work))
+
+
+def _replay(graph: torch.cuda.CUDAGraph) -> float:
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    graph.replay()
+    start.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Relative error."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def main(check: Callable[[], Found], times: Callable[[], Found]) -> None:
+    """`check`, `times`, or both, as the command line says."""
+    asked = sys.argv[1:] or ["check", "times"]
+    if "check" in asked:
+        found = check()
+        bad = [each for each in found if not each[1] < each[2]]
+        print(f"check: {len(found) - len(bad)} of {len(found)} cases are right")
+        for name, error, limit in bad:
+            print(f"{name}: relative error {error:.2e}, limit {limit:.0e}")
+    if "times" in asked:
+        for name, micros, share in times():
+            print(f"{name:70} {micros:9.1f} us {share:.2f}")
