@@ -72,7 +72,7 @@ def few(x: Tensor, experts: Experts, residual: Tensor, norm: Norm | None, dtype:
     logits, hidden, chosen, shares = _routing(x, count, top, dtype)
     weight, eps = (norm.weight, norm.eps) if norm else (x, 0.0)
     span = triton.next_power_of_2(dim)
-    route[(rows, triton.cdiv(count, 2))](x, weight, eps, experts.router.values, hidden, logits, COLS=dim, SPAN=span,
+    route[(rows, triton.cdiv(count, 2))](x, weight, eps, _router(experts, dtype), hidden, logits, COLS=dim, SPAN=span,
                                          E=count, BE=2, NORM=norm is not None)
     inner = torch.empty((rows * top, ffn), dtype=dtype, device=x.device)
     gated, down = blocks.gated, blocks.down
@@ -122,6 +122,11 @@ def _routing(x: Tensor, count: int, top: int, dtype: torch.dtype) -> tuple[Tenso
             torch.empty(x.shape, dtype=dtype, device=x.device),
             torch.empty((rows, top), dtype=torch.int32, device=x.device),
             torch.empty((rows, top), dtype=torch.float32, device=x.device))
+
+
+def _router(experts: Experts, dtype: torch.dtype) -> Tensor:
+    router = experts.router
+    return router.values if isinstance(router, DenseMatrix) else router.dense(dtype)
 
 
 def _most_blocks(slots: int, experts: int, block: int) -> int:

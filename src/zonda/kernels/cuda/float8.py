@@ -48,10 +48,11 @@ def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int = 64) -> 
     return Walk(block, warps, triton.cdiv(blocks, triton.cdiv(blocks, most)))
 
 
-def tile(matrix: Float8Matrix, rows: int) -> Tile:
+def tile(matrix: Float8Matrix, rows: int, *, gated: bool) -> Tile:
     """Narrow enough that every processor has work."""
     height = max(16, triton.next_power_of_2(min(rows, SOME)))
-    return Tile(height, 64 if matrix.outs >= 64 * _processors(matrix.codes.device) else 32)
+    width = 64 if matrix.outs >= 64 * _processors(matrix.codes.device) else 32
+    return Tile(height, width, 8 if gated and height > 32 else 4, 3 if gated else 4)
 
 
 def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, norm: Norm | None = None,
@@ -68,7 +69,7 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
     if shape is None and rows <= FEW:
         shape = walk(matrix, rows, gated=up is not None)
     if shape is None and rows <= SOME:
-        shape = tile(matrix, rows)
+        shape = tile(matrix, rows, gated=up is not None)
     if shape is not None:
         return _fused(x, matrix, up or matrix, after, norm, shape, dot, ends)
     inputs, scales = rounded(x, norm, matrix, both=up)
