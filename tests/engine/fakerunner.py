@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from zonda.engine.batch import Batch
+from zonda.engine.runner import Drawing
+from zonda.kernels import sample
 from zonda.types import Event, Request, Sampling
 
 _POWERS = np.arange(1, 1 << 16, dtype=np.int64) * 2654435761 % 1000003
@@ -59,6 +62,37 @@ def logits(context: np.ndarray, vocab: int, noise: np.ndarray) -> np.ndarray:
     assert context.min() >= 0, "a position was read that nothing had been written to"
     digest = int((context + 1) @ _POWERS[:len(context)]) * 0x9E3779B1 >> 7
     return noise[(digest & 0xFFF) ^ _SPREAD[:vocab]]
+
+
+class AheadRunner(FakeRunner):
+    """One that draws by itself, and looks at the tokens of its last step only when the next one needs them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.launched = 0
+        self._last = np.zeros(0, np.int32)
+
+    def launch(self, batch: Batch, drawing: Drawing) -> Callable[[], np.ndarray]:
+        self.launched += 1
+        unknown = batch.tokens < 0
+        batch.tokens[unknown] = self._last[-1 - batch.tokens[unknown]]
+        rows = self.run(batch)
+        tokens = np.array([_drawn(row, drawing, i) for i, row in enumerate(rows)], np.int32)
+        self._last = tokens
+        return lambda: tokens
+
+
+def _drawn(row: np.ndarray, drawing: Drawing, i: int) -> int:
+    if not drawing.temperature[i]:
+        return int(row.argmax())
+    floats, ints = np.zeros(sample.FLOATS, np.float32), np.zeros(sample.INTS, np.int64)
+    floats[[sample.TEMPERATURE, sample.TOP_P, sample.MIN_P]] = (drawing.temperature[i], drawing.top_p[i],
+                                                                drawing.min_p[i])
+    floats[sample.TYPICAL_P], ints[sample.TOP_K] = 1, drawing.top_k[i]
+    ids, p = sample.kept(row, floats, ints, 1.0)
+    at = np.searchsorted(np.cumsum(p), sample.uniform(int(drawing.key[i]), 2 * int(drawing.number[i])) * p.sum(),
+                         side="right")
+    return int(ids[min(at, len(ids) - 1)])
 
 
 class Collector:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fakerunner import Collector, FakeRunner, logits
+from fakerunner import AheadRunner, Collector, FakeRunner, logits
 
 from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
@@ -137,10 +137,10 @@ class Alone:
         return int(ids[min(at, len(ids) - 1)])
 
 
-def run(world: str, count: int, seed: int) -> World:
+def run(world: str, count: int, seed: int, kind: type[FakeRunner]) -> World:
     shape, options = WORLDS[world]
     chance = random.Random(seed)
-    runner = FakeRunner(vocab=24, **shape)
+    runner = kind(vocab=24, **shape)
     engine = Engine(runner, EngineOptions(**options), stop_ids=STOPS)
     it = World(runner, engine, make_requests(chance, count, runner.max_len, runner.vocab), chance)
     runner.hook = it.act
@@ -153,9 +153,10 @@ def run(world: str, count: int, seed: int) -> World:
     return it
 
 
+@pytest.mark.parametrize("kind", [FakeRunner, AheadRunner])
 @pytest.mark.parametrize("world", WORLDS)
-def test_random_requests_answer_as_if_alone_and_every_step_keeps_the_books(world: str) -> None:
-    it = run(world, REQUESTS // len(WORLDS) + 1, seed=len(world))
+def test_random_requests_answer_as_if_alone_and_every_step_keeps_the_books(world: str, kind: type[FakeRunner]) -> None:
+    it = run(world, REQUESTS // len(WORLDS) + 1, seed=len(world), kind=kind)
     it.engine.drain(5)
     assert not it.problems
     assert it.engine.stats().pages_used == 0

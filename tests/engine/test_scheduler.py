@@ -35,9 +35,9 @@ class Desk:
         return self.complete(self.scheduler.plan())
 
     def complete(self, step: Step) -> dict[str, int]:
-        if step:
-            assemble(step, self.slots, self.pages.size)
+        lengths = assemble(step, self.slots, self.pages.size).lengths.tolist() if step else []
         self.scheduler.commit(step)
+        self.scheduler.publish(step, lengths)
         for seq in [step.sequences[place] for place in step.draws]:
             self.slots.tokens[seq.slot, seq.known] = 1
             seq.known += 1

@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -14,8 +15,8 @@ from zonda.engine.batch import Batch, assemble
 from zonda.engine.intake import Intake
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence, Sink
-from zonda.engine.runner import Runner
-from zonda.engine.sampler import Sampler, score
+from zonda.engine.runner import Ahead, Runner
+from zonda.engine.sampler import Sampler, drawing, score
 from zonda.engine.scheduler import SCORED, Scheduler, Step
 from zonda.engine.slots import Slots
 from zonda.engine.stats import Counters, Stats
@@ -26,9 +27,24 @@ from zonda.types import Event, FinishReason, Logprob, Request, Usage
 
 log = logging.getLogger("zonda.engine")
 
+Tokens = Callable[[], np.ndarray]
+"""Waits for a step's tokens, int32 (draws,)."""
+NONE = np.zeros(0, np.int32)
 MAX_FAILURES = 3
 """Steps that may fail one after another before the engine gives up."""
 _STOPPED = "the engine has stopped"
+
+
+@dataclass(slots=True)
+class Flight:
+    """A step on its way: who draws in it, and each sequence's computed tokens after it."""
+
+    step: Step
+    drawn: list[Sequence]
+    lengths: list[int]
+    fresh: int
+    """Tokens of prompts among its rows."""
+    tokens: Tokens = lambda: NONE
 
 
 class Engine:
@@ -62,6 +78,9 @@ class Engine:
         self._counters = Counters()
         self._groups: dict[str, Group] = {}
         self._live = 0
+        self._hosted = 0
+        """Live sequences whose tokens only the host can draw; while there are any, no step is launched ahead."""
+        self._flight: Flight | None = None
         self._inbox: list[Group | tuple[Group, int | None]] = []
         self._outbox: dict[Sink, list[Event]] = {}
         self._wake = threading.Condition()
@@ -174,6 +193,7 @@ class Engine:
     def _enqueue(self, group: Group) -> None:
         for seq in group.sequences:
             if not seq.ended:
+                self._hosted += seq.params.hosted
                 self._scheduler.add(seq)
 
     def _cancel(self, group: Group, index: int | None = None) -> None:
@@ -182,33 +202,73 @@ class Engine:
                 self._end(seq, "cancelled")
 
     def _step(self) -> None:
+        """Plan and start a step, and finish the one before it; without a runner that draws, finish this one."""
         began = time.perf_counter()
+        ahead = isinstance(self._runner, Ahead) and not self._hosted
+        before = self._flight
+        if before and (not ahead or self._scheduler.scarce):
+            self._land(before)
+            before = None
         step = self._scheduler.plan()
-        if not step:
-            return
-        batch = assemble(step, self._slots, self._pages.size)
-        drawn = [step.sequences[place] for place in step.draws]
-        computing = time.perf_counter()
-        try:
-            tokens = self._compute(step, batch, drawn)
-        except Exception as error:
-            self._fail(step, error)
-            return
-        computed = time.perf_counter()
-        self._failures = 0
-        self._scheduler.commit(step)
-        self._count(batch.rows - sum([seq.last > 0 for seq in drawn]), computed - computing)
-        self._deliver(step, drawn, tokens)
+        self._flight = self._start(step, ahead) if step else None
+        if before:
+            self._land(before)
+        if self._flight and not ahead:
+            self._land(self._flight)
         self._counters.step_seconds += time.perf_counter() - began
 
-    def _compute(self, step: Step, batch: Batch, drawn: list[Sequence]) -> list[int]:
-        """Run the step; tokens for the sequences that know all but their next."""
-        for source, target in step.copies:
-            self._runner.copy_page(source, target)
+    def _start(self, step: Step, ahead: bool) -> Flight | None:
+        """Launch a step, or compute it at once."""
+        batch = assemble(step, self._slots, self._pages.size)
+        drawn = [step.sequences[place] for place in step.draws]
+        flight = Flight(step, drawn, batch.lengths.tolist(), batch.rows - sum([seq.last > 0 for seq in drawn]))
+        started = time.perf_counter()
+        try:
+            for source, target in step.copies:
+                self._runner.copy_page(source, target)
+            flight.tokens = self._launch(step, batch, drawn) if ahead else self._compute(step, batch, drawn)
+        except Exception as error:
+            self._fail(step, error)
+            return None
+        self._counters.compute_seconds += time.perf_counter() - started
+        self._scheduler.commit(step)
+        if ahead:
+            self._foresee(drawn)
+        return flight
+
+    def _compute(self, step: Step, batch: Batch, drawn: list[Sequence]) -> Tokens:
+        """Run the step and draw; tokens for the sequences that know all but their next."""
         logits = self._runner.run(batch)
         if step.scored:
             self._score(step, batch, logits)
-        return self._draw(step, batch, logits, drawn) if drawn else []
+        tokens = self._draw(step, batch, logits, drawn) if drawn else NONE
+        return lambda: tokens
+
+    def _launch(self, step: Step, batch: Batch, drawn: list[Sequence]) -> Tokens:
+        slots = np.array([seq.slot for seq in drawn], np.int32)
+        return self._runner.launch(batch, drawing(self._slots, slots, batch.lengths[step.draws]))  # type: ignore[attr-defined]
+
+    def _foresee(self, drawn: list[Sequence]) -> None:
+        """Count the tokens that a launched step draws as known, so that the next step can be planned."""
+        for draw, seq in enumerate(drawn):
+            if seq.known + 1 < seq.limit:
+                self._slots.tokens[seq.slot, seq.known] = -1 - draw
+                seq.known += 1
+
+    def _land(self, flight: Flight) -> None:
+        """Wait for the tokens of a step, and tell of them."""
+        if flight is self._flight:
+            self._flight = None
+        waiting = time.perf_counter()
+        try:
+            tokens = flight.tokens()
+        except Exception as error:
+            self._fail(flight.step, error)
+            return
+        self._failures = 0
+        self._count(flight.fresh, time.perf_counter() - waiting)
+        self._scheduler.publish(flight.step, flight.lengths)
+        self._deliver(flight, tokens.tolist())
 
     def _score(self, step: Step, batch: Batch, logits: np.ndarray) -> None:
         """Add the log-probabilities of the prompt tokens that follow the step's rows."""
@@ -219,44 +279,47 @@ class Engine:
             targets = seq.group.prompt[following:following + count]
             seq.group.scores[following:] = score(logits[row:row + count], targets, max(0, seq.params.logprobs))
 
-    def _draw(self, step: Step, batch: Batch, logits: np.ndarray, drawn: list[Sequence]) -> list[int]:
+    def _draw(self, step: Step, batch: Batch, logits: np.ndarray, drawn: list[Sequence]) -> np.ndarray:
         places = np.array(step.draws)
         rows = np.arange(len(drawn), dtype=np.int32)
         if step.scored:
             rows = np.searchsorted(batch.sample, batch.starts[places + 1] - 1).astype(np.int32)
         slots = np.array([seq.slot for seq in drawn], np.int32)
         lengths = batch.lengths[places]
-        tokens = self._sampler.draw(logits, rows, drawn, slots, lengths)
-        self._slots.tokens[slots, lengths] = tokens
-        return tokens.tolist()
+        return self._sampler.draw(logits, rows, drawn, slots, lengths)
 
     def _count(self, prompt_tokens: int, seconds: float) -> None:
         self._counters.steps += 1
         self._counters.prompt_tokens += prompt_tokens
         self._counters.compute_seconds += seconds
 
-    def _deliver(self, step: Step, drawn: list[Sequence], tokens: list[int]) -> None:
+    def _deliver(self, flight: Flight, tokens: list[int]) -> None:
         now = time.monotonic()
-        for draw, (seq, token) in enumerate(zip(drawn, tokens)):
+        for draw, (place, token) in enumerate(zip(flight.step.draws, tokens)):
+            seq, length = flight.step.sequences[place], flight.lengths[place]
+            if seq.ended:
+                continue
             if token < 0:
                 self._end(seq, "error", error=ZondaError("the model's logits are not finite numbers"))
                 continue
             self._clock(seq, now)
-            seq.known += 1
+            self._slots.tokens[seq.slot, length] = token
+            seq.known = max(seq.known, length + 1)
             seq.group.generated += 1
             wanted = seq.params.logprobs
             logprobs = () if wanted < 0 else (self._sampler.logprob(draw, token, wanted),)
             if token in seq.stops:
                 self._end(seq, "stop", (token,), logprobs)
-            elif seq.known == seq.limit:
+            elif length + 1 == seq.limit:
                 self._end(seq, "length", (token,), logprobs)
             else:
                 if seq.params.breaks:
-                    self._slots.breaks[seq.slot, seq.known - 1] = token in seq.params.breaks
+                    self._slots.breaks[seq.slot, length] = token in seq.params.breaks
                 self._emit(seq, (token,), logprobs)
-        self._counters.generated_tokens += len(drawn)
-        for seq in step.ended:
-            self._end(seq, "length")
+            self._counters.generated_tokens += 1
+        for seq in flight.step.ended:
+            if not seq.ended:
+                self._end(seq, "length")
 
     def _clock(self, seq: Sequence, now: float) -> None:
         if seq.last:
@@ -276,6 +339,7 @@ class Engine:
                   error: Exception | None) -> None:
         group = seq.group
         seq.ended = True
+        self._hosted -= seq.params.hosted
         group.live -= 1
         self._counters.finished[finish] += 1
         self._emit(seq, tokens, logprobs, finish, None if group.live else group.usage(), error)

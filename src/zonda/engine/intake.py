@@ -94,14 +94,15 @@ class Intake:
         floats, ints = _floats(s), _ints(s, prompt, self.vocab)
         bias_ids, bias_values = self._bias(s.logit_bias)
         dry = s.dry_sequence_breakers if s.dry_multiplier else ()
-        plain = floats[sample.TEMPERATURE] < sample.GREEDY and _untouched(floats)
+        simple = bool(_untouched(floats) and not len(bias_ids) and not s.min_tokens and s.logprobs is None)
         return Params(
             floats=floats, ints=ints, min_tokens=s.min_tokens,
             max_tokens=left if s.max_tokens is None else min(s.max_tokens, left),
             stops=stops if s.ignore_eos else stops | self._stop_ids,
             bias_ids=bias_ids, bias_values=bias_values,
             breaks=frozenset().union(*map(self._breakers, dry)),
-            plain=bool(plain and not len(bias_ids) and not s.min_tokens and s.logprobs is None),
+            plain=bool(simple and floats[sample.TEMPERATURE] < sample.GREEDY),
+            hosted=not simple or s.prompt_logprobs or _narrowed(floats),
             logprobs=int(ints[sample.LOGPROBS]), prompt_logprobs=s.prompt_logprobs,
             seed=self._random.getrandbits(63) if s.seed is None else s.seed % 2**64)
 
@@ -196,3 +197,9 @@ def _untouched(floats: np.ndarray) -> bool:
     """Whether no penalty changes the logits."""
     additive = floats[[sample.PRESENCE, sample.FREQUENCY, sample.DRY_MULTIPLIER]]
     return bool(floats[sample.REPETITION] == 1 and not additive.any())
+
+
+def _narrowed(floats: np.ndarray) -> bool:
+    """Whether a filter beside top-k, top-p and min-p has a say."""
+    return bool(floats[sample.TYPICAL_P] < 1
+                or floats[[sample.TOP_N_SIGMA, sample.XTC_PROBABILITY, sample.MIROSTAT_TAU]].any())

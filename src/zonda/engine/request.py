@@ -29,6 +29,8 @@ class Params:
     breaks: frozenset[int]
     plain: bool
     """The first maximum of the untouched logits, and nothing to report: no need of the sampler."""
+    hosted: bool
+    """Drawn by the sampler of the host, not by a device that could draw itself."""
     logprobs: int
     """Alternatives to report, -1 for no log-probabilities at all."""
     prompt_logprobs: bool

@@ -1,7 +1,9 @@
 """The seam between the engine, which plans, and the device, which computes."""
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -30,3 +32,31 @@ class Runner(Protocol):
         """Copy a page's keys and values of all layers."""
 
     def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Drawing:
+    """How a device draws the tokens of a step's samples, one sequence each, in the order of `Batch.sample`."""
+
+    temperature: np.ndarray  # float32 (draws,): 0 for the first maximum
+    top_k: np.ndarray  # int32 (draws,): 0 for all
+    top_p: np.ndarray  # float32 (draws,)
+    min_p: np.ndarray  # float32 (draws,)
+    key: np.ndarray  # int64 (draws,): the sequence's random stream
+    number: np.ndarray  # int32 (draws,): which of the stream's numbers; the count of generated tokens
+
+    @property
+    def greedy(self) -> bool:
+        """Whether all rows take the first maximum."""
+        return not self.temperature.any()
+
+
+@runtime_checkable
+class Ahead(Runner, Protocol):
+    """A runner that draws tokens itself, so that a step can be launched before the tokens of the last one are known."""
+
+    def launch(self, batch: Batch, drawing: Drawing) -> Callable[[], np.ndarray]:
+        """Start a step; what it returns waits for the tokens, int32 (draws,), -1 where logits are not finite.
+
+        A token below zero in `batch.tokens` is the one that the last launch drew: -1 its first, -2 its second.
+        """

@@ -7,7 +7,9 @@ from collections.abc import Sequence as Items
 import numpy as np
 
 from zonda.engine.request import Sequence
+from zonda.engine.runner import Drawing
 from zonda.engine.slots import Slots
+from zonda.kernels import sample
 from zonda.kernels.sample import LOWEST, TOP, Draws, Kernel
 from zonda.types import Logprob
 
@@ -43,6 +45,15 @@ class Sampler:
         """What the last call found out about a draw whose request asked for `count` alternatives."""
         values = self._logprobs[draw, :count + 1].tolist()
         return Logprob(token, values[0], tuple(zip(self._tops[draw, :count].tolist(), values[1:])))
+
+
+def drawing(slots: Slots, rows: np.ndarray, lengths: np.ndarray) -> Drawing:
+    """What a device needs to draw for these slots, whose sequences have so many tokens."""
+    floats, ints = slots.floats[rows], slots.ints[rows]
+    temperature = floats[:, sample.TEMPERATURE]
+    return Drawing(np.where(temperature < sample.GREEDY, 0, temperature), ints[:, sample.TOP_K].astype(np.int32),
+                   floats[:, sample.TOP_P], floats[:, sample.MIN_P], ints[:, sample.KEY],
+                   lengths - ints[:, sample.PROMPT].astype(np.int32))
 
 
 def first_maxima(logits: np.ndarray) -> np.ndarray:

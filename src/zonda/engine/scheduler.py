@@ -4,6 +4,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
+from collections.abc import Sequence as Items
 
 from zonda.engine.pages import Pages
 from zonda.engine.request import Sequence
@@ -74,6 +75,11 @@ class Scheduler:
         self.reused = 0
 
     @property
+    def scarce(self) -> bool:
+        """Whether the next step may have to preempt a sequence."""
+        return self.pages.available < len(self.running)
+
+    @property
     def busy(self) -> bool:
         return bool(self.running or self.waiting)
 
@@ -94,9 +100,10 @@ class Scheduler:
         for seq in tuple(self.running):
             if seq.slot < 0:
                 continue  # an elder has just preempted it
-            if seq.known - seq.computed > 1:
+            gap = seq.known - seq.computed
+            if gap > 1:
                 prompts.append(seq)
-            elif seq.known <= seq.room or self._grow(seq):
+            elif gap and (seq.known <= seq.room or self._grow(seq)):
                 step.add(seq, 1)
         return [seq for seq in prompts if seq.slot >= 0]
 
@@ -184,12 +191,16 @@ class Scheduler:
         return shared, len(shared) * self.pages.size, None
 
     def commit(self, step: Step) -> None:
-        """Take a step as computed: what is full can be shared from now on."""
-        size = self.pages.size
+        """Take a launched step as computed."""
         for seq, count in zip(step.sequences, step.counts):
             seq.computed += count
-            if self.reuse and seq.computed >= (seq.published + 1) * size:
-                self._publish(seq, seq.computed // size)
+
+    def publish(self, step: Step, lengths: Items[int]) -> None:
+        """Let what a step has filled be shared from now on; `lengths` are the sequences' computed tokens after it."""
+        size = self.pages.size
+        for seq, length in zip(step.sequences, lengths):
+            if self.reuse and not seq.ended and length >= (seq.published + 1) * size:
+                self._publish(seq, length // size)
 
     def _publish(self, seq: Sequence, full: int) -> None:
         names = seq.chain(self.slots.tokens[seq.slot], full, self.pages.size)
