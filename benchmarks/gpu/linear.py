@@ -158,7 +158,7 @@ def candidates(kind: str, format: str, rows: int, outs: int, ins: int) -> Iterat
             for block in (rule.block // 2, rule.block, rule.block * 2):
                 if block and block <= 16:
                     options.append(shapes.even(matrix, block, warps))
-        options.append(Few(rule.block, rule.warps, -(-outs // rule.block)))
+        options += [Few(block, rule.warps, -(-outs // block)) for block in (rule.block, rule.block * 2)]
     if 1 < rows <= 16:
         options += [Many(16, n, k, warps, stages) for n, k, warps, stages in
                     ((16, 256, 2, 4), (32, 128, 4, 4), (32, 256, 4, 4), (64, 128, 4, 4), (64, 128, 4, 6),
