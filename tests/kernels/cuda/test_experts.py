@@ -11,7 +11,8 @@ from zonda.kernels.ops import Experts, Norm
 from zonda.kernels.reference import ReferenceOps
 from zonda.kernels.torch import experts as plain
 from zonda.kernels.torch.matrix import prepare
-from zonda.weights.formats import Dense
+from zonda.weights.formats import Dense, Float8
+from zonda.weights.formats.float8 import encode
 from zonda.weights.quantize import quantize
 from zonda.weights.source import Weight
 
@@ -131,3 +132,16 @@ def test_packed_stacks_are_decoded_as_their_layout_says(name: str, count: int) -
     narrow, wide = Blocks(Shape(1, 32, 256), Shape(1, 64, 128)), Blocks(Shape(16, 64, 256), Shape(16, 64, 64))
     blocks = narrow if count < 9 else wide
     assert compare(rows(count, 256), mixture(stacks, top=2), norm(256), blocks=blocks) < 1e-5
+
+
+@pytest.mark.parametrize("count", [1, 9])
+@pytest.mark.parametrize("cols", [64, 128, 256])
+def test_eight_bit_floats_may_have_scales_of_blocks(count: int, cols: int) -> None:
+    stacks: list[Weight] = []
+    for outs, ins in ((200, 300), (200, 300), (300, 200)):
+        codes = encode((50 * np.random.standard_normal((3, outs, ins))).astype(np.float32))
+        scales = np.random.uniform(0.5, 2, (3, -(-outs // 128), -(-ins // 128))) / 50 / ins**0.5
+        stacks.append(Float8(codes, scales.astype(np.float32), 128, False))
+    height, width = (1, 256) if count < 9 else (16, 128)
+    blocks = Blocks(Shape(height, width, cols), Shape(height, width, cols))
+    assert compare(rows(count, 300), mixture(stacks, top=2), norm(300), blocks=blocks) < 1e-5

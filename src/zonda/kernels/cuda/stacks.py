@@ -21,18 +21,25 @@ def dense_tile(values, row, live, k, INS: tl.constexpr):
 
 
 @triton.jit
-def float8_tile(codes, scales, row, n, expert, live, k, INS: tl.constexpr, OUTS: tl.constexpr, HEIGHT: tl.constexpr,
-                WHOLE: tl.constexpr):
-    """The same of E4M3 codes with scales; row `n` of the expert is `row` of all."""
+def float8_tile(codes, scales, row, n, expert, live, start, INS: tl.constexpr, BK: tl.constexpr, OUTS: tl.constexpr,
+                HEIGHT: tl.constexpr, WHOLE: tl.constexpr):
+    """The same of E4M3 codes with scales, for the BK columns from `start`; row `n` of the expert is `row` of all."""
+    BN: tl.constexpr = row.shape[0]
+    BLOCKS: tl.constexpr = (INS + 127) // 128
+    k = start + tl.arange(0, BK)
     mask = live[:, None] & (k < INS)[None, :]
     bits = tl.load(codes + row.to(tl.int64)[:, None] * INS + k[None, :], mask=mask, other=0)
     values = bits.to(tl.float8e4nv, bitcast=True).to(tl.float32)
     line = expert * ((OUTS + HEIGHT - 1) // HEIGHT) + n // HEIGHT
     if WHOLE:
         return values * tl.load(scales + line, mask=live, other=0.0)[:, None]
+    elif BK <= 128:
+        return values * tl.load(scales + line * BLOCKS + start // 128, mask=live, other=0.0)[:, None]
     else:
-        at = line[:, None] * ((INS + 127) // 128) + (k // 128)[None, :]
-        return values * tl.load(scales + at, mask=mask, other=0.0)
+        g = start // 128 + tl.arange(0, BK // 128)
+        scale = tl.load(scales + line[:, None] * BLOCKS + g[None, :], mask=live[:, None] & (g < BLOCKS)[None, :],
+                        other=0.0)
+        return values * tl.reshape(tl.broadcast_to(scale[:, :, None], [BN, BK // 128, 128]), [BN, BK])
 
 
 @triton.jit
@@ -79,6 +86,6 @@ def tile(a, b, c, d, n, expert, start, OUTS: tl.constexpr, INS: tl.constexpr, BK
     if KIND == 0:
         return dense_tile(a, row, live, start + tl.arange(0, BK), INS)
     elif KIND == 1:
-        return float8_tile(a, b, row, n, expert, live, start + tl.arange(0, BK), INS, OUTS, P0, P1)
+        return float8_tile(a, b, row, n, expert, live, start, INS, BK, OUTS, P0, P1)
     else:
         return packed_tile(a, b, c, d, row, live, start, INS, BK, P0, P1, P2, P3, P4, P5)
