@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "LLM", "AsyncLLM", "Call", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "InvalidModel",
-    "InvalidRequest", "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Tool", "ToolRun", "Unsupported", "Usage",
-    "ZondaError", "__version__", "tool",
+    "InvalidRequest", "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Tool", "ToolRun",
+    "Unsupported", "Usage", "ZondaError", "__version__", "tool",
 ]
 _HOMES = {"LLM": "sdk", "AsyncLLM": "sdk", "Call": "completion", "Choice": "completion", "Completion": "completion",
           "Chunk": "types", "Logprob": "types", "Sampling": "types", "Usage": "types", "Tool": "tools",

@@ -252,12 +252,14 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
              tokenizer: Tokenizer) -> Prepared:
     """A turn with its rendered prompt, ready to be answered."""
     callable_ = Tools([each for each in tools if not turn.allowed or each["function"]["name"] in turn.allowed])
+    grammar = _grammar(turn, callable_, manner, tokenizer)
     end = tokenizer.decode(prompt[-_END:], skip_special=False)
+    if grammar and (lead := manner.lead(end, formed=grammar is turn.format)):
+        prompt, end = (*prompt, *tokenizer.encode(lead, add_special=False)), end + lead
     parsers = tuple(manner.parser(end, callable_) for _ in range(turn.sampling.n))
     special = tokenizer.special_ids
     found = (tokenizer.id(mark) for mark in manner.marks(tools=bool(callable_)))
     visible = frozenset(token for token in found if token is not None and token in special)
-    grammar = _grammar(turn, callable_, manner, tokenizer)
     closing = manner.closing(end, tokenizer.id)
     if grammar and closing is not None and grammar.after is None:
         grammar = replace(grammar, after=closing)

@@ -35,6 +35,8 @@ class Manner:
 
     dialect: Dialect
     reasoning: Reasoning | None
+    thinks: bool = False
+    """The template has a switch for reasoning, and the model reasons unless it is off."""
 
     def marks(self, *, tools: bool) -> tuple[str, ...]:
         """Special tokens that belong to the text."""
@@ -59,6 +61,17 @@ class Manner:
         reading.writer.thinking = opened
         return reading
 
+    def lead(self, prompt: str, *, formed: bool) -> str:
+        """What the answer to a prompt begins with where a grammar holds it; `formed` says that it is the text's form.
+
+        A grammar begins after the reasoning, which is therefore opened for a model that would open it itself.
+        """
+        if self.dialect.reasons:
+            return self.dialect.text_head if formed else ""
+        if not (self.reasoning and self.thinks) or self.reasoning.opened(prompt):
+            return ""
+        return "" if prompt.rstrip().endswith(self.reasoning.close) else f"{self.reasoning.open}\n"
+
     def closing(self, prompt: str, token: Find) -> int | None:
         """The token that ends the reasoning which a prompt has opened; None where it has not."""
         opened = self.reasoning and self.reasoning.opened(prompt)
@@ -75,4 +88,4 @@ def find(sources: Mapping[str, str], token: Find, *, dialect: str | None = None,
     template = "\n".join(sources.values())
     chosen = dialects.named(dialect) if dialect else dialects.find(template)
     found = reasoning.named(style) if style else reasoning.find(template, token)
-    return Manner(chosen, None if chosen.reasons else found)
+    return Manner(chosen, None if chosen.reasons else found, thinks="enable_thinking" in template)

@@ -21,7 +21,8 @@ class Dialect:
 
     `tells` are texts of which one in a template shows the format, each a tuple of what must all be there. `marks` are
     the special tokens that it is read by; those of `ends` also end reasoning. A forced answer is `before`, calls with
-    `between` them, `after`. `reasons` says that its script reads the reasoning as well.
+    `between` them, `after`. `reasons` says that its script reads the reasoning as well; then
+    `text_head` goes before an answer that is text alone.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Dialect:
     between: str = ""
     after: str = ""
     reasons: bool = False
+    text_head: str = ""
 
     def fits(self, template: str) -> bool:
         """Whether a chat template shows this format."""

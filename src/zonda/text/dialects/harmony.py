@@ -68,5 +68,5 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 
 DIALECT = Dialect(name="harmony", tells=((CHANNEL, MESSAGE),), script=read, form=form,
-                  marks=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS), reasons=True,
+                  marks=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS), reasons=True, text_head=f"{CHANNEL}final{MESSAGE}",
                   between=f"<|call|>{START}assistant")

@@ -1,0 +1,77 @@
+"""Grammars of forced calls: what they take is what the format's own parser reads as a call that fits its schema."""
+from __future__ import annotations
+
+import pytest
+from llguidance import LLMatcher, LLTokenizer
+from test_dialects import CALL, NAMES, ONE, TOOLS, TWO, XML, calls, said
+
+from zonda.text import dialects
+from zonda.text.dialects.lark import Lark
+from zonda.text.dialects.tools import Tools
+
+BYTES = LLTokenizer("byte")
+SPOKEN = {name: text.replace("```json\n{\"name", "<tool_call>\n{\"name").replace("}}\n```", "}}\n</tool_call>")
+          for name, text in ONE.items()}
+SPOKEN |= {
+    "mistral_list": SPOKEN["mistral_list"].replace("] [", "]["),
+    "llama": SPOKEN["llama"],
+    "qwen_xml": f"<tool_call>\n{XML}\n</tool_call>",
+    "liquid": SPOKEN["liquid"].replace("True", "true"),
+    "pythonic": "[weather(city=\"Paris\", days=3, metric=true)]",
+    "glm": SPOKEN["glm"],
+    "dsml": SPOKEN["dsml"],
+}
+
+SEVERAL = {"kimi": f"<|tool_calls_section_begin|>{TWO['kimi']}<|tool_calls_section_end|>"}
+
+
+def taken(grammar: str, text: str) -> bool:
+    """Whether the grammar takes a whole text."""
+    matcher = LLMatcher(BYTES, LLMatcher.grammar_from_lark(grammar))
+    return bool(matcher.consume_tokens(list(text.encode()))) and matcher.is_accepting()
+
+
+def grammar(name: str, *, many: bool = False, tools: Tools = TOOLS) -> str:
+    return dialects.named(name).grammar(Lark((), lambda mark: None), tools, many=many)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_in_the_formats_own_marks_is_taken_and_read(name: str) -> None:
+    assert taken(grammar(name), SPOKEN[name])
+    assert calls(said(name, [SPOKEN[name]])) == [("weather", CALL)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_call_that_does_not_fit_is_refused(name: str) -> None:
+    text = SPOKEN[name]
+    assert not taken(grammar(name), text.replace("3", "many"))
+    assert not taken(grammar(name), text.replace("weather", "whether"))
+    assert not taken(grammar(name), "Sunny.")
+    assert not taken(grammar(name, tools=TOOLS.only("get-b")), text)
+
+
+@pytest.mark.parametrize("name", ["hermes", "mistral_list", "hunyuan", "granite", "qwen_xml", "gemma", "kimi"])
+def test_several_calls_are_taken_where_they_are_wanted(name: str) -> None:
+    free = Tools([{"function": {"name": "get-b"}}, {"function": TOOLS.functions["weather"]}])
+    text = SEVERAL.get(name, TWO[name])
+    assert taken(grammar(name, many=True, tools=free), text)
+    assert not taken(grammar(name, tools=free), text)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_marks_that_are_special_tokens_are_meant_as_such(name: str) -> None:
+    ids = {mark: 1000 + index for index, mark in enumerate(dialects.named(name).marks)}
+    source = dialects.named(name).grammar(Lark(tuple(ids), ids.get), TOOLS, many=True)
+    assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(source), None)
+    assert not any(f'"{mark}"' in source for mark in ids)
+
+
+def test_schemas_of_every_kind_make_a_grammar() -> None:
+    tools = Tools([{"function": {"name": "f", "parameters": {
+        "$defs": {"Place": {"type": "object", "properties": {"city": {"type": "string"}}}},
+        "type": "object", "properties": {
+            "place": {"$ref": "#/$defs/Place"}, "unit": {"enum": ["c", "f"], "type": "string"}, "any": {},
+            "list": {"type": "array", "items": {"type": "integer"}}, "either": {"anyOf": [{"type": "null"}]}}}}}])
+    for name in NAMES:
+        source = grammar(name, tools=tools, many=True)
+        assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(source), None), name
