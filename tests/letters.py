@@ -84,4 +84,5 @@ class LettersRunner:
 
 def letters_engine(runner: LettersRunner | None = None, **options: Any) -> Engine:
     """An engine over the alphabet."""
-    return Engine(runner or LettersRunner(), EngineOptions(**options), stop_ids=frozenset({END}))
+    return Engine(runner or LettersRunner(), EngineOptions(**options), stop_ids=frozenset({END}),
+                  words=LettersTokenizer())

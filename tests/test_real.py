@@ -2,11 +2,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+import pydantic
 import pytest
 
 from zonda import LLM, AsyncLLM, ContextExceeded
@@ -80,3 +83,27 @@ def test_run_takes_a_file_alone_and_standard_input(real_model: Callable[[str], P
 def test_bench_measures(real_model: Callable[[str], Path]) -> None:
     ran = zonda("bench", "-m", real_model(SMOLLM2), "--prompt-len", 16, "--gen-len", 4, "--iterations", 1, "--json")
     assert [json.loads(line)["case"] for line in ran.stdout.splitlines()] == ["prefill", "decode"], ran.stderr
+
+
+def test_an_answer_becomes_the_value_of_a_model(llm: LLM) -> None:
+    class City(pydantic.BaseModel):
+        name: str = pydantic.Field(max_length=20)
+        country: Literal["France", "Germany", "Japan"]
+        people: int = pydantic.Field(ge=0, le=50_000_000)
+
+    answer = llm.chat("Describe Paris.", schema=City, temperature=0, max_tokens=60)
+    assert isinstance(answer.parsed, City) and answer.parsed.country == "France"
+
+
+def test_choices_and_expressions_bind_a_real_model(llm: LLM) -> None:
+    assert llm.chat("Is the sky blue? Answer yes or no.", choices=["yes", "no"], temperature=0).text in {"yes", "no"}
+    date = r"\d{4}-\d{2}-\d{2}"
+    assert re.fullmatch(date, llm.complete("The date is ", regex=date, temperature=1.5, seed=1).text)
+
+
+def test_run_answers_by_a_schema(real_model: Callable[[str], Path], tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps({"type": "object", "properties": {"answer": {"enum": ["Paris", "Rome"]}},
+                                "required": ["answer"], "additionalProperties": False}))
+    ran = zonda("run", "-m", real_model(SMOLLM2), "-i", FRANCE, "--json-schema", file)
+    assert ran.returncode == 0 and json.loads(ran.stdout)["answer"] in {"Paris", "Rome"}, ran.stderr

@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     )
     from zonda.sdk import LLM, AsyncLLM
     from zonda.tools import Tool, ToolRun, tool
-    from zonda.types import Chunk, Logprob, Sampling, Usage
+    from zonda.types import Chunk, Grammar, Logprob, Sampling, Usage
 
 __version__ = "0.1.0"
 __all__ = [
-    "LLM", "AsyncLLM", "Call", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "InvalidModel",
+    "LLM", "AsyncLLM", "Call", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "Grammar", "InvalidModel",
     "InvalidRequest", "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Tool", "ToolRun",
     "Unsupported", "Usage", "ZondaError", "__version__", "tool",
 ]
 _HOMES = {"LLM": "sdk", "AsyncLLM": "sdk", "Call": "completion", "Choice": "completion", "Completion": "completion",
-          "Chunk": "types", "Logprob": "types", "Sampling": "types", "Usage": "types", "Tool": "tools",
-          "ToolRun": "tools", "tool": "tools"}
+          "Chunk": "types", "Grammar": "types", "Logprob": "types", "Sampling": "types", "Usage": "types",
+          "Tool": "tools", "ToolRun": "tools", "tool": "tools"}
 
 
 def __getattr__(name: str) -> Any:

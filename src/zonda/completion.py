@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from zonda.errors import ZondaError
 from zonda.text.stream import Stream
@@ -38,6 +38,17 @@ class Choice:
     stop: str | None = None
     thought: str = ""
     calls: tuple[Call, ...] = ()
+    read: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def parsed(self) -> Any:
+        """The value that the text stands for, if a `schema` was asked for; raises if the answer was cut short."""
+        if self.read is None:
+            raise ZondaError("the answer stands for no value", hint="ask for one with `schema`")
+        if self.finish_reason != "stop" or self.stop is not None:
+            raise ZondaError(f"the answer is not whole: it ended by {self.stop or self.finish_reason!r}",
+                             hint="raise max_tokens")
+        return self.read(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,15 @@ class Completion:
     @property
     def logprobs(self) -> tuple[Logprob, ...]:
         return self.choices[0].logprobs
+
+    @property
+    def parsed(self) -> Any:
+        """The value that the first choice's text stands for, if a `schema` was asked for."""
+        return self.choices[0].parsed
+
+    def readable(self, read: Callable[[str], Any] | None) -> Completion:
+        """The same with `parsed` values, if there is something that reads them."""
+        return replace(self, choices=tuple(replace(each, read=read) for each in self.choices)) if read else self
 
     def __str__(self) -> str:
         return self.text

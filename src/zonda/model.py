@@ -156,7 +156,7 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
         if said is None:
             return Engine(runner, options, stop_ids=config.eos, kernel=draw)
         return Engine(runner, options, stop_ids=config.eos | said.ends, defaults=said.defaults,
-                      breakers=said.breakers, kernel=draw)
+                      breakers=said.breakers, words=said.tokenizer, kernel=draw)
     except BaseException:
         runner.close()
         raise

@@ -103,6 +103,8 @@ class RunOptions:
     system: str | None = option(None, "system message to begin with", metavar="TEXT")
     raw: bool = option(False, "continue the text as it stands, without a chat template")
     thinking: bool | None = option(None, "ask the chat template for reasoning, or for none")
+    json_schema: str | None = option(None, "file with the JSON schema that answers must follow", metavar="FILE")
+    regex: str | None = option(None, "regular expression that answers must match as a whole")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

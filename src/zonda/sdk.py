@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 
 from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
+from zonda.formats import take_format
 from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
 from zonda.text import manner
 from zonda.tools import Tool, ToolRun, callable_tools, result, said, schemas
@@ -157,13 +158,14 @@ class LLM(Loaded):
         """Answer a conversation; a list of conversations is answered in one batch, in order.
 
         Options: `tools` (functions, or in OpenAI's shape), `tool_choice`, `parallel_tool_calls`, `template_kwargs`, and
-        any field of `Sampling`, or a whole one as `sampling`.
+        any field of `Sampling`, or a whole one as `sampling`. What the answer must look like is said by one of `schema`
+        (a JSON schema, a pydantic model or a type; the value is then `parsed`), `regex`, `choices` and `grammar`.
         """
-        many = _several(messages)
-        turns = _turns(messages if many else [messages], options)
+        many, form = _several(messages), take_format(options)
+        turns = _turns(messages if many else [messages], options, form.grammar)
         ready = [self.prepare(turn) for turn in turns]
         replies = [self._asked(each, None) for each in ready]
-        answers = [apart(answer, each) for answer, each in zip(self._run(replies), ready)]
+        answers = [apart(answer, each).readable(form.read) for answer, each in zip(self._run(replies), ready)]
         return answers if many else answers[0]
 
     def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *, max_rounds: int = 8,
@@ -187,19 +189,20 @@ class LLM(Loaded):
     def complete(self, prompt: Any, **options: Any) -> Any:
         """Continue a text, or token ids, as it stands; a list of them is continued in one batch, in order."""
         many = _several(prompt)
-        sampling = _sampling(options)
-        answers = self._run([self._reply(self._request(each, sampling)) for each in (prompt if many else [prompt])])
+        form, sampling = take_format(options), _sampling(options)
+        requests = [self._request(each, sampling, grammar=form.grammar) for each in (prompt if many else [prompt])]
+        answers = [answer.readable(form.read) for answer in self._run([self._reply(each) for each in requests])]
         return answers if many else answers[0]
 
     def stream(self, messages: Conversation, **options: Any) -> Iterator[Chunk]:
         """Answer a conversation piece by piece; leaving the iterator stops the answer."""
-        render, sampling = _take_render(options), _sampling(options)
-        return self.generate(self.render(messages, **render), sampling)
+        form, render, sampling = take_format(options), _take_render(options), _sampling(options)
+        return self.generate(self.render(messages, **render), sampling, grammar=form.grammar)
 
-    def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *,
+    def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
                  request_id: str | None = None) -> Iterator[Chunk]:
         """Continue a prompt piece by piece; leaving the iterator stops it."""
-        return self._chunks(self._reply(self._request(prompt, sampling, request_id)))
+        return self._chunks(self._reply(self._request(prompt, sampling, request_id, grammar=grammar)))
 
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Iterator[Spoken]:
         """Answer a turn piece by piece: text, reasoning and tool calls; leaving the iterator stops it."""
@@ -300,9 +303,11 @@ class AsyncLLM(Loaded):
 
     async def chat(self, messages: Conversation, **options: Any) -> Completion:
         """Answer a conversation. Options as for `LLM.chat`."""
-        (turn,) = _turns([messages], options)
+        form = take_format(options)
+        (turn,) = _turns([messages], options, form.grammar)
         ready = self.prepare(turn)
-        return apart(await self._queue(self._asked(ready, None)).completion(), ready)
+        await self.compile(ready.grammar)
+        return apart(await self._queue(self._asked(ready, None)).completion(), ready).readable(form.read)
 
     async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
                         max_rounds: int = 8, **options: Any) -> ToolRun:
@@ -318,16 +323,25 @@ class AsyncLLM(Loaded):
 
     async def complete(self, prompt: Prompt, **options: Any) -> Completion:
         """Continue a text, or token ids, as it stands."""
-        return await self.generate(prompt, _sampling(options)).completion()
+        form = take_format(options)
+        await self.compile(form.grammar)
+        answer = await self.generate(prompt, _sampling(options), grammar=form.grammar).completion()
+        return answer.readable(form.read)
+
+    async def compile(self, grammar: Grammar | None) -> None:
+        """Compile a grammar without holding up the event loop; a request that brings it then finds it done."""
+        if grammar is not None:
+            await asyncio.to_thread(self.engine.grammars.compile, grammar)
 
     def stream(self, messages: Conversation, **options: Any) -> Generation:
         """Answer a conversation piece by piece; leaving the iterator stops the answer."""
-        render, sampling = _take_render(options), _sampling(options)
-        return self.generate(self.render(messages, **render), sampling)
+        form, render, sampling = take_format(options), _take_render(options), _sampling(options)
+        return self.generate(self.render(messages, **render), sampling, grammar=form.grammar)
 
-    def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, request_id: str | None = None) -> Generation:
+    def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
+                 request_id: str | None = None) -> Generation:
         """Continue a prompt piece by piece. The request is checked and queued now; leaving the iterator cancels it."""
-        return self._queue(self._reply(self._request(prompt, sampling, request_id)))
+        return self._queue(self._reply(self._request(prompt, sampling, request_id, grammar=grammar)))
 
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:
         """Answer a turn piece by piece: text, reasoning and tool calls. The request is checked and queued now."""
@@ -466,12 +480,12 @@ def _spoken(messages: Conversation) -> list[dict[str, Any]]:
     return [dict(each) for each in messages]
 
 
-def _turns(conversations: Sequence[Conversation], options: dict[str, Any]) -> list[Turn]:
+def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form: Grammar | None) -> list[Turn]:
     """The turns that the options of `chat` describe."""
     choice = options.pop("tool_choice", "auto")
     fields = {"tools": schemas(options.pop("tools", None)), "parallel": options.pop("parallel_tool_calls", True),
               "choice": choice if choice in ("auto", "none", "required") else Named(choice),
-              "variables": options.pop("template_kwargs", {})}
+              "variables": options.pop("template_kwargs", {}), "format": form}
     sampling = _sampling(options)
     return [Turn(messages=_spoken(each), sampling=sampling, **fields) for each in conversations]
 

@@ -107,7 +107,8 @@ class ChainRunner:
 
 def model(*, name: str = "chain", max_len: int = 2000, **options: Any) -> AsyncLLM:
     """A model that answers at once."""
-    engine = Engine(ChainRunner(max_len=max_len), EngineOptions(**options), stop_ids=frozenset({END}))
+    engine = Engine(ChainRunner(max_len=max_len), EngineOptions(**options), stop_ids=frozenset({END}),
+                    words=ByteTokenizer())
     return AsyncLLM.from_parts(engine, ByteTokenizer(), PlainTemplate(), name=name)  # type: ignore[arg-type]
 
 

@@ -53,6 +53,6 @@ class ScriptedLLM(AsyncLLM):
 
 def scripted(*, dialect: str = "hermes", reasoning: str = "think") -> ScriptedLLM:
     """A model of one manner."""
-    engine = Engine(ChainRunner(), EngineOptions(), stop_ids=frozenset({256}))
+    engine = Engine(ChainRunner(), EngineOptions(), stop_ids=frozenset({256}), words=ByteTokenizer())
     return ScriptedLLM.from_parts(engine, ByteTokenizer(), PlainTemplate(), name="scripted",  # type: ignore[arg-type]
                                   tool_dialect=dialect, reasoning=reasoning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +14,7 @@ from zonda.cli.progress import Bars
 from zonda.cli.screen import Meter, Plain, Screen
 from zonda.errors import InvalidRequest
 from zonda.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, given, sampling_of
-from zonda.types import Chunk, Sampling
+from zonda.types import Chunk, Grammar, Sampling
 
 if TYPE_CHECKING:
     from zonda.sdk import LLM
@@ -82,10 +83,25 @@ def _messages(text: str, options: RunOptions) -> list[dict[str, Any]]:
 
 def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling: Sampling) -> Iterator[Chunk]:
     """The answer to a conversation; without a chat template, the continuation of its texts."""
+    form = grammar(options)
     if options.raw or llm.template is None:
-        return llm.generate("\n".join(each["content"] for each in messages), sampling)
+        return llm.generate("\n".join(each["content"] for each in messages), sampling, grammar=form)
     wanted = {} if options.thinking is None else {"enable_thinking": options.thinking}
-    return llm.stream(messages, sampling=sampling, template_kwargs=wanted)
+    return llm.stream(messages, sampling=sampling, template_kwargs=wanted, grammar=form)
+
+
+def grammar(options: RunOptions) -> Grammar | None:
+    """What answers must look like, by the options."""
+    if options.json_schema and options.regex:
+        raise InvalidRequest("--json-schema and --regex exclude each other")
+    if options.regex:
+        return Grammar("regex", options.regex)
+    if not options.json_schema:
+        return None
+    try:
+        return Grammar("json_schema", Path(options.json_schema).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{options.json_schema} cannot be read: {error}", hint="expected a file") from None
 
 
 def show(chunks: Iterator[Chunk], screen: Screen, meter: Meter) -> None:

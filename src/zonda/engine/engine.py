@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from zonda.engine.batch import Batch, assemble
+from zonda.engine.grammar import Grammars, Words
 from zonda.engine.intake import Intake
+from zonda.engine.masks import Masks
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence, Sink
 from zonda.engine.runner import Ahead, Runner
@@ -52,14 +54,16 @@ class Engine:
 
     Sinks are called on the engine's thread, once a step, with the events of all their requests; they must not block.
     `stop_ids` end a sequence; `defaults` is the model's generation_config; `breakers` gives the token ids that a
-    breaker string of DRY stands for; `kernel` draws tokens, by plain numpy unless given. The engine owns the runner.
+    breaker string of DRY stands for; `words` is the vocabulary that grammars need; `kernel` draws tokens, by plain
+    numpy unless given. The engine owns the runner.
     A prompt must leave room for a token; `max_tokens` is cut to the room that it leaves, and then the sequence ends by
     `length`.
     """
 
     def __init__(self, runner: Runner, options: EngineOptions | None = None, *,
                  stop_ids: frozenset[int] = frozenset(), defaults: Mapping[str, Any] | None = None,
-                 breakers: Callable[[str], Iterable[int]] | None = None, kernel: sample.Kernel = sample.draw) -> None:
+                 breakers: Callable[[str], Iterable[int]] | None = None, words: Words | None = None,
+                 kernel: sample.Kernel = sample.draw) -> None:
         options = options or EngineOptions()
         self.vocab = runner.vocab
         self.max_len = min(runner.max_len, runner.pages * runner.page_size, options.max_seq_len or runner.max_len)
@@ -69,12 +73,14 @@ class Engine:
         self._capacity = max(1, min(options.max_seqs, budget // 2))  # a step has a row for each, and room for prompts
         self._max_live = self._capacity + options.max_queue
         self._runner = runner
+        self.grammars = Grammars(words, self.vocab)
         self._intake = Intake(vocab=self.vocab, max_len=self.max_len, stop_ids=stop_ids, defaults=defaults or {},
-                              seed=options.seed, breakers=breakers)
+                              seed=options.seed, breakers=breakers, grammars=self.grammars)
         self._slots = Slots(self._capacity, max_len=self.max_len, max_pages=ceil(self.max_len / runner.page_size))
         self._pages = Pages(runner.pages, runner.page_size)
         self._scheduler = Scheduler(self._pages, self._slots, budget=budget, reuse=options.prefix_cache)
         self._sampler = Sampler(self._slots, kernel, max_draws=self._capacity + SCORED)
+        self._masks = Masks(self._capacity, self.vocab)
         self._counters = Counters()
         self._groups: dict[str, Group] = {}
         self._live = 0
@@ -174,6 +180,7 @@ class Engine:
             self._dead = True
             self._wake.notify_all()
         self._abort()
+        self._masks.close()
         self._runner.close()
 
     def _receive(self) -> bool:
@@ -238,6 +245,7 @@ class Engine:
 
     def _compute(self, step: Step, batch: Batch, drawn: list[Sequence]) -> Tokens:
         """Run the step and draw; tokens for the sequences that know all but their next."""
+        self._masks.begin(drawn)
         logits = self._runner.run(batch)
         if step.scored:
             self._score(step, batch, logits)
@@ -286,6 +294,7 @@ class Engine:
             rows = np.searchsorted(batch.sample, batch.starts[places + 1] - 1).astype(np.int32)
         slots = np.array([seq.slot for seq in drawn], np.int32)
         lengths = batch.lengths[places]
+        self._masks.apply(logits, rows)
         return self._sampler.draw(logits, rows, drawn, slots, lengths)
 
     def _count(self, prompt_tokens: int, seconds: float) -> None:
@@ -300,8 +309,10 @@ class Engine:
             if seq.ended:
                 continue
             if token < 0:
-                self._end(seq, "error", error=ZondaError("the model's logits are not finite numbers"))
+                self._end(seq, *_stuck(seq))
                 continue
+            if seq.constraint:
+                seq.constraint.advance(token)
             self._clock(seq, now)
             self._slots.tokens[seq.slot, length] = token
             seq.known = max(seq.known, length + 1)
@@ -330,7 +341,7 @@ class Engine:
         seq.last = now
 
     def _end(self, seq: Sequence, finish: FinishReason, tokens: tuple[int, ...] = (),
-             logprobs: tuple[Logprob, ...] = (), *, error: Exception | None = None) -> None:
+             logprobs: tuple[Logprob, ...] = (), error: Exception | None = None) -> None:
         """Free a sequence's memory and send its last event."""
         self._scheduler.finish(seq)
         self._conclude(seq, finish, tokens, logprobs, error)
@@ -391,6 +402,15 @@ class Engine:
                 if not seq.ended:
                     self._conclude(seq, "error", (), (), Closed(_STOPPED))
         self._flush()
+
+
+def _stuck(seq: Sequence) -> tuple[FinishReason, tuple[int, ...], tuple[Logprob, ...], Exception | None]:
+    """How a sequence ends for which nothing can be drawn."""
+    constraint = seq.constraint
+    if constraint and constraint.over:
+        return "stop", (), (), None
+    why = constraint.error if constraint else None
+    return "error", (), (), why or ZondaError("the model's logits are not finite numbers")
 
 
 def _failure(cause: Exception) -> ZondaError:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zonda.engine.grammar import Grammars
 from zonda.engine.request import Group, Params, Sink
 from zonda.errors import ContextExceeded, InvalidModel, InvalidRequest
 from zonda.kernels import sample
@@ -40,11 +41,11 @@ class Intake:
     """The rules for requests to one model.
 
     `defaults` is the model's generation_config. `breakers` gives the ids of the tokens that a breaker string of DRY
-    stands for; without it DRY has no breakers.
+    stands for; without it DRY has no breakers. `grammars` compiles the grammars of requests.
     """
 
     def __init__(self, *, vocab: int, max_len: int, stop_ids: frozenset[int], defaults: Mapping[str, Any], seed: int,
-                 breakers: Callable[[str], Iterable[int]] | None = None) -> None:
+                 breakers: Callable[[str], Iterable[int]] | None = None, grammars: Grammars | None = None) -> None:
         self.vocab = vocab
         self.max_len = max_len
         self._stop_ids = frozenset(id for id in stop_ids if 0 <= id < vocab)
@@ -52,14 +53,16 @@ class Intake:
         self._suppressed = [int(id) for id in defaults.get("suppress_tokens") or () if 0 <= id < vocab]
         self._breakers = lru_cache(256)(lambda text: frozenset(breakers(text)) if breakers else frozenset())
         self._random = random.Random(seed)
+        self._grammars = grammars or Grammars(None, vocab)
 
     def accept(self, request: Request, sink: Sink) -> Group:
         """The request as a group ready to be queued, or InvalidRequest, ContextExceeded."""
         sampling = request.sampling
         check(sampling)
         prompt = self._prompt(request)
-        params = self._params(fill(sampling, self._defaults), len(prompt))
-        return Group(request.id, prompt, params, sink, n=sampling.n, salt=request.salt)
+        params = self._params(fill(sampling, self._defaults), len(prompt), bound=request.grammar is not None)
+        grammar = self._grammars.compile(request.grammar) if request.grammar else None
+        return Group(request.id, prompt, params, sink, n=sampling.n, salt=request.salt, grammar=grammar)
 
     def _prompt(self, request: Request) -> np.ndarray:
         if not len(request.prompt):
@@ -88,13 +91,14 @@ class Intake:
                                  param=field)
         return array.astype(np.int32)
 
-    def _params(self, s: Sampling, prompt: int) -> Params:
+    def _params(self, s: Sampling, prompt: int, *, bound: bool) -> Params:
         left = self.max_len - prompt
         stops = frozenset(self._ids(s.stop_token_ids, "stop_token_ids").tolist())
         floats, ints = _floats(s), _ints(s, prompt, self.vocab)
         bias_ids, bias_values = self._bias(s.logit_bias)
         dry = s.dry_sequence_breakers if s.dry_multiplier else ()
-        simple = bool(_untouched(floats) and not len(bias_ids) and not s.min_tokens and s.logprobs is None)
+        simple = bool(_untouched(floats) and not len(bias_ids) and not s.min_tokens and s.logprobs is None
+                      and not bound)
         return Params(
             floats=floats, ints=ints, min_tokens=s.min_tokens,
             max_tokens=left if s.max_tokens is None else min(s.max_tokens, left),

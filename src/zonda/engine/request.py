@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zonda.engine.grammar import Compiled
+from zonda.engine.masks import Constraint
 from zonda.engine.pages import chain, root
 from zonda.kernels.sample import MIROSTAT_TAU, key
 from zonda.types import Event, Logprob, Usage
@@ -40,14 +42,15 @@ class Params:
 class Sequence:
     """One answer in the making: tokens it knows, tokens it has computed, and where its state lies."""
 
-    __slots__ = ("computed", "ended", "group", "index", "key", "known", "last", "limit", "mu", "names", "pages",
-                 "params", "published", "room", "saved", "slot", "stops")
+    __slots__ = ("computed", "constraint", "ended", "group", "index", "key", "known", "last", "limit", "mu", "names",
+                 "pages", "params", "published", "room", "saved", "slot", "stops")
 
     def __init__(self, group: Group, index: int) -> None:
         self.group = group
         self.index = index
         self.params = group.params
         self.stops = group.params.stops
+        self.constraint = Constraint(group.grammar, self.stops) if group.grammar else None
         self.key = key(group.params.seed, index)
         self.known = len(group.prompt)
         self.computed = 0
@@ -88,12 +91,14 @@ class Sequence:
 class Group:
     """The `n` sequences of one request."""
 
-    def __init__(self, id: str, prompt: np.ndarray, params: Params, sink: Sink, *, n: int = 1, salt: str = "") -> None:
+    def __init__(self, id: str, prompt: np.ndarray, params: Params, sink: Sink, *, n: int = 1, salt: str = "",
+                 grammar: Compiled | None = None) -> None:
         self.id = id
         self.prompt = prompt  # int32
         self.params = params
         self.sink = sink
         self.salt = salt
+        self.grammar = grammar
         self.scores: list[Logprob | None] = [None] if params.prompt_logprobs else []
         """Log-probabilities of the prompt as far as they are known; empty when not wanted, or sent."""
         self.leader: Sequence | None = None

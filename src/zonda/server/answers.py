@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zonda.errors import InvalidRequest
 from zonda.turns import fitting
-from zonda.types import Chunk, Sampling
+from zonda.types import Chunk, Grammar, Sampling
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM, Generation
@@ -19,8 +19,8 @@ Inbox = asyncio.Queue[tuple[int, Chunk | Exception | None]]
 
 
 @contextmanager
-def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, *, name: str,
-            field: str) -> Iterator[list[Generation]]:
+def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, grammar: Grammar | None, *,
+            name: str, field: str) -> Iterator[list[Generation]]:
     """Queue every prompt, or raise and leave none behind; what still runs at the end of the block is cancelled.
 
     `name` begins the requests' ids; `field` is where the prompts came from, for errors.
@@ -28,16 +28,18 @@ def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, *, nam
     generations: list[Generation] = []
     try:
         for number, prompt in enumerate(prompts):
-            generations.append(_queue(llm, prompt, sampling, f"{name}-{number}", field))
+            generations.append(_queue(llm, prompt, sampling, grammar, f"{name}-{number}", field))
         yield generations
     finally:
         for generation in generations:
             generation.cancel()
 
 
-def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, name: str, field: str) -> Generation:
+def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, grammar: Grammar | None, name: str,
+           field: str) -> Generation:
     try:
-        return llm.generate(fitting(prompt, llm.engine.max_len, sampling), sampling, request_id=name)
+        fitted = fitting(prompt, llm.engine.max_len, sampling)
+        return llm.generate(fitted, sampling, grammar=grammar, request_id=name)
     except InvalidRequest as error:
         if error.param == "prompt":
             error.param = field

@@ -27,6 +27,7 @@ from zonda.server.chat_schema import (
     ToolCall,
     ToolCallDelta,
 )
+from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import ChatLogprobs
@@ -46,9 +47,11 @@ INLINE = 16_384
 async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
     llm = await call.use(body.model)
-    turn = conversation.turn(body, _sampling(body, llm))
+    field, form = wanted_form(body)
+    turn = conversation.turn(body, _sampling(body, llm), form)
     async with call.flight():
         prepared = await prepare(llm, turn, size=call.size)
+        await compiled(llm, prepared.grammar, field)
         reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body)
         async with llm.converse(prepared, request_id=reply.id) as speech:
             if body.stream:

@@ -37,13 +37,6 @@ class ChatMessage(Struct, kw_only=True):
     reasoning: str | None = None
 
 
-class ResponseFormat(Struct, kw_only=True):
-    """The form that the answer must have."""
-
-    type: str
-    json_schema: dict[str, Any] | None = None
-
-
 class ChatRequest(SamplingFields, kw_only=True):
     """A conversation to answer; a lone text is one user message.
 
@@ -56,7 +49,6 @@ class ChatRequest(SamplingFields, kw_only=True):
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_format: ResponseFormat | None = None
     tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None

@@ -15,6 +15,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.answers import answers, chunks
 from zonda.server.call import Call
 from zonda.server.chat import INLINE
+from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, total, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, TextCompletion, TextLogprobs
@@ -42,11 +43,13 @@ async def create(call: Call, body: CompletionRequest) -> None:
     llm = await call.use(body.model)
     sampling = _sampling(body, llm)
     given = _split(body)
+    field, grammar = wanted_form(body)
     async with call.flight():
         prompts = await _prompts(call, llm, given, echo=bool(body.echo))
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
-        with answers(llm, tokens, sampling, name=answer.id, field="prompt") as generations:
+        form = await compiled(llm, grammar, field)
+        with answers(llm, tokens, sampling, form, name=answer.id, field="prompt") as generations:
             if body.stream:
                 await stream(call, answer.frames(generations))
             else:

@@ -19,8 +19,8 @@ _MEDIA = frozenset({"image_url", "input_image", "image", "audio_url", "input_aud
 _NO_THOUGHT = frozenset({"off", "none"})
 
 
-def turn(body: ChatRequest, sampling: Sampling) -> Turn:
-    """What the request asks for."""
+def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
+    """What the request asks for; `form` is the form of the answer."""
     if body.modalities and "audio" in body.modalities:
         raise Unsupported("this model answers with text alone", param="modalities")
     choice, allowed = choice_of(body.tool_choice)
@@ -29,7 +29,7 @@ def turn(body: ChatRequest, sampling: Sampling) -> Turn:
         tools, choice = _functions(body)
     parallel = body.parallel_tool_calls is not False and body.functions is None
     return Turn(messages=messages(body), tools=tools, choice=choice, allowed=allowed, parallel=parallel,
-                format=format_of(body), variables=variables(body), sampling=sampling)
+                format=form, variables=variables(body), sampling=sampling)
 
 
 def _functions(body: ChatRequest) -> tuple[list[dict[str, Any]], ToolChoice]:
@@ -126,11 +126,3 @@ def _check_variable(name: str, value: Any) -> None:
     if not isinstance(value, bool | int | float | str | None) or len(str(value)) > MAX_VALUE:
         raise InvalidRequest(f"`chat_template_kwargs.{name}` is not a plain, short value",
                              param=f"chat_template_kwargs.{name}")
-
-
-def format_of(body: ChatRequest) -> Grammar | None:
-    """The form that the answer must have."""
-    wanted = body.response_format
-    if wanted is None or wanted.type == "text":
-        return None
-    raise Unsupported("only the `response_format` text is supported", param="response_format")

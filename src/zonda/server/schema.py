@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from zonda.server.formats import FormatFields
+
 MAX_STOPS = 16
 MAX_PROMPTS = 1024
 MAX_SEED = 2**63
@@ -22,7 +24,7 @@ class StreamOptions(Struct, kw_only=True):
     include_usage: bool | None = None
 
 
-class SamplingFields(Struct, kw_only=True):
+class SamplingFields(FormatFields, kw_only=True):
     """The fields that say how tokens are drawn; null or absent means: as the model's own defaults say."""
 
     model: str | None = None

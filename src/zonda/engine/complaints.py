@@ -1,0 +1,76 @@
+"""What is wrong with a grammar, in a sentence that says where."""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from zonda.errors import InvalidRequest
+from zonda.types import Grammar
+
+MAX_SAID = 300
+"""Characters that are kept of what the compiler says."""
+_KEYWORDS = re.compile(r"Unimplemented keys: (\[.*?\])")
+_PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): (.*)", re.DOTALL)
+_REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
+_CARET = re.compile(r"^    ( *)\^", re.MULTILINE)
+_NAMES = {"json_schema": "schema", "regex": "regular expression", "choice": "list of choices"}
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+"""Keywords whose values have names of the schema's own as keys."""
+
+
+def complaint(grammar: Grammar, said: str) -> InvalidRequest:
+    """The error for a grammar that the compiler has refused with these words."""
+    keywords = _KEYWORDS.search(said)
+    if keywords:
+        return _unknown_keywords(grammar, json.loads(keywords[1]))
+    name = _NAMES.get(grammar.kind, "grammar")
+    what, _, _ = said.partition("\n<state>")
+    if "NoExtension" in what:
+        return InvalidRequest(f"the {name} allows no text at all", param="grammar")
+    return InvalidRequest(f"the {name} cannot be compiled: {_reason(grammar, what)}"[:MAX_SAID], param="grammar")
+
+
+def followed(said: str) -> InvalidRequest:
+    """The error for a grammar that has failed while an answer was written."""
+    what = said.partition("\n")[0].partition("<")[0].strip()
+    return InvalidRequest(f"the grammar could not be followed to its end: {what}"[:MAX_SAID],
+                          hint="make the grammar or the schema simpler")
+
+
+def _reason(grammar: Grammar, said: str) -> str:
+    reason, caret = _REASON.search(said), _CARET.search(said)
+    if reason:  # of a regular expression, with a picture of it
+        place = f" at character {len(caret[1]) + 1}" if caret and grammar.kind == "regex" else ""
+        return f"{reason[1]}{place}"
+    where = _PLACE.match(said)
+    text = (where[3] if where else said).partition("\n")[0]
+    return f"line {where[1]}, column {where[2]}: {text}" if where and grammar.kind == "lark" else text
+
+
+def _unknown_keywords(grammar: Grammar, keywords: list[str]) -> InvalidRequest:
+    """Names each keyword, with where the schema first has it."""
+    schemas = json.loads(grammar.source) if grammar.kind in {"json_schema", "llguidance"} else None
+    found = dict.fromkeys(keywords, "")
+    for place, keyword in _keywords(schemas):
+        if found.get(keyword) == "":
+            found[keyword] = f" at `{place}`"
+    named = ", ".join(f"`{keyword}`{place}" for keyword, place in found.items())
+    return InvalidRequest(f"the schema uses what is not supported: {named}"[:MAX_SAID], param="grammar",
+                          hint="remove it, and check the answer for it")
+
+
+def _keywords(schema: Any) -> Iterator[tuple[str, str]]:
+    """The keywords of a schema and where they are, the outer ones first."""
+    level = [("$", schema, False)]
+    while level:
+        below = []
+        for place, value, names in level:
+            for key, inner in value.items() if isinstance(value, dict) else ():
+                if not names:
+                    yield f"{place}.{key}", key
+                below.append((f"{place}.{key}", inner, not names and key in _MAPS))
+            for number, inner in enumerate(value if isinstance(value, list) else ()):
+                below.append((f"{place}[{number}]", inner, False))
+        level = below

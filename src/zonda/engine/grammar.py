@@ -1,0 +1,253 @@
+"""Compiles grammars for one model's vocabulary, within limits that hold against hostile ones."""
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zonda.engine.complaints import complaint
+from zonda.engine.schema import check, prepared
+from zonda.errors import InvalidRequest, Unsupported
+from zonda.types import Grammar
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+MAX_SCHEMA = 1 << 19
+"""Characters of a JSON schema, a list of choices or an llguidance grammar."""
+MAX_TEXT = 1 << 17
+"""Characters of a regular expression or a Lark grammar."""
+MAX_CHOICES = 10_000
+MAX_LINKS = 4000
+"""References of a schema, or rules of a grammar: what the compiler may have to follow one inside the other."""
+MAX_CACHED = 1 << 22
+"""Characters of all sources whose grammars are kept."""
+LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?", "lenient": False}
+"""White space in JSON: a space after commas and colons, or none; more could go on forever."""
+_STACK = 1 << 28  # bytes for the compiler, which recurses; only what is used is real
+_ASCII = "d"  # what \\d stands for in expressions; words and spaces are those of Unicode
+_RULE = re.compile(r"(?m)^[ \t]*[?!]?\w[^\s:\"/]*[^:\n\"/]*:")
+_LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "step_max_items": 20_000,
+                           "max_lexer_states": 20_000, "verbose_errors": False}
+"""About 10 ms a token and 20 MB a sequence at worst."""
+
+
+Forms = list[dict[str, Any]]
+"""Grammars as llguidance has them in its own form."""
+
+
+class Words(Protocol):
+    """What grammars must know of a tokenizer."""
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+
+    def token_bytes(self, id: int, /) -> bytes: ...
+
+    def encode(self, text: str, /, *, add_special: bool = True) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A grammar ready to be followed; every sequence follows a copy of `start`."""
+
+    start: LLMatcher
+    after: int | None
+    special: frozenset[int]
+
+
+class Grammars:
+    """The grammars of one model, the last ones kept. Any thread may ask; a compilation takes up to some 100 ms."""
+
+    def __init__(self, words: Words | None, vocab: int) -> None:
+        self._words = words
+        self._vocab = vocab
+        self._tokenizer: LLTokenizer | None = None
+        self._cached: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+        self._compiling = threading.Lock()
+
+    def compile(self, grammar: Grammar) -> Compiled:
+        """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
+        if self._words is None:
+            raise Unsupported("this engine has no vocabulary to enforce a grammar with", param="grammar")
+        if grammar.after is not None and not 0 <= grammar.after < self._vocab:
+            raise InvalidRequest(f"the grammar begins after token {grammar.after!r}, which does not exist",
+                                 param="grammar")
+        start = self._find(grammar)
+        if start is None:
+            with self._compiling:
+                start = self._find(grammar) or self._keep(grammar, _deeply(lambda: self._make(grammar)))
+        return Compiled(start, grammar.after, self._words.special_ids)
+
+    def _find(self, grammar: Grammar) -> LLMatcher | None:
+        key = grammar.kind, grammar.source
+        with self._lock:
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
+
+    def _keep(self, grammar: Grammar, start: LLMatcher) -> LLMatcher:
+        with self._lock:
+            self._cached[grammar.kind, grammar.source] = start
+            self._size += len(grammar.source)
+            while self._size > MAX_CACHED:
+                (_, source), _ = self._cached.popitem(last=False)
+                self._size -= len(source)
+        return start
+
+    def _make(self, grammar: Grammar) -> LLMatcher:
+        from llguidance import LLMatcher, LLParserLimits
+
+        limits = LLParserLimits(**_LIMITS)
+        start = LLMatcher(self._vocabulary(), _internal(grammar), log_level=0, limits=limits)
+        start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
+        if start.is_error():
+            raise complaint(grammar, start.get_error())
+        return start
+
+    def _vocabulary(self) -> LLTokenizer:
+        if self._tokenizer is None:
+            from llguidance import LLTokenizer
+
+            assert self._words is not None
+            self._tokenizer = LLTokenizer(_Spelled(self._words, self._vocab))  # type: ignore[arg-type]
+        return self._tokenizer
+
+
+class _Spelled:
+    """The vocabulary in the form that llguidance reads. It adds an end of its own as the last token."""
+
+    is_tokenizer_wrapper = True
+    eos_token_id = None
+    bos_token_id = None
+
+    def __init__(self, words: Words, vocab: int) -> None:
+        self._words = words
+        self.tokens = [_text_bytes(words.token_bytes(token)) for token in range(vocab)]
+        self.special_token_ids = sorted(words.special_ids)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._words.encode(text if isinstance(text, str) else text.decode(), add_special=False)
+
+
+def _text_bytes(token: bytes) -> bytes:
+    """No token that begins with the byte 255, which is in no text, and by which llguidance marks special ones."""
+    return b"" if token.startswith(b"\xff") else token
+
+
+def _deeply(make: Callable[[], LLMatcher]) -> LLMatcher:
+    """Call on a thread with room for deep recursion."""
+    made: list[LLMatcher] = []
+    failed: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            made.append(make())
+        except BaseException as error:
+            failed.append(error)
+
+    usual = threading.stack_size(_STACK)
+    try:
+        thread = threading.Thread(target=call, name="zonda-grammar")
+        thread.start()
+    finally:
+        threading.stack_size(usual)
+    thread.join()
+    if failed:
+        raise failed[0]
+    return made[0]
+
+
+def _internal(grammar: Grammar) -> str:
+    """The grammar in llguidance's own form."""
+    return json.dumps({"grammars": _FORMS[grammar.kind](grammar.source)})
+
+
+def _schema(source: str) -> Forms:
+    _check_size(source, MAX_SCHEMA)
+    schema = _json(source)
+    schema = {} if schema is True else schema
+    if not isinstance(schema, dict):
+        raise InvalidRequest("the schema is not an object", hint="expected a JSON schema", param="grammar")
+    return [_laid_out(schema)]
+
+
+def _laid_out(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema, checked, with our say on white space: a client's own could be without end."""
+    ready = prepared(schema)
+    _check_links(json.dumps(ready).count('"$ref"'), "references")
+    return {"json_schema": {**ready, "x-guidance": LAYOUT}}
+
+
+def _regex(source: str) -> Forms:
+    from llguidance import regex_to_lark
+
+    _check_size(source, MAX_TEXT)
+    return [{"lark_grammar": f"start: /{regex_to_lark(source, _ASCII)}/"}]
+
+
+def _lark(source: str) -> Forms:
+    _check_size(source, MAX_TEXT)
+    _check_links(len(_RULE.findall(source)), "rules")
+    return [{"lark_grammar": source}]
+
+
+def _choice(source: str) -> Forms:
+    _check_size(source, MAX_SCHEMA)
+    texts = _json(source)
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise InvalidRequest("the choices are not a list of texts", hint="expected at least one text, none empty",
+                             param="grammar")
+    if len(texts) > MAX_CHOICES:
+        raise InvalidRequest(f"there are {len(texts)} choices", hint=f"at most {MAX_CHOICES}", param="grammar")
+    check(texts)
+    return [{"lark_grammar": "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, texts))}]
+
+
+def _own(source: str) -> Forms:
+    _check_size(source, MAX_SCHEMA)
+    value = _json(source)
+    grammars = value.get("grammars") if isinstance(value, dict) else None
+    if not isinstance(grammars, list) or not all(isinstance(each, dict) for each in grammars):
+        raise InvalidRequest("the llguidance grammar has no list of `grammars`", param="grammar",
+                             hint='expected {"grammars": [{"json_schema": ...}, {"name": ..., "lark_grammar": ...}]}')
+    return [each | _part(each) for each in grammars]
+
+
+def _part(each: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(each.get("lark_grammar"), str):
+        return _lark(each["lark_grammar"])[0]
+    return _laid_out(each["json_schema"]) if isinstance(each.get("json_schema"), dict) else {}
+
+
+_FORMS: dict[str, Callable[[str], Forms]] = {"json_schema": _schema, "regex": _regex, "lark": _lark, "choice": _choice,
+                                             "llguidance": _own}
+
+
+def _json(source: str) -> Any:
+    try:
+        return json.loads(source, parse_constant=_no_number)
+    except RecursionError:
+        raise InvalidRequest("the grammar is nested too deeply", param="grammar") from None
+    except ValueError as error:
+        raise InvalidRequest(f"the grammar is not valid JSON: {error}", param="grammar") from None
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _check_size(source: str, most: int) -> None:
+    if len(source) > most:
+        raise InvalidRequest(f"the grammar has {len(source)} characters", hint=f"at most {most}", param="grammar")
+
+
+def _check_links(count: int, what: str) -> None:
+    if count > MAX_LINKS:
+        raise InvalidRequest(f"the grammar has {count} {what}", hint=f"at most {MAX_LINKS}", param="grammar")

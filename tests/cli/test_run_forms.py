@@ -1,0 +1,25 @@
+"""The form of answers on the command line."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zonda import Grammar, InvalidRequest
+from zonda.cli.run import grammar
+from zonda.options import RunOptions
+
+
+def test_options_say_the_form_of_answers(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "null"}')
+    assert grammar(RunOptions()) is None
+    assert grammar(RunOptions(regex="a+")) == Grammar("regex", "a+")
+    assert grammar(RunOptions(json_schema=str(file))) == Grammar("json_schema", '{"type": "null"}')
+
+
+def test_a_file_that_is_not_there_and_two_forms_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be read"):
+        grammar(RunOptions(json_schema=str(tmp_path / "absent.json")))
+    with pytest.raises(InvalidRequest, match="exclude"):
+        grammar(RunOptions(json_schema="x", regex="a"))

@@ -1,0 +1,102 @@
+"""What callers say of an answer's form, as a grammar, and the value that comes of the text."""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import pydantic
+import pytest
+from letters import LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
+
+from zonda import LLM, AsyncLLM, Grammar, InvalidRequest, ZondaError
+from zonda.formats import take_format
+
+
+class City(pydantic.BaseModel):
+    name: str
+    people: int
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+class Pair(msgspec.Struct):
+    left: Literal["a", "b"]
+    right: list[int]
+
+
+def schema_of(value: Any) -> Any:
+    form = take_format({"schema": value})
+    assert form.grammar and form.grammar.kind == "json_schema"
+    return json.loads(form.grammar.source)
+
+
+@pytest.fixture
+def llm() -> LLM:
+    with LLM.from_parts(letters_engine(LettersRunner()), LettersTokenizer(), LettersTemplate()) as llm:
+        yield llm
+
+
+def test_a_schema_may_be_a_mapping_or_its_text() -> None:
+    assert schema_of({"type": "null"}) == schema_of('{"type": "null"}') == {"type": "null"}
+
+
+@pytest.mark.parametrize(("kind", "text", "value"), [
+    (City, '{"name": "Rome", "people": 3}', City(name="Rome", people=3)), (Point, '{"x":1,"y":2}', Point(1, 2)),
+    (Pair, '{"left":"a","right":[1]}', Pair("a", [1])), (list[int], "[1, 2]", [1, 2]), (int, "5", 5),
+    (Literal["x", "y"], '"x"', "x"), (pydantic.TypeAdapter(list[City]), '[{"name":"a","people":1}]',
+                                      [City(name="a", people=1)]),
+    ({"type": "object"}, '{"a": 1}', {"a": 1})])
+def test_a_type_has_a_schema_and_reads_the_answer(kind: Any, text: str, value: Any) -> None:
+    assert isinstance(schema_of(kind), dict)
+    read = take_format({"schema": kind}).read
+    assert read and read(text) == value
+
+
+def test_what_is_taken_is_gone_and_the_rest_stays() -> None:
+    options = {"regex": "a", "temperature": 0, "schema": None}
+    assert take_format(options).grammar == Grammar("regex", "a") and options == {"temperature": 0}
+    assert take_format(options).grammar is None
+
+
+@pytest.mark.parametrize(("options", "param"), [
+    ({"schema": int, "regex": "a"}, "regex"), ({"schema": 5}, "schema"), ({"schema": open}, "schema"),
+    ({"grammar": "a"}, "grammar"), ({"regex": 5}, "regex"), ({"choices": "abc"}, "choices")])
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        take_format(options)
+    assert caught.value.param == param
+
+
+def test_chat_complete_and_stream_keep_to_the_form(llm: LLM) -> None:
+    assert llm.chat("a", choices=["bd", "xy"]).text == "bd"
+    assert llm.complete("a", regex="[x-z]{3}", temperature=0).text == "xyz"
+    assert "".join(chunk.text for chunk in llm.stream("a", choices=["cab"])) == "cab"
+    assert [each.text for each in llm.complete(["a", "b"], grammar=Grammar("regex", "q"))] == ["q", "q"]
+
+
+async def test_the_same_for_an_event_loop() -> None:
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:
+        assert (await llm.chat("a", choices=["bd", "xy"])).text == "bd"
+        assert (await llm.complete("a", regex="x{3}")).text == "xxx"
+        assert (await llm.stream("a", choices=["cab"]).completion()).text == "cab"
+        with pytest.raises(InvalidRequest, match="unclosed"):
+            await llm.chat("a", regex="(")
+
+
+def test_an_answer_without_a_schema_or_cut_short_stands_for_no_value(llm: LLM) -> None:
+    with pytest.raises(ZondaError, match="no value"):
+        _ = llm.chat("a", regex="b").parsed
+    answer = llm.complete("a", regex="b{9}", max_tokens=3).readable(json.loads)
+    with pytest.raises(ZondaError, match="not whole"):
+        _ = answer.parsed
+
+
+def test_a_grammar_that_cannot_be_compiled_is_refused(llm: LLM) -> None:
+    with pytest.raises(InvalidRequest, match="uniqueItems"):
+        llm.chat("a", schema={"type": "array", "uniqueItems": True})
