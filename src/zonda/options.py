@@ -163,6 +163,7 @@ class ServerOptions:
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
     access_log_health: bool = option(False, "log requests to /health and /metrics too")
     metrics: bool = option(True, "serve /metrics")
+    ui: bool = option(True, "serve the web UI at /ui")
 
 
 # --- environment -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from zonda.options import EngineOptions, ServerOptions
 from zonda.sdk import AsyncLLM
 from zonda.server.app import Models, service
 from zonda.server.listen import Listener
+from zonda.server.service import Service
 
 END, BEGIN = 256, 257
 SPECIAL = {END: "<end>", BEGIN: "<begin>"}
@@ -145,12 +146,15 @@ class Server:
         self.socket.bind((options.host, 0))
         self.port = self.socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.service = service(models, options, default=default)
+        self.service = self.assemble(models, options, default)
         self.llm = next(iter(self.llms.values()), None)
         self.listener = Listener(self.service, self.socket)
         self.thread = threading.Thread(target=lambda: self.listener.run(sockets=[self.socket]), daemon=True)
         self.thread.start()
         until(lambda: self.listener.started)
+
+    def assemble(self, models: Models, options: ServerOptions, default: str | None) -> Service:
+        return service(models, options, default=default)
 
     @property
     def llms(self) -> dict[str, AsyncLLM]:

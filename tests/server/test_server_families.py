@@ -30,7 +30,7 @@ async def page(call: Call) -> None:
 def families(monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [Endpoint(method="GET", path=path, answer=page, summary="A page", open=True, quiet=True)
              for path in ("/ui/", "/ui/{file:path}")]
-    monkeypatch.setattr(app, "ENDPOINTS", (*app.ENDPOINTS, *pages))
+    monkeypatch.setattr(app, "ENDPOINTS", (*pages, *app.ENDPOINTS))
     monkeypatch.setattr(app, "ENVELOPES", {"/v1/completions": STRANGE, "/v1/odd": STRANGE})
 
 
@@ -81,5 +81,5 @@ def test_a_browser_is_sent_from_the_root_to_the_pages() -> None:
 
 
 def test_without_pages_a_browser_sees_what_everyone_sees() -> None:
-    with serving(model(), access_log=False) as server:
+    with serving(model(), access_log=False, ui=False) as server:
         assert server.get("/", accept="text/html").json["name"] == "zonda"

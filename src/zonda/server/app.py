@@ -9,7 +9,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from zonda.options import ServerOptions
-from zonda.server import chat, completions, models, operations
+from zonda.server import chat, completions, models, operations, ui
 from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
 from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Envelope
@@ -57,6 +57,10 @@ ENDPOINTS = (
     Endpoint(method="GET", path="/docs", answer=operations.docs, summary="This document as a page",
              media="text/html", quiet=True),
     Endpoint(method="GET", path="/", answer=operations.about, summary="Name and version", reply=About, quiet=True),
+    Endpoint(method="GET", path=ui.HOME, answer=ui.page, summary="Chat in the browser", media="text/html",
+             quiet=True, open=True),
+    Endpoint(method="GET", path=ui.HOME + "/{file:path}", answer=ui.file, summary="The files of that page",
+             media="text/html", quiet=True, open=True),
 )
 
 ENVELOPES: Mapping[str, Envelope] = {}
@@ -76,7 +80,9 @@ def create_app(models: Models, options: ServerOptions = DEFAULTS) -> ASGIApp:
 def service(models: Models, options: ServerOptions, *, default: str | None = None) -> Service:
     """What the routes share; `default` names the model that answers who names none, the first one unless given."""
     registry = Registry(described(models), options, default=default)
-    return Service(registry, options, [each for each in ENDPOINTS if options.metrics or each.path != "/metrics"])
+    left_out = [path for path, served in (("/metrics", options.metrics), (ui.HOME, options.ui)) if not served]
+    return Service(registry, options, [each for each in ENDPOINTS
+                                       if not any(f"{each.path}/".startswith(f"{path}/") for path in left_out)])
 
 
 def described(models: Models) -> Sequence[Model]:

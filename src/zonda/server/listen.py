@@ -81,6 +81,8 @@ class Listener(uvicorn.Server):
             return
         names = ", ".join(each.title for each in registry)
         log.info("serving %s at %s/v1, documented at %s/docs", names, self.address, self.address)
+        if self.service.options.ui:
+            log.info("chat in a browser at %s/ui", self.address)
 
     def drain(self) -> None:
         """Refuse new requests and stop when the others have ended; called again, stop now."""

@@ -1,0 +1,114 @@
+/** What a user can do. */
+import * as api from "./api.js";
+import { again, answer, connect, keep, refresh, stop } from "./answering.js";
+import * as database from "./database.js";
+import { download } from "./files.js";
+import { changed, notice, set, showList, state } from "./state.js";
+import { ROOT, add, conversation, markdown, path, titled, turn } from "./tree.js";
+
+/** Send a message at the end of the shown branch. */
+export function send(text, files) {
+  const tree = state.current;
+  say(tree, path(tree).at(-1)?.id ?? ROOT, text, files);
+}
+
+/** Send another version of a message; the old one stays as a branch. */
+export function rewrite(node, text) {
+  set({ editing: null });
+  say(state.current, node.parent, text, node.files);
+}
+
+/** Another answer beside this one. */
+export function regenerate(node) {
+  if (node.error && !node.text) again(state.current, node);
+  else answer(state.current, node.parent);
+}
+
+/** Hand the model what its tools found: one text for each of its calls. */
+export function resolve(node, results) {
+  let parent = node.id;
+  node.calls.forEach((call, index) => {
+    parent = add(state.current, parent, { role: "tool", call: call.id, name: call.name, text: results[index] }).id;
+  });
+  answer(state.current, parent);
+}
+
+function say(tree, parent, text, files) {
+  const node = add(tree, parent, { role: "user", text, files });
+  tree.title ||= titled(text || files[0]?.name || "");
+  keep(tree);
+  answer(tree, node.id);
+}
+
+/** Show the next or the previous alternative of a message. */
+export function branch(node, step) {
+  turn(state.current, node, step);
+  keep(state.current);
+  changed();
+}
+
+export function halt() {
+  stop(state.current);
+}
+
+/** Begin a conversation. */
+export function begin() {
+  open(conversation());
+}
+
+/** Show a conversation, by its id or itself. */
+export async function open(wanted) {
+  const tree = typeof wanted === "string" ? state.runs.get(wanted)?.tree ?? await database.load(wanted) : wanted;
+  if (!tree) return refresh();
+  if (innerWidth <= 860) showList(false);
+  set({ current: tree, editing: null });
+  document.title = tree.title ? `${tree.title} · Zonda` : "Zonda";
+  history.replaceState(null, "", Object.keys(tree.nodes).length ? `#${tree.id}` : location.pathname);
+  document.getElementById("question")?.focus({ preventScroll: true });
+}
+
+export async function rename(id, title) {
+  const tree = await whole(id);
+  if (!title.trim() || title === tree.title) return;
+  tree.title = title.trim();
+  await keep(tree);
+}
+
+/** Delete a conversation; for a while it can be had back. */
+export async function erase(id) {
+  const tree = await whole(id);
+  stop(tree);
+  await database.erase(id);
+  if (state.current.id === id) begin();
+  await refresh();
+  notice(`Deleted “${tree.title}”.`, "Undo", async () => {
+    await keep(tree);
+    open(tree);
+  });
+}
+
+/** Write a conversation, or all, into a file. */
+export async function save(id, form) {
+  const tree = id ? await whole(id) : null;
+  const name = (tree?.title ?? "zonda conversations").replace(/[^\p{L}\p{N} _-]+/gu, "").trim() || "conversation";
+  if (form === "markdown") download(`${name}.md`, markdown(tree), "text/markdown");
+  else download(`${name}.json`, JSON.stringify(tree ?? await database.all(), null, 2), "application/json");
+}
+
+export async function search(words) {
+  state.words = words;
+  await refresh();
+}
+
+/** Use a key, and try again what failed for want of it. */
+export async function unlock(key) {
+  api.key(key.trim());
+  set({ dialog: null });
+  await connect();
+  const last = path(state.current).at(-1);
+  if (state.server !== "key" && last?.error?.kind === "key") again(state.current, last);
+}
+
+async function whole(id) {
+  return state.current.id === id ? state.current : state.runs.get(id)?.tree ?? await database.load(id);
+}

@@ -1,0 +1,184 @@
+/** Asking the model and writing down what it answers. */
+import * as api from "./api.js";
+import * as database from "./database.js";
+import { announce, changed, model, set, state } from "./state.js";
+import { add, messages, path, remove } from "./tree.js";
+
+const PATIENCE = 5; // times that a busy server is asked again
+const SAVE_EVERY = 2000; // ms
+const POLL = 2000; // ms between looks at a server that is not ready
+const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "max_tokens", "seed"];
+let polling = 0;
+
+/** Learn which models there are; while there are none, ask again and again. */
+export async function connect() {
+  clearTimeout(polling);
+  try {
+    const models = await api.models();
+    set({ models, server: models.some(each => each.status !== "loading") ? "ready" : "loading" });
+  } catch (error) {
+    set({ server: ["network", "key", "loading"].includes(error.kind) ? error.kind : "server" });
+    if (error.kind === "key") set({ dialog: "key" });
+  }
+  if (state.server !== "ready" && state.server !== "key") polling = setTimeout(connect, POLL);
+}
+
+/** Let the model answer below a message, beside the answers that are there. */
+export async function answer(tree, parent) {
+  const node = add(tree, parent, {
+    role: "assistant", text: "", thought: "", calls: [], model: model()?.id ?? null, finish: null, error: null,
+  });
+  const run = { tree, node, controller: new AbortController(), waiting: null, began: performance.now() };
+  state.runs.set(tree.id, run);
+  changed();
+  try {
+    await insist(run);
+  } finally {
+    state.runs.delete(tree.id);
+    node.thoughtMs ??= node.thought ? performance.now() - run.thoughtBegan : null;
+    await keep(tree);
+    changed();
+  }
+  if (!model()?.capabilities && state.server === "ready") connect(); // known once it is loaded
+}
+
+/** Ask again in the place of a failed answer. */
+export function again(tree, node) {
+  remove(tree, node);
+  return answer(tree, node.parent);
+}
+
+/** End the answer that is being written; what there is of it stays. */
+export function stop(tree) {
+  state.runs.get(tree.id)?.controller.abort();
+}
+
+/** Store a conversation and tell the list, here and in other tabs. */
+export async function keep(tree) {
+  if (!Object.keys(tree.nodes).length) return;
+  await database.save(tree);
+  await refresh();
+  channel?.postMessage("changed");
+}
+
+export async function refresh() {
+  set({ heads: await database.heads(state.words) });
+}
+
+const channel = "BroadcastChannel" in globalThis ? new BroadcastChannel("zonda") : null;
+if (channel) channel.onmessage = refresh;
+
+/** Ask until there is an answer, or no hope of one. */
+async function insist(run) {
+  const { node, controller } = run;
+  for (let tries = 0; ; tries++) {
+    try {
+      return await receive(run);
+    } catch (error) {
+      if (controller.signal.aborted) {
+        node.finish = "stopped";
+        return announce("Stopped.");
+      }
+      if (error.wait === null || error.wait === undefined || tries === PATIENCE || node.text) return give(run, error);
+      await pause(run, error);
+    }
+  }
+}
+
+function give({ node }, error) {
+  node.error = { kind: error.kind ?? "server", message: error.kind ? error.message : `The page failed: ${error.message}` };
+  if (error.kind === "key") set({ dialog: "key", server: "key" });
+  if (error.kind === "network") connect();
+}
+
+/** Wait as long as the server asked for, or until the user is impatient. */
+function pause(run, error) {
+  run.waiting = { until: Date.now() + error.wait * 1000, message: error.message };
+  changed();
+  return new Promise(resolve => {
+    const timer = setInterval(changed, 1000);
+    const end = setTimeout(() => run.hurry(), error.wait * 1000);
+    run.hurry = () => {
+      clearInterval(timer);
+      clearTimeout(end);
+      run.waiting = null;
+      changed();
+      resolve();
+    };
+    run.controller.signal.addEventListener("abort", run.hurry, { once: true });
+  });
+}
+
+async function receive(run) {
+  const { tree, node, controller } = run;
+  controller.signal.throwIfAborted();
+  const question = path(tree, tree.nodes[node.parent]);
+  let saved = performance.now();
+  run.began = performance.now();
+  for await (const chunk of api.chat(request(question, state.settings), controller.signal)) {
+    absorb(run, chunk);
+    changed();
+    if (performance.now() - saved > SAVE_EVERY) {
+      saved = performance.now();
+      database.save(tree);
+    }
+  }
+}
+
+/** The body of a request; what is not set is left to the model's defaults. */
+export function request(nodes, settings) {
+  const body = { model: model()?.id, messages: messages(nodes, settings.system), stream: true,
+    stream_options: { include_usage: true }, ...thinking(settings.thinking) };
+  for (const name of NUMBERS) if (settings[name] !== "") body[name] = Number(settings[name]);
+  if (settings.tools.trim()) body.tools = tools(settings.tools);
+  return body;
+}
+
+function thinking(choice) {
+  if (!choice) return {};
+  return choice === "off" || choice === "on" ? { enable_thinking: choice === "on" } : { reasoning_effort: choice };
+}
+
+/** Tools as they were written: a list of function tools, or of bare functions. */
+export function tools(text) {
+  let found;
+  try {
+    found = JSON.parse(text);
+  } catch (error) {
+    throw new api.Failure("request", `The tools in the settings are not JSON: ${error.message}.`);
+  }
+  return [found].flat().map(each => each.function ? each : { type: "function", function: each });
+}
+
+/** Take in a chunk. */
+function absorb(run, chunk) {
+  const { node } = run;
+  const choice = chunk.choices?.[0];
+  const delta = choice?.delta ?? {};
+  const thought = delta.reasoning_content ?? delta.reasoning;
+  if (thought) {
+    run.thoughtBegan ??= performance.now();
+    node.thought += thought;
+  }
+  if (delta.content) node.text += delta.content;
+  for (const call of delta.tool_calls ?? []) merge(node.calls, call);
+  if (thought || delta.content || delta.tool_calls) run.first ??= performance.now();
+  if (node.thought && (delta.content || delta.tool_calls)) node.thoughtMs ??= performance.now() - run.thoughtBegan;
+  if (choice?.finish_reason) node.finish = choice.finish_reason;
+  if (chunk.model) node.model = chunk.model;
+  if (chunk.timings) node.stats = measured(chunk.timings);
+}
+
+function merge(calls, { index = 0, id, function: { name, arguments: given } = {} }) {
+  const call = calls[index] ??= { id: "", name: "", arguments: "" };
+  if (id) call.id = id;
+  call.name += name ?? "";
+  call.arguments += given ?? "";
+}
+
+function measured(timings) {
+  return {
+    rate: timings.predicted_per_second, tokens: timings.predicted_n, cached: timings.cache_n,
+    prompt: timings.prompt_n + (timings.cache_n ?? 0), first: (timings.queue_ms ?? 0) + timings.prompt_ms,
+  };
+}

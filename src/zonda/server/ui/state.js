@@ -1,0 +1,113 @@
+/** What the page knows, and who is told when it changes. */
+import { conversation } from "./tree.js";
+
+/** Empty values mean: as the model's own defaults say. */
+export const DEFAULTS = {
+  model: "", system: "", temperature: "", top_p: "", top_k: "", min_p: "", max_tokens: "", seed: "", thinking: "", tools: "",
+};
+
+export const state = {
+  /** What the list shows of each conversation. */
+  heads: [],
+  /** What the list is searched for. */
+  words: "",
+  current: conversation(),
+  /** The answers that are being written, by conversation. */
+  runs: new Map(),
+  models: [],
+  /** One of connecting, ready, loading, network, key, server. */
+  server: "connecting",
+  settings: { ...DEFAULTS, ...remembered("settings", {}) },
+  theme: remembered("theme", "system"),
+  /** The id of the message that is being rewritten. */
+  editing: null,
+  /** The open dialog: settings, key or shortcuts. */
+  dialog: null,
+  listShown: innerWidth > 860 && remembered("list", true),
+  /** A word at the foot of the page: {text, action, act}. */
+  notice: null,
+};
+
+const listeners = new Set();
+let due = false;
+
+/** Call a function after each change. */
+export function listen(listener) {
+  listeners.add(listener);
+}
+
+/** Change some fields and show it. */
+export function set(fields) {
+  Object.assign(state, fields);
+  changed();
+}
+
+/** Show what has changed, once a frame. */
+export function changed() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    listeners.forEach(each => each());
+  });
+}
+
+/** The model that will answer. */
+export function model() {
+  return state.models.find(each => each.id === state.settings.model) ?? state.models[0];
+}
+
+export function configure(fields) {
+  set({ settings: { ...state.settings, ...fields } });
+  remember("settings", state.settings);
+}
+
+export function theme(name) {
+  set({ theme: name });
+  remember("theme", name);
+  if (name === "system") delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+}
+
+export function showList(shown) {
+  set({ listShown: shown });
+  if (innerWidth > 860) remember("list", shown);
+}
+
+let fading = 0;
+
+/** Show a word at the foot of the page for a while, perhaps with something to do about it. */
+export function notice(text, action = null, act = null) {
+  clearTimeout(fading);
+  set({ notice: { text, action, act } });
+  fading = setTimeout(() => set({ notice: null }), action ? 8000 : 4000);
+}
+
+let said = null;
+
+/** Tell screen readers. */
+export function announce(text) {
+  said ??= document.getElementById("announcer");
+  const line = document.createElement("p");
+  line.textContent = text;
+  said.append(line);
+  while (said.childElementCount > 12) said.firstChild.remove();
+}
+
+function remembered(name, otherwise) {
+  try {
+    const text = localStorage.getItem(`zonda.${name}`);
+    if (text === null) return otherwise;
+    return typeof otherwise === "string" ? text : JSON.parse(text);
+  } catch {
+    return otherwise;
+  }
+}
+
+function remember(name, value) {
+  try {
+    localStorage.setItem(`zonda.${name}`, typeof value === "string" ? value : JSON.stringify(value));
+  } catch {
+    notice("This browser does not keep settings.");
+  }
+}

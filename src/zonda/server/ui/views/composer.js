@@ -1,0 +1,96 @@
+/** Where messages are written. */
+import { html, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
+import { halt, send } from "../actions.js";
+import { seesImages } from "../api.js";
+import { attachment } from "../files.js";
+import { configure, model, notice, set, state } from "../state.js";
+import { path } from "../tree.js";
+import { File } from "./message.js";
+import { Icon, IconButton } from "./icons.js";
+
+const THINKING = [["", "Default"], ["off", "Off"], ["on", "On"], ["low", "Low"], ["medium", "Medium"], ["high", "High"],
+  ["xhigh", "Highest"]];
+
+export function Composer({ run }) {
+  const area = useRef(null);
+  const [files, keep] = useState([]);
+  const [text, write] = useState("");
+  useLayoutEffect(() => fit(area.current), [text]);
+  useLayoutEffect(() => area.current.focus(), []);
+  const ready = state.server === "ready" && !run && (text.trim() || files.length);
+
+  const take = async list => {
+    for (const each of list) {
+      try {
+        const found = await attachment(each, seesImages(model()));
+        keep(all => [...all, found]);
+      } catch (error) {
+        notice(error.message);
+      }
+    }
+  };
+  const submit = event => {
+    event?.preventDefault();
+    if (!ready) return;
+    send(text.trim(), files);
+    write("");
+    keep([]);
+    area.current.focus();
+  };
+  const press = event => {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) submit(event);
+    if (event.key === "ArrowUp" && !text && !run) rewriteLast(event);
+  };
+  const paste = event => {
+    if (event.clipboardData.files.length) event.preventDefault(), take(event.clipboardData.files);
+  };
+  const drop = event => {
+    if (event.dataTransfer.files.length) event.preventDefault(), take(event.dataTransfer.files);
+  };
+
+  return html`<form class="composer" aria-label="Message" onSubmit=${submit} onDrop=${drop}
+      onDragOver=${event => event.preventDefault()}>
+    ${files.length > 0 && html`<ul class="files" aria-label="Attachments">${files.map(each => html`<${File} file=${each}
+      drop=${() => keep(files.filter(other => other !== each))} />`)}</ul>`}
+    <textarea id="question" ref=${area} rows="1" aria-label="Your message" placeholder=${placeholder()} enterkeyhint="send"
+      value=${text} onInput=${event => write(event.target.value)} onKeyDown=${press} onPaste=${paste}></textarea>
+    <div class="row"><${Attach} take=${take} />
+      <label class="thinking">Thinking <select value=${state.settings.thinking}
+        onChange=${event => configure({ thinking: event.target.value })}>
+        ${THINKING.map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label>
+      <span class="gap"></span>
+      ${run ? html`<button type="button" class="send stop" aria-label="Stop" title="Stop (Esc)" onClick=${halt}>
+          <${Icon} name="stop" /></button>`
+        : html`<button class="send" aria-label="Send" title="Send (Enter)" disabled=${!ready}><${Icon} name="send" /></button>`}
+    </div></form>`;
+}
+
+function Attach({ take }) {
+  const input = useRef(null);
+  const images = seesImages(model());
+  const label = images ? "Attach text files or images" : "Attach text files";
+  const change = event => {
+    take([...event.target.files]);
+    event.target.value = "";
+  };
+  return html`<input type="file" multiple hidden ref=${input} onChange=${change} />
+    <${IconButton} icon="clip" label=${label} onClick=${() => input.current.click()} />`;
+}
+
+function placeholder() {
+  const name = model()?.id.split("/").at(-1);
+  return { ready: `Ask ${name}`, loading: "The model is loading…", connecting: "Connecting…", key: "An API key is needed",
+    network: "The server cannot be reached" }[state.server] ?? "The server is not ready";
+}
+
+function fit(area) {
+  area.style.height = "auto";
+  area.style.height = `${area.scrollHeight}px`;
+}
+
+function rewriteLast(event) {
+  const last = path(state.current).findLast(each => each.role === "user");
+  if (!last) return;
+  event.preventDefault();
+  set({ editing: last.id });
+}

@@ -1,0 +1,181 @@
+/** One message with what can be done about it. */
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
+import { branch, regenerate, resolve, rewrite } from "../actions.js";
+import { bytes, copy } from "../files.js";
+import { colour } from "../markdown.js";
+import { set, state } from "../state.js";
+import { children } from "../tree.js";
+import { Icon, IconButton } from "./icons.js";
+import { Prose } from "./prose.js";
+
+export function Message({ node, run, last }) {
+  if (node.role === "user") return html`<${Question} node=${node} run=${run} />`;
+  if (node.role === "tool") return html`<${Result} node=${node} />`;
+  return html`<${Answer} node=${node} run=${run} last=${last} />`;
+}
+
+function Question({ node, run }) {
+  const editing = state.editing === node.id;
+  return html`<article class="question" aria-label="You">
+    ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${File} file=${each} />`)}</ul>`}
+    ${editing ? html`<${Rewriting} node=${node} />` : node.text && html`<div class="said">${node.text}</div>`}
+    ${!editing && html`<div class="deeds"><${Branches} node=${node} run=${run} />
+      <${CopyButton} text=${node.text} label="Copy message" />
+      <${IconButton} icon="edit" label="Edit message" disabled=${run} onClick=${() => set({ editing: node.id })} /></div>`}
+  </article>`;
+}
+
+function Rewriting({ node }) {
+  const area = useRef(null);
+  useLayoutEffect(() => {
+    area.current.focus();
+    area.current.setSelectionRange(node.text.length, node.text.length);
+  }, []);
+  const leave = () => {
+    set({ editing: null });
+    document.getElementById("question").focus();
+  };
+  const send = () => {
+    const text = area.current.value.trim();
+    if (!text && !node.files.length) return;
+    rewrite(node, text);
+    document.getElementById("question").focus();
+  };
+  const press = event => {
+    if (event.key === "Escape") event.stopPropagation(), leave();
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) event.preventDefault(), send();
+  };
+  return html`<div class="rewriting"><textarea ref=${area} aria-label="Edit your message" onKeyDown=${press}
+      rows=${Math.min(12, node.text.split("\n").length + 1)}>${node.text}</textarea>
+    <div class="choices"><button type="button" onClick=${leave}>Cancel</button>
+      <button type="button" class="main" onClick=${send}>Send</button></div></div>`;
+}
+
+function Answer({ node, run, last }) {
+  const writing = run?.node === node;
+  const empty = !node.text && !node.thought && !node.calls.length;
+  return html`<article class="answer" aria-label=${node.model ?? "Model"} aria-busy=${writing}>
+    ${node.thought && html`<${Thought} key=${node.id} node=${node} thinking=${writing && node.thoughtMs === undefined} />`}
+    ${node.text && html`<${Prose} key=${node.id} text=${node.text} live=${writing} />`}
+    ${node.calls.map(call => html`<${Call} call=${call} />`)}
+    ${writing && empty && (run.waiting ? html`<${Waiting} run=${run} />` : html`<p class="breath" role="status">
+      <span class="unseen">The model is working</span><i></i><i></i><i></i></p>`)}
+    ${node.error && html`<${Trouble} node=${node} run=${run} />`}
+    ${last && !run && node.calls.length > 0 && !node.error && html`<${Results} node=${node} />`}
+    ${!writing && html`<${Foot} node=${node} run=${run} />`}
+  </article>`;
+}
+
+function Foot({ node, run }) {
+  return html`<div class="deeds"><${Branches} node=${node} run=${run} />
+    ${node.text && html`<${CopyButton} text=${node.text} label="Copy answer" />`}
+    <${IconButton} icon="again" label="Answer again" disabled=${run} onClick=${() => regenerate(node)} />
+    <${Stats} node=${node} /></div>`;
+}
+
+const ENDS = { stopped: "stopped", length: "cut at the token limit", content_filter: "cut by a filter" };
+
+function Stats({ node: { stats, finish, model } }) {
+  const parts = [ENDS[finish], stats && `${stats.rate.toFixed(1)} tokens/s`, stats && `first after ${time(stats.first)}`];
+  const more = stats && `${stats.tokens} tokens generated, ${stats.prompt} in the prompt${
+    stats.cached ? `, ${stats.cached} of them cached` : ""}`;
+  return html`<span class="stats" title=${[model, more].filter(Boolean).join(" · ")}>${parts.filter(Boolean).join(" · ")}</span>`;
+}
+
+function time(ms) {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+function Branches({ node, run }) {
+  const all = children(state.current, node.parent);
+  if (all.length < 2) return null;
+  const place = all.indexOf(node);
+  return html`<span class="branches" role="group" aria-label="Versions">
+    <${IconButton} icon="left" label="Previous version" disabled=${run || !place} onClick=${() => branch(node, -1)} />
+    <span aria-live="polite">${place + 1} / ${all.length}</span>
+    <${IconButton} icon="right" label="Next version" disabled=${run || place === all.length - 1}
+      onClick=${() => branch(node, 1)} /></span>`;
+}
+
+/** Open while the model thinks, unless the user says otherwise. */
+function Thought({ node, thinking }) {
+  const [chosen, choose] = useState(null);
+  const inner = useRef(null);
+  const shown = chosen ?? thinking;
+  useEffect(() => {
+    if (thinking && inner.current) inner.current.scrollTop = inner.current.scrollHeight;
+  });
+  const label = thinking ? "Thinking" : node.thoughtMs ? `Thought for ${time(node.thoughtMs)}` : "Thought";
+  return html`<section class=${thinking ? "thought thinking" : "thought"}>
+    <button type="button" aria-expanded=${shown} onClick=${() => choose(!shown)}><${Icon} name="right" />${label}</button>
+    ${shown && html`<div class="inner" ref=${inner} tabindex="0" role="region" aria-label="Reasoning">
+      <${Prose} text=${node.thought} live=${false} /></div>`}</section>`;
+}
+
+function Call({ call }) {
+  const code = useRef(null);
+  const text = pretty(call.arguments);
+  useEffect(() => {
+    code.current.textContent = text;
+    colour(code.current, "json");
+  }, [text]);
+  return html`<section class="call" aria-label=${`Tool call ${call.name}`}><h3><${Icon} name="tool" />
+    <span>Calls <code>${call.name}</code></span></h3><pre tabindex="0"><code ref=${code}></code></pre></section>`;
+}
+
+function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+/** Where the user plays the tools. */
+function Results({ node }) {
+  const submit = event => {
+    event.preventDefault();
+    resolve(node, new FormData(event.target).getAll("result"));
+    document.getElementById("question").focus();
+  };
+  return html`<form class="results" onSubmit=${submit}>${node.calls.map(call => html`<label>Result of <code>${call.name}</code>
+      <textarea name="result" rows="2" required></textarea></label>`)}
+    <div class="choices"><button class="main">Send result${node.calls.length > 1 ? "s" : ""}</button></div></form>`;
+}
+
+function Result({ node }) {
+  return html`<article class="call result" aria-label=${`Result of ${node.name}`}><h3><${Icon} name="check" />
+    <span>Result of <code>${node.name}</code></span></h3><pre tabindex="0"><code>${node.text}</code></pre></article>`;
+}
+
+function Waiting({ run: { waiting, hurry, controller } }) {
+  const seconds = Math.max(0, Math.ceil((waiting.until - Date.now()) / 1000));
+  return html`<div class="trouble calm" role="status"><p>${waiting.message} Trying again in ${seconds} s.</p>
+    <div class="choices"><button type="button" onClick=${() => controller.abort()}>Cancel</button>
+      <button type="button" class="main" onClick=${hurry}>Try now</button></div></div>`;
+}
+
+function Trouble({ node, run }) {
+  const asksKey = node.error.kind === "key";
+  return html`<div class="trouble" role="alert"><p>${node.error.message}</p>
+    <div class="choices">${asksKey && html`<button type="button" class="main" onClick=${() => set({ dialog: "key" })}>
+      Enter key</button>`}
+      <button type="button" disabled=${run} onClick=${() => regenerate(node)}>Try again</button></div></div>`;
+}
+
+function CopyButton({ text, label }) {
+  const [done, finish] = useState(false);
+  const act = async () => {
+    await copy(text);
+    finish(true);
+    setTimeout(() => finish(false), 1600);
+  };
+  return html`<${IconButton} icon=${done ? "check" : "copy"} label=${done ? "Copied" : label} onClick=${act} />`;
+}
+
+/** An attachment, with a way to take it off while it is not sent. */
+export function File({ file, drop }) {
+  return html`<li class="file">${file.image ? html`<img src=${file.image} alt="" />` : html`<${Icon} name="file" />`}
+    <span class="name">${file.name}</span><span class="size">${bytes(file.size)}</span>
+    ${drop && html`<${IconButton} icon="close" label=${`Remove ${file.name}`} onClick=${drop} />`}</li>`;
+}

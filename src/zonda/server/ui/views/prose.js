@@ -1,0 +1,35 @@
+/** A text of the model as formatted blocks; a block is made anew only when its own text changes. */
+import { Component, html, useEffect, useMemo, useRef } from "../vendor/preact.js";
+import { blocks, fill } from "../markdown.js";
+import { announce } from "../state.js";
+
+class Block extends Component {
+  shouldComponentUpdate(next) {
+    return next.block.raw !== this.props.block.raw || next.block.token.type !== this.props.block.token.type;
+  }
+
+  componentDidMount() {
+    fill(this.base, this.props.block);
+  }
+
+  componentDidUpdate() {
+    fill(this.base, this.props.block);
+  }
+
+  render() {
+    return html`<div class="block"></div>`;
+  }
+}
+
+/** `live` while the text grows: then each block is read to screen readers as soon as it is complete. */
+export function Prose({ text, live }) {
+  const found = useMemo(() => blocks(text), [text]);
+  const element = useRef(null);
+  const said = useRef(live ? 0 : Infinity);
+  useEffect(() => {
+    const complete = live ? found.length - 1 : found.length;
+    for (; said.current < complete; said.current++) announce(element.current.children[said.current].textContent);
+  }, [found.length, live]);
+  return html`<div class=${live ? "prose live" : "prose"} ref=${element}>
+    ${found.map((block, index) => html`<${Block} key=${index} block=${block} />`)}</div>`;
+}
