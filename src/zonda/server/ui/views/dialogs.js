@@ -28,17 +28,19 @@ export function Dialogs() {
 
 function Dialog({ title, name, children }) {
   const element = useRef(null);
+  const gone = useRef(false);
   useLayoutEffect(() => {
     const before = document.activeElement;
     const dialog = element.current;
     dialog.showModal();
     return () => {
+      gone.current = true; // the event that tells of its closing comes later, when another may be open
       dialog.close();
       (before?.isConnected && before !== document.body ? before : document.getElementById("question")).focus();
     };
   }, []);
   const close = () => {
-    if (state.dialog === name) set({ dialog: null });
+    if (!gone.current) set({ dialog: null });
   };
   const click = event => {
     if (event.target === element.current) close();

@@ -105,7 +105,7 @@ function Thought({ node, thinking }) {
   useEffect(() => {
     if (thinking && inner.current) inner.current.scrollTop = inner.current.scrollHeight;
   });
-  const label = thinking ? "Thinking" : node.thoughtMs ? `Thought for ${time(node.thoughtMs)}` : "Thought";
+  const label = thinking ? "Thinking" : node.thoughtMs > 100 ? `Thought for ${time(node.thoughtMs)}` : "Thought";
   return html`<section class=${thinking ? "thought thinking" : "thought"}>
     <button type="button" aria-expanded=${shown} onClick=${() => choose(!shown)}><${Icon} name="right" />${label}</button>
     ${shown && html`<div class="inner" ref=${inner} tabindex="0" role="region" aria-label="Reasoning">
