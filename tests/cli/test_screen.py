@@ -4,7 +4,10 @@ import io
 import pytest
 from rich.console import Console
 
+from zonda.cli.run import show
 from zonda.cli.screen import Markdown, Meter, Plain, finished_blocks
+from zonda.text.parts import Text, Thought
+from zonda.turns import Spoken
 from zonda.types import Chunk, Usage
 
 
@@ -44,11 +47,41 @@ def test_markdown_shows_each_block_once_at_the_end() -> None:
 
 def test_the_meter_counts_tokens_and_keeps_the_text() -> None:
     meter = Meter()
-    meter.add(Chunk(0, "a", (1,)))
-    meter.add(Chunk(0, "b", (2, 3), usage=Usage(prompt_tokens=7)))
+    meter.add(Chunk(0, "a", (1,)), "a")
+    meter.add(Chunk(0, "b", (2, 3), usage=Usage(prompt_tokens=7)), "b")
     assert meter.text == "ab"
     assert meter.line().startswith("3 tokens, ") and "prompt 7 tokens" in meter.line()
 
 
 def test_an_empty_answer_has_no_speed() -> None:
     assert "tok/s" not in Meter().line()
+
+
+def test_reasoning_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with Plain() as screen:
+        screen.think("Hm, ")
+        screen.think("so.")
+        screen.write("")
+        screen.write("Yes")
+    assert capsys.readouterr() == ("Yes\n", "Hm, so.\n\n")
+
+
+def test_reasoning_is_dimmed_before_the_markdown() -> None:
+    out = io.StringIO()
+    with Markdown(Console(file=out, force_terminal=True, width=40)) as screen:
+        screen.think("Hm\nso")
+        screen.write("**Yes**")
+    text = out.getvalue()
+    assert "\x1b[2mHm\x1b[0m" in text and text.rindex("so") < text.rindex("Yes")
+
+
+def test_an_answers_reasoning_is_shown_and_not_kept() -> None:
+    class Recorder(Plain):
+        def think(self, text: str) -> None:
+            thoughts.append(text)
+
+    thoughts: list[str] = []
+    out, meter = io.StringIO(), Meter()
+    spoken = (Spoken(0, (Thought("why"), Text("so")), Chunk(0, "<think>why</think>so", (1,))) for _ in range(1))
+    show(spoken, Recorder(out), meter)
+    assert (thoughts, out.getvalue(), meter.text) == (["why"], "so\n", "so")

@@ -14,7 +14,9 @@ from zonda.cli.progress import Bars
 from zonda.cli.screen import Meter, Plain, Screen
 from zonda.errors import InvalidRequest
 from zonda.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, given, sampling_of
-from zonda.types import Chunk, Grammar, Sampling
+from zonda.text.parts import Text, Thought
+from zonda.turns import Spoken, Turn
+from zonda.types import Grammar, Sampling
 
 if TYPE_CHECKING:
     from zonda.sdk import LLM
@@ -81,13 +83,13 @@ def _messages(text: str, options: RunOptions) -> list[dict[str, Any]]:
     return [*head, {"role": "user", "content": text}]
 
 
-def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling: Sampling) -> Iterator[Chunk]:
+def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling: Sampling) -> Iterator[Spoken]:
     """The answer to a conversation; without a chat template, the continuation of its texts."""
     form = grammar(options)
     if options.raw or llm.template is None:
-        return llm.generate("\n".join(each["content"] for each in messages), sampling, grammar=form)
+        return _continued(llm, "\n".join(each["content"] for each in messages), sampling, form)
     wanted = {} if options.thinking is None else {"enable_thinking": options.thinking}
-    return llm.stream(messages, sampling=sampling, template_kwargs=wanted, grammar=form)
+    return llm.converse(Turn(messages=messages, sampling=sampling, variables=wanted, format=form))
 
 
 def grammar(options: RunOptions) -> Grammar | None:
@@ -104,9 +106,19 @@ def grammar(options: RunOptions) -> Grammar | None:
         raise InvalidRequest(f"{options.json_schema} cannot be read: {error}", hint="expected a file") from None
 
 
-def show(chunks: Iterator[Chunk], screen: Screen, meter: Meter) -> None:
-    """Write an answer to the screen as it comes."""
-    with closing(chunks), screen:  # type: ignore[type-var]
+def _continued(llm: LLM, text: str, sampling: Sampling, form: Grammar | None) -> Iterator[Spoken]:
+    with closing(llm.generate(text, sampling, grammar=form)) as chunks:  # type: ignore[type-var]
         for chunk in chunks:
-            meter.add(chunk)
-            screen.write(chunk.text)
+            yield Spoken(chunk.index, (Text(chunk.text),), chunk, chunk.finish)
+
+
+def show(answer: Iterator[Spoken], screen: Screen, meter: Meter) -> None:
+    """Write an answer to the screen as it comes, its reasoning dimmed."""
+    with closing(answer), screen:  # type: ignore[type-var]
+        for spoken in answer:
+            texts = [part.text for part in spoken.parts if isinstance(part, Text)]
+            for part in spoken.parts:
+                if isinstance(part, Thought):
+                    screen.think(part.text)
+            meter.add(spoken.chunk, "".join(texts))
+            screen.write("".join(texts))

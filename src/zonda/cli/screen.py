@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
+import click
+
 from zonda.types import Chunk, Usage
 
 if TYPE_CHECKING:
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
 
 
 class Screen(Protocol):
-    """Takes an answer piece by piece, within `with`."""
+    """Takes an answer piece by piece, within `with`, and the reasoning before it."""
 
     def write(self, text: str) -> None: ...
+
+    def think(self, text: str) -> None: ...
 
     def __enter__(self) -> Self: ...
 
@@ -24,15 +28,24 @@ class Screen(Protocol):
 
 
 class Plain:
-    """The text as it is, and a line's end after it."""
+    """The text as it is, and a line's end after it; reasoning goes to standard error."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
         self._ended = False
+        self._thinking = False
+
+    def think(self, text: str) -> None:
+        """Show more reasoning, dimmed on a terminal."""
+        self._thinking = True
+        click.echo(click.style(text, dim=True), nl=False, err=True)
 
     def write(self, text: str) -> None:
         """Show more text."""
         if text:
+            if self._thinking:
+                click.echo("\n", err=True)
+                self._thinking = False
             self._out.write(text)
             self._out.flush()
             self._ended = text.endswith("\n")
@@ -56,9 +69,31 @@ class Markdown:
         self._console = console
         self._live = Live(console=console, transient=True, refresh_per_second=12, vertical_overflow="ellipsis")
         self._rest = ""
+        self._thought = ""
+
+    def think(self, text: str) -> None:
+        """Show more reasoning, dimmed, line by line."""
+        done, line, self._thought = (self._thought + text).rpartition("\n")
+        if line:
+            self._console.print(self._dimmed(done))
+        self._live.update(self._dimmed(self._thought))
+
+    def _dimmed(self, text: str) -> RenderableType:
+        from rich.text import Text
+
+        return Text(text, style="dim")
+
+    def _thought_through(self) -> None:
+        if self._thought:
+            self._console.print(self._dimmed(f"{self._thought}\n"))
+            self._thought = ""
 
     def write(self, text: str) -> None:
         """Show more text."""
+        if text:
+            self._thought_through()
+        elif not self._rest:
+            return
         done, self._rest = finished_blocks(self._rest + text)
         if done.strip():
             self._console.print(self._drawn(done))
@@ -77,6 +112,7 @@ class Markdown:
                  trace: TracebackType | None) -> None:
         self._live.update("")
         self._live.stop()
+        self._thought_through()
         if self._rest.strip():
             self._console.print(self._drawn(self._rest))
 
@@ -110,9 +146,9 @@ class Meter:
         """The answer so far."""
         return "".join(self._texts)
 
-    def add(self, chunk: Chunk) -> None:
-        """Count a chunk, which came now."""
-        self._texts.append(chunk.text)
+    def add(self, chunk: Chunk, text: str) -> None:
+        """Count a chunk, which came now, and keep its text."""
+        self._texts.append(text)
         if chunk.tokens:
             self._last = time.perf_counter()
             self._first = self._first or self._last
