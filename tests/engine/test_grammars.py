@@ -7,8 +7,8 @@ import threading
 
 import numpy as np
 import pytest
-from fakerunner import Collector, request
-from spelled import ANSWER, END, TOOL, ClosingRunner, Spelling, answer, constrained, running, said
+from fakerunner import AheadRunner, Collector, request
+from spelled import ANSWER, END, TOOL, VOCAB, ClosingRunner, Spelling, answer, constrained, running, said
 
 from zonda.engine.engine import Engine
 from zonda.errors import InvalidRequest, Unsupported
@@ -238,3 +238,14 @@ def test_an_engine_without_a_vocabulary_takes_no_grammar() -> None:
 def test_a_token_that_does_not_exist_cannot_begin_a_grammar() -> None:
     with running() as engine, pytest.raises(InvalidRequest, match="99999"):
         answer(engine, Grammar("regex", "a", after=99999))
+
+
+def test_a_device_that_draws_itself_leaves_grammars_to_the_host() -> None:
+    with running(AheadRunner(vocab=VOCAB, pages=400, page_size=16, max_len=1500)) as engine:
+        got = Collector()
+        engine.submit(request("free", temperature=1.0, max_tokens=30), got)
+        for i in range(3):
+            engine.submit(constrained(f"r{i}", DATE, seed=i, logit_bias={}), got)
+        got.wait("free", "r0", "r1", "r2")
+    assert all(re.fullmatch(DATE.source, said(got, f"r{i}")) for i in range(3))
+    assert len(got.tokens("free")) > 0
