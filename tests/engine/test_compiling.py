@@ -67,6 +67,8 @@ def test_a_refused_schema_says_what_and_where(grammars: Grammars, schema: Any, w
     ("lark", "foo: \"a\"", ["no start rule"]), ("lark", "start: <nosuch>", ["<nosuch>"]), ("lark", "", ["no start"]),
     ("lark", 'start: %json {"type": "object", "not": {}}', ["`not`"]), ("lark", "\0", ["line 1"]),
     ("lark", "%import .files.X\nstart: X", ["line 1"]),
+    ("lark", 'start: %json {\n"type":\n"null"} absent', ["line ", "absent"]),
+    ("lark", 'start: a b\na: %json {\n"type":\n"null"}\nb: absent', ["line 5, column 4", "absent"]),
     ("choice", "[]", ["choices"]), ("choice", '["a", 1]', ["choices"]), ("choice", '[""]', ["choices"]),
     ("choice", "{", ["JSON"]),
     ("llguidance", "[1]", ["grammars"]), ("llguidance", '{"grammars": []}', ["empty"]),
@@ -131,6 +133,11 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "ambiguity": ("lark", 'start: s\ns: s s | s s s | "a" | "aa" |'),
     "many words": ("lark", "start: " + " | ".join(f'"w{i}"' for i in range(9_000))),
     "many optional rules": ("lark", "start: " + "a? " * 5000 + '\na: "x"'),
+    "a large step in a grammar": ("lark", 'start: %json {"type": "integer", "multipleOf": 123456789}'),
+    "a large step in a grammar's part": ("llguidance", {"grammars": [
+        {"lark_grammar": 'start: "a" %json {"type": "integer", "multipleOf": 123456789}'}]}),
+    "many properties in a grammar": ("lark", "start: %json " + json.dumps({
+        "type": "object", "properties": {f"p{i}": {} for i in range(9000)}})),
     "many choices": ("choice", [f"choice {i}" for i in range(20_000)]),
     "long choices": ("choice", ["x" * 9000]),
 }

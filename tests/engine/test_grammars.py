@@ -5,6 +5,7 @@ import json
 import re
 import threading
 
+import jsonschema_rs
 import numpy as np
 import pytest
 from fakerunner import AheadRunner, Collector, request
@@ -48,6 +49,15 @@ def test_an_answer_follows_a_lark_grammar() -> None:
     sum_of = lark("start: number (op number)+", "op: \"+\" | \"-\"", "number: /[0-9]{1,2}/")
     with running() as engine:
         assert re.fullmatch(r"\d{1,2}([+-]\d{1,2})+", said(answer(engine, sum_of, logit_bias={END: 3.0})))
+
+
+def test_a_schema_within_a_lark_grammar_is_as_strict_as_alone() -> None:
+    schema = {"type": "array", "items": {"type": "string", "format": "time"}, "minItems": 2, "maxItems": 2}
+    with running() as engine:
+        text = said(answer(engine, lark(f'start: "=" %json {json.dumps(schema, indent=1)} ";"'),
+                           logit_bias={10: 100.0, 32: 100.0}))
+    assert text[0] + text[-1] == "=;" and "\n" not in text
+    assert jsonschema_rs.validator_for(schema, validate_formats=True).is_valid(json.loads(text[1:-1]))
 
 
 def test_an_answer_follows_a_grammar_of_llguidances_own_form() -> None:

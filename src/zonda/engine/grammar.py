@@ -29,6 +29,8 @@ MAX_CACHED = 1 << 22
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?", "lenient": False}
 """White space in JSON: a space after commas and colons, or none; more could go on forever."""
 _STACK = 1 << 28  # bytes for the compiler, which recurses; only what is used is real
+_SCHEMA = re.compile(r"%json\s*(?={)")
+_DECODER = json.JSONDecoder()
 _ASCII = "d"  # what \\d stands for in expressions; words and spaces are those of Unicode
 _RULE = re.compile(r"(?m)^[ \t]*[?!]?\w[^\s:\"/]*[^:\n\"/]*:")
 _LIMITS: dict[str, Any] = {"step_lexer_fuel": 100_000, "step_max_items": 20_000,
@@ -195,7 +197,22 @@ def _regex(source: str) -> Forms:
 def _lark(source: str) -> Forms:
     _check_size(source, MAX_TEXT)
     _check_links(len(_RULE.findall(source)), "rules")
-    return [{"lark_grammar": source}]
+    return [{"lark_grammar": _with_schemas(source)}]
+
+
+def _with_schemas(source: str) -> str:
+    """The grammar with its schemas checked and laid out as others are; every line keeps its number."""
+    parts, done = [], 0
+    for place in _SCHEMA.finditer(source):
+        try:
+            schema, end = _DECODER.raw_decode(source, place.end())
+        except (ValueError, RecursionError):
+            continue  # the compiler tells where
+        if place.start() >= done and isinstance(schema, dict):
+            lines = "\n" * source.count("\n", place.end(), end)
+            parts += [source[done:place.end()], "{", lines, json.dumps(_laid_out(schema)["json_schema"])[1:]]
+            done = end
+    return "".join([*parts, source[done:]])
 
 
 def _choice(source: str) -> Forms:
