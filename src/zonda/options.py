@@ -159,6 +159,10 @@ class ServerOptions:
                                   low=0)
     stall_timeout: float = option(120.0, "seconds without a finished step after which /health reports the engine stuck",
                                   low=0.01)
+    stored_responses: int = option(1000, "responses of /v1/responses that are kept in memory to be asked for again; 0 "
+                                   "keeps none", low=0)
+    stored_mb: int = option(64, "memory of the kept responses in MB; the least used go first", low=1)
+    stored_hours: float = option(24.0, "hours after which a kept response is forgotten", low=0)
     access_log: bool = option(True, "log one line a request on standard error")
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
     access_log_health: bool = option(False, "log requests to /health and /metrics too")

@@ -4,6 +4,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import re
 import socket
 import threading
 import time
@@ -201,6 +202,9 @@ class Server:
             llm.engine.close()
 
 
+_NAMED = re.compile(r'^event: (.+)\n(?=data: {"type":"\1")')
+
+
 class Reply:
     """What a server answered."""
 
@@ -221,7 +225,7 @@ class Reply:
     def events(self) -> list[Any]:
         """The events of a stream, with the frames checked."""
         assert self.headers["content-type"] == "text/event-stream; charset=utf-8"
-        frames = self.body.decode().split("\n\n")
+        frames = [_NAMED.sub("", frame) for frame in self.body.decode().split("\n\n")]
         assert frames.pop() == "" and all(frame.startswith(("data: ", ": ")) for frame in frames)
         data = [frame[6:] for frame in frames if frame.startswith("data: ")]
         return [each if each == "[DONE]" else json.loads(each) for each in data]

@@ -9,12 +9,31 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from zonda.options import ServerOptions
-from zonda.server import chat, completions, models, operations, ui
+from zonda.server import anthropic, chat, completions, models, operations, responses, ui
+from zonda.server.anthropic_schema import (
+    AnsweredMessage,
+    AnthropicErrorReply,
+    CountRequest,
+    MessageEvent,
+    MessageRequest,
+    TokensCount,
+)
 from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
 from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
 from zonda.server.registry import Registry
+from zonda.server.responses_events import ResponseEvent
+from zonda.server.responses_schema import (
+    Deleted,
+    InputTokensRequest,
+    ItemList,
+    ItemQuery,
+    Response,
+    ResponseQuery,
+    ResponseRequest,
+    TokenCount,
+)
 from zonda.server.schema import (
     About,
     CompletionRequest,
@@ -38,6 +57,24 @@ ENDPOINTS = (
              body=ChatRequest, reply=ChatCompletion, events=ChatChunk),
     Endpoint(method="POST", path="/v1/completions", answer=completions.create, summary="Continue texts or token ids",
              body=CompletionRequest, reply=TextCompletion, events=TextCompletion),
+    Endpoint(method="POST", path="/v1/messages", answer=anthropic.create,
+             summary="Answer a conversation, as Anthropic's API has it", body=MessageRequest,
+             reply=AnsweredMessage, events=MessageEvent, error=AnthropicErrorReply),
+    Endpoint(method="POST", path="/v1/messages/count_tokens", answer=anthropic.count,
+             summary="Count the tokens of a conversation", body=CountRequest, reply=TokensCount,
+             error=AnthropicErrorReply),
+    Endpoint(method="POST", path="/v1/responses", answer=responses.create, summary="Write a response",
+             body=ResponseRequest, reply=Response, events=ResponseEvent),
+    Endpoint(method="POST", path="/v1/responses/input_tokens", answer=responses.input_tokens,
+             summary="Count the tokens of a prompt", body=InputTokensRequest, reply=TokenCount),
+    Endpoint(method="GET", path="/v1/responses/{id}", answer=responses.get, summary="Show a response",
+             query=ResponseQuery, reply=Response, events=ResponseEvent),
+    Endpoint(method="DELETE", path="/v1/responses/{id}", answer=responses.delete, summary="Forget a response",
+             reply=Deleted),
+    Endpoint(method="POST", path="/v1/responses/{id}/cancel", answer=responses.cancel,
+             summary="Cancel a response", reply=Response),
+    Endpoint(method="GET", path="/v1/responses/{id}/input_items", answer=responses.input_items,
+             summary="List what led to a response", query=ItemQuery, reply=ItemList),
     Endpoint(method="GET", path="/v1/models", answer=models.list_all, summary="List the models", reply=ModelList),
     Endpoint(method="POST", path="/v1/models/load", answer=models.load, summary="Load a model",
              body=ModelRequest, reply=ModelStatus, failures=NOT_LOADED),
@@ -63,7 +100,7 @@ ENDPOINTS = (
              media="text/html", quiet=True, open=True),
 )
 
-ENVELOPES: Mapping[str, Envelope] = {}
+ENVELOPES: Mapping[str, Envelope] = {"/v1/messages": anthropic.ENVELOPE}
 """Beginnings of the paths whose errors have a form of their own."""
 
 

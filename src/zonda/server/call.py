@@ -39,6 +39,8 @@ class Call:
         """How errors are told to this client."""
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.id = _request_id(self.headers.get(b"x-request-id"))
+        self.owner = b""
+        """What tells this client's stored things from others', where clients have keys."""
         self.began = time.perf_counter()
         self.path = "<unmatched>"
         self.model = "none"
@@ -105,7 +107,8 @@ class Call:
     async def start(self, status: int, headers: list[Header]) -> None:
         """Send the status and the headers."""
         self.status = status
-        tagged = [*headers, (b"x-request-id", self.id.encode("ascii"))]
+        names = (b"x-request-id", self.envelope.id_header)
+        tagged = [*headers, *((name, self.id.encode("ascii")) for name in names if name)]
         await self._send({"type": "http.response.start", "status": status, "headers": tagged})
 
     async def write(self, body: bytes) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Hashable, Iterator
 from functools import cache
 from typing import Any, TypeVar, cast
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import inspect
@@ -33,6 +34,15 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise InvalidRequest("the body is not valid UTF-8", code="invalid_json") from None
     except RecursionError:
         raise InvalidRequest("the body is nested too deeply", code="invalid_json") from None
+
+
+def decode_query(query: bytes, kind: type[T]) -> T:
+    """What stands behind the `?` of a path as a value of this kind, or `InvalidRequest`."""
+    given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error), kind) from None
 
 
 @cache

@@ -8,7 +8,8 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from zonda.server.call import Call
-from zonda.server.decode import decode
+from zonda.server.decode import decode, decode_query
+from zonda.server.schema import ErrorReply
 
 KEY = "zonda.call"
 """Where the ASGI scope holds the `Call`."""
@@ -18,18 +19,20 @@ KEY = "zonda.call"
 class Endpoint:
     """One method of one path.
 
-    `answer` is called with the `Call`, and with the decoded body if the route takes one; it returns the value to send
-    as JSON, or None when it has answered itself. `events` is the type of a streamed answer's events; `failures` has the
-    statuses whose answer is not the usual error object.
+    `answer` is called with the `Call`, and with the decoded query and body if the route takes them; it returns the
+    value to send as JSON, or None when it has answered itself. `events` is the type of a streamed answer's events;
+    `error` that of what is answered when something is wrong; `failures` has the statuses that answer something else.
     """
 
     method: str
     path: str
     answer: Callable[..., Awaitable[Any]]
     summary: str
+    query: type | None = None
     body: type | None = None
     reply: type | None = None
-    events: type | None = None
+    events: Any = None
+    error: type = ErrorReply
     failures: Mapping[int, type] = field(default_factory=dict)
     media: str = "application/json"
     quiet: bool = False
@@ -45,7 +48,9 @@ class Endpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         call: Call = scope[KEY]
         call.path, call.quiet = self.pattern, self.quiet
-        arguments: list[Any] = [decode(await call.read(), self.body)] if self.body else []
+        arguments: list[Any] = [decode_query(scope["query_string"], self.query)] if self.query else []
+        if self.body:
+            arguments.append(decode(await call.read(), self.body))
         value = await self.answer(call, *arguments)
         if value is not None:
             await call.reply(value)

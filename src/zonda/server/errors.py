@@ -58,6 +58,13 @@ class Overdue(ZondaError):
     code = "timeout"
 
 
+class NotFound(ZondaError):
+    """Nothing of this id is here, or nothing that is the caller's."""
+
+    status = 404
+    code = "not_found"
+
+
 class TooLarge(ZondaError):
     """A request body over the limit."""
 
@@ -105,12 +112,13 @@ class Envelope:
     """How a family of routes tells of errors.
 
     `body` makes what is sent as JSON of an error and the request's id, `event` the last event of a stream of such a
-    body, and `status` the HTTP status.
+    body, and `status` the HTTP status. `id_header` is one more header that answers have the request's id in.
     """
 
     body: Callable[[Exception, str], Any]
     event: Callable[[Any], bytes]
     status: Callable[[Exception], int] = status_of
+    id_header: bytes | None = None
 
 
 OPENAI = Envelope(lambda error, id: told(error), lambda body: b"data: " + msgspec.json.encode(body) + b"\n\n")

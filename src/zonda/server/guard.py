@@ -1,6 +1,7 @@
 """Who may call: API keys, host names against DNS rebinding, and origins against other sites' pages."""
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -44,6 +45,7 @@ class Guard:
         matches = [hmac.compare_digest(given, key) for key in self._keys]
         if not any(matches):
             raise Unauthorized("the API key is not valid")
+        call.owner = hashlib.sha256(given).digest()
 
     def _check_origin(self, call: Call) -> None:
         origin = call.headers.get(b"origin")

@@ -23,7 +23,8 @@ _STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem a
 
 def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the routes."""
-    types = [kind for each in endpoints for kind in (each.body, each.reply, each.events, *each.failures.values())]
+    types = [kind for each in endpoints for kind in (each.body, each.reply, each.events, each.error,
+                                           *each.failures.values())]
     names = [kind for kind in dict.fromkeys([*types, ErrorReply]) if kind]
     refs, components = msgspec.json.schema_components(names, ref_template=_REF)
     schemas = dict(zip(names, refs))
@@ -39,21 +40,26 @@ def _operation(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": _name(each), "summary": each.summary, "responses": {
         "200": {"description": "Success", "content": _content(each, schemas)},
         **{str(status): _answer("Failure", schemas[kind]) for status, kind in each.failures.items()},
-        "default": _answer("An error", schemas[ErrorReply])}}
+        "default": _answer("An error", schemas[each.error])}}
     if each.body:
         body = {"application/json": {"schema": schemas[each.body]}}
         operation["requestBody"] = {"required": True, "content": body}
-    names = _PARAMETER.findall(each.pattern)
-    if names:
-        operation["parameters"] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-                                   for name in names]
-    return operation
+    parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                  for name in _PARAMETER.findall(each.pattern)] + _query(each.query)
+    return operation | ({"parameters": parameters} if parameters else {})
+
+
+def _query(kind: type | None) -> list[dict[str, Any]]:
+    if kind is None:
+        return []
+    fields = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in fields.items()]
 
 
 def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {each.media: {"schema": schemas[each.reply]} if each.reply else {}}
     if each.events:
-        content["text/event-stream"] = {"schema": _event(schemas[each.events], schemas[ErrorReply])}
+        content["text/event-stream"] = {"schema": _event(schemas[each.events], schemas[each.error])}
     return content
 
 

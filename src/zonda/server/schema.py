@@ -22,6 +22,7 @@ class StreamOptions(Struct, kw_only=True):
     """How a stream is reported."""
 
     include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class SamplingFields(FormatFields, kw_only=True):

@@ -2,18 +2,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from zonda.errors import Closed
 from zonda.options import ServerOptions
 from zonda.server.metrics import Metrics
 from zonda.server.registry import Lease, Registry
+from zonda.server.responses_store import Store
 from zonda.server.schema import Health
 from zonda.server.served import Served
 
 if TYPE_CHECKING:
     from zonda.server.call import Call
     from zonda.server.endpoint import Endpoint
+
+
+class Flight(Protocol):
+    """Work that the server waits for when it is told to stop, with the model that it uses."""
+
+    @property
+    def lease(self) -> Lease | None: ...
+
+    def stop(self, why: Exception) -> None:
+        """End it early."""
 
 
 class Service:
@@ -25,7 +36,8 @@ class Service:
         self.endpoints = endpoints
         self.draining = False
         self.calls: set[Call] = set()
-        self.flights: set[Call] = set()
+        self.flights: set[Flight] = set()
+        self.responses = Store(options)
         self.metrics = Metrics(self)
         registry.overdue = self._end_requests
 
@@ -50,10 +62,10 @@ class Service:
 
     def abort(self) -> None:
         """End what still runs; each client is told."""
-        for call in tuple(self.flights):
-            call.stop(Closed("the server has shut down before the answer was complete"))
+        for flight in tuple(self.flights):
+            flight.stop(Closed("the server has shut down before the answer was complete"))
 
     def _end_requests(self, served: Served) -> None:
-        for call in tuple(self.flights):
-            if call.lease and call.lease.served is served:
-                call.stop(Closed(f"{served.title} was unloaded before the answer was complete"))
+        for flight in tuple(self.flights):
+            if flight.lease and flight.lease.served is served:
+                flight.stop(Closed(f"{served.title} was unloaded before the answer was complete"))

@@ -23,26 +23,29 @@ def frame(value: Any) -> bytes:
     return b"data: " + _encoder.encode(value) + b"\n\n"
 
 
-async def stream(call: Call, frames: AsyncIterator[bytes]) -> None:
-    """Send the frames as they come, then the end; an error on the way is sent by `Call.fail`."""
+async def stream(call: Call, frames: AsyncIterator[bytes], *, beat: bytes = COMMENT, end: bytes = DONE) -> None:
+    """Send the frames as they come, then the end; an error on the way is sent by `Call.fail`.
+
+    `beat` is sent into long silences.
+    """
     await call.start(200, HEADERS)
     call.streaming = True
-    beat = asyncio.create_task(_beat(call, call.service.options.keep_alive))
+    beating = asyncio.create_task(_beat(call, call.service.options.keep_alive, beat))
     try:
         async with aclosing(frames):  # type: ignore[type-var]
             async for each in frames:
                 await call.write(each)
     finally:
-        beat.cancel()
-    await call.finish(DONE)
+        beating.cancel()
+    await call.finish(end)
 
 
-async def _beat(call: Call, interval: float) -> None:
-    """Send a comment whenever nothing was sent for the interval."""
+async def _beat(call: Call, interval: float, beat: bytes) -> None:
+    """Send the beat whenever nothing was sent for the interval."""
     loop = asyncio.get_running_loop()
     call.written = loop.time()
     while True:
         silence = loop.time() - call.written
         await asyncio.sleep(interval - silence if silence < interval else interval)
         if loop.time() - call.written >= interval:
-            await call.write(COMMENT)
+            await call.write(beat)

@@ -1,0 +1,124 @@
+"""`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic's API has them."""
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+
+from zonda.errors import Closed, Overloaded
+from zonda.server import errors
+from zonda.server.anthropic_input import sampling_of, thinks, turn_of
+from zonda.server.anthropic_schema import (
+    AnsweredMessage,
+    AnthropicError,
+    AnthropicErrorReply,
+    CountRequest,
+    MessageRequest,
+    MessageUsage,
+    Ping,
+    StopReason,
+    TokensCount,
+)
+from zonda.server.anthropic_writer import Writer, frame, usage_of
+from zonda.server.call import Call
+from zonda.server.errors import Envelope
+from zonda.server.responses import INLINE
+from zonda.server.sse import stream
+from zonda.turns import Conversing, Spoken, offered
+from zonda.types import Usage
+
+if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM
+
+T = TypeVar("T")
+OVERLOADED = 529
+PING = frame(Ping())
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+          405: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error",
+          503: "overloaded_error", OVERLOADED: "overloaded_error"}
+
+
+def _status(error: Exception) -> int:
+    return OVERLOADED if isinstance(error, Overloaded | Closed) else errors.status_of(error)
+
+
+def _body(error: Exception, id: str) -> AnthropicErrorReply:
+    kind = _TYPES.get(_status(error), "api_error")
+    return AnthropicErrorReply(AnthropicError(kind, errors.told(error).error.message), id)
+
+
+ENVELOPE = Envelope(_body, frame, _status, id_header=b"request-id")
+"""How these routes tell of errors."""
+
+
+async def create(call: Call, body: MessageRequest) -> None:
+    """Answer a conversation, whole or as a stream."""
+    llm = await call.use(body.model)
+    async with call.flight():
+        turn = replace(turn_of(body), sampling=sampling_of(body))
+        prepared = await _beside(call, lambda: llm.prepare(turn))
+        message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],
+                                  usage=MessageUsage(input_tokens=len(prepared.prompt), output_tokens=0))
+        writer = Writer(message, thinking=_shown(body))
+        async with llm.converse(prepared, request_id=message.id) as conversing:
+            events = _events(call, body, writer, conversing)
+            if body.stream:
+                await stream(call, _frames(writer, events), beat=PING, end=b"")
+            else:
+                async for _ in events:
+                    pass
+                await call.reply(writer.message)
+
+
+async def count(call: Call, body: CountRequest) -> TokensCount:
+    """Count the tokens of the prompt that a request would make."""
+    llm: AsyncLLM = await call.use(body.model)
+    turn = turn_of(body)
+    prompt = await _beside(call, lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
+    return TokensCount(len(prompt))
+
+
+async def _beside(call: Call, work: Callable[[], T]) -> T:
+    """Do it at once if it is little work, else beside the event loop."""
+    return work() if call.size <= INLINE else await asyncio.to_thread(work)
+
+
+def _shown(body: MessageRequest) -> str:
+    if not thinks(body) or body.thinking is None:
+        return "hidden"
+    return "omitted" if body.thinking.display == "omitted" else "shown"
+
+
+async def _events(call: Call, body: MessageRequest, writer: Writer,
+                  conversing: Conversing) -> AsyncIterator[list[Struct]]:
+    """What each step adds, and the end."""
+    last: Spoken | None = None
+    usage = Usage()
+    async for spoken in conversing:
+        last, usage = spoken, spoken.chunk.usage or usage
+        if events := writer.feed(spoken.parts):
+            yield events
+    call.usage = usage
+    stop = last.chunk.stop if last else None
+    reason = _reason(last, usage, body.max_tokens)
+    yield writer.finish(reason, stop, usage_of(usage, last.reasoning_tokens if last else 0))
+
+
+def _reason(last: Spoken | None, usage: Usage, asked: int) -> StopReason:
+    if last is None or last.ending is None:
+        return "end_turn"
+    if last.ending == "length":
+        return "max_tokens" if usage.completion_tokens >= asked else "model_context_window_exceeded"
+    if last.chunk.stop is not None:
+        return "stop_sequence"
+    return "tool_use" if last.ending == "tool_calls" else "end_turn"
+
+
+async def _frames(writer: Writer, events: AsyncIterator[list[Struct]]) -> AsyncIterator[bytes]:
+    yield b"".join(map(frame, writer.begin()))
+    async for each in events:
+        yield b"".join(map(frame, each))

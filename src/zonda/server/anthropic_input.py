@@ -1,0 +1,197 @@
+"""From what the Messages API is asked to a turn of a conversation."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from zonda.errors import InvalidRequest, Unsupported
+from zonda.server.anthropic_schema import AnthropicMessage, AnthropicTool, Block, CountRequest, MessageRequest, Source
+from zonda.server.decode import check_depth
+from zonda.server.responses_writer import unseal
+from zonda.turns import Named, ToolChoice, Turn
+from zonda.types import Grammar, Sampling
+
+MEDIA = frozenset({"image", "container_upload"})
+VOLATILE = "x-anthropic-billing-header"
+"""How a text of the system begins that differs from request to request and says nothing to the model; with it no two
+prompts would begin alike."""
+
+
+def turn_of(body: CountRequest) -> Turn:
+    """The turn that a request asks for."""
+    if body.mcp_servers:
+        raise Unsupported("`mcp_servers` is not supported", param="mcp_servers", hint="offer their tools as `tools`")
+    wanted = body.tool_choice
+    return Turn(messages=_messages(body), tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())],
+                choice=_choice(body), parallel=not (wanted and wanted.disable_parallel_tool_use),
+                format=_format(body), variables=_variables(body))
+
+
+def sampling_of(body: MessageRequest) -> Sampling:
+    """How tokens are drawn."""
+    return Sampling(max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p, top_k=body.top_k,
+                    stop=tuple(body.stop_sequences or ()))
+
+
+def thinks(body: CountRequest) -> bool:
+    """Whether thinking is asked for."""
+    return body.thinking is not None and body.thinking.type != "disabled"
+
+
+def _messages(body: CountRequest) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    system = _system(body.system)
+    if system:
+        found.append({"role": "system", "content": system})
+    for index, message in enumerate(body.messages):
+        place = f"messages[{index}].content"
+        found += _said(message, place) if message.role == "assistant" else _heard(message, place)
+    if body.messages[-1].role == "assistant":
+        raise Unsupported("the last of `messages` is the assistant's, and answers cannot be begun for the model",
+                          param="messages", hint="end with a message of the user")
+    if not found:
+        raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
+    return found
+
+
+def _system(system: str | list[Block] | None) -> str:
+    if system is None or isinstance(system, str):
+        return system or ""
+    texts = [_text(block, f"system[{index}]") for index, block in enumerate(system)]
+    return "\n\n".join(text for text in texts if text and not text.startswith(VOLATILE))
+
+
+def _heard(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
+    """A message of the user or the system: results of tools are messages of their own, in their order."""
+    if isinstance(message.content, str):
+        return [{"role": message.role, "content": message.content}]
+    found: list[dict[str, Any]] = []
+    texts: list[str] = []
+    for index, block in enumerate(message.content):
+        where = f"{place}[{index}]"
+        if block.type == "tool_result":
+            found += _spoken(message.role, texts)
+            texts = []
+            found.append({"role": "tool", "tool_call_id": _needed(block, "tool_use_id", where),
+                          "content": _result(block, f"{where}.content")})
+        else:
+            texts.append(_text(block, where))
+    return found + _spoken(message.role, texts)
+
+
+def _spoken(role: str, texts: Sequence[str]) -> list[dict[str, Any]]:
+    if not texts:
+        return []
+    content = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
+    return [{"role": role, "content": content}]
+
+
+def _said(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return [{"role": "assistant", "content": message.content}]
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[dict[str, Any]] = []
+    for index, block in enumerate(message.content):
+        where = f"{place}[{index}]"
+        match block.type:
+            case "thinking":
+                thoughts.append(block.thinking or unseal(block.signature or ""))
+            case "redacted_thinking":
+                thoughts.append(unseal(block.data or ""))
+            case "tool_use":
+                calls.append(_call(block, where))
+            case _:
+                texts.append(_text(block, where))
+    said: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+    if thought := "".join(thoughts):
+        said["reasoning_content"] = thought
+    return [said | {"tool_calls": calls} if calls else said]
+
+
+def _call(block: Block, place: str) -> dict[str, Any]:
+    if not isinstance(block.input, dict):
+        raise InvalidRequest(f"`{place}.input` is not an object", param=f"{place}.input")
+    check_depth(block.input, f"{place}.input")
+    function = {"name": _needed(block, "name", place), "arguments": msgspec.json.encode(block.input).decode()}
+    return {"id": _needed(block, "id", place), "type": "function", "function": function}
+
+
+def _result(block: Block, place: str) -> str:
+    content = block.content
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(_text(each, f"{place}[{index}]") for index, each in enumerate(content))
+
+
+def _needed(block: Block, field: str, place: str) -> str:
+    value = getattr(block, field)
+    if value is None:
+        raise InvalidRequest(f"`{place}.{field}` is missing", param=f"{place}.{field}",
+                             code="missing_required_parameter")
+    return str(value)
+
+
+def _text(block: Block, place: str) -> str:
+    match block.type:
+        case "text":
+            return _needed(block, "text", place)
+        case "document" if isinstance(block.source, Source) and block.source.type in ("text", "content"):
+            return "\n".join(filter(None, (block.title, _document(block.source, f"{place}.source"))))
+        case "search_result":
+            return "\n".join(filter(None, (block.title, _result(block, f"{place}.content"))))
+    if block.type in MEDIA or block.type == "document":
+        raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
+    raise InvalidRequest(f"`{place}.type` is not known here", param=f"{place}.type",
+                         hint="expected text, thinking, redacted_thinking, tool_use or tool_result, as the role allows")
+
+
+def _document(source: Source, place: str) -> str:
+    if source.data is not None:
+        return source.data
+    content = source.content
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(_text(each, f"{place}.content[{index}]") for index, each in enumerate(content))
+
+
+def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
+    if tool.type not in (None, "custom"):
+        raise Unsupported(f"`{place}.type` is a tool that this server does not have", param=f"{place}.type",
+                          hint="only tools with an `input_schema` are supported")
+    if not tool.name:
+        raise InvalidRequest(f"`{place}.name` is empty", param=f"{place}.name")
+    if tool.input_schema is None:
+        raise InvalidRequest(f"`{place}.input_schema` is missing", param=f"{place}.input_schema",
+                             code="missing_required_parameter")
+    check_depth(tool.input_schema, f"{place}.input_schema")
+    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
+    function |= {"description": tool.description} if tool.description else {}
+    return {"type": "function", "function": function | ({"strict": tool.strict} if tool.strict is not None else {})}
+
+
+def _choice(body: CountRequest) -> ToolChoice:
+    choice = body.tool_choice
+    if choice is None or choice.type == "auto":
+        return "auto"
+    if choice.type == "tool":
+        if not choice.name:
+            raise InvalidRequest("`tool_choice.name` is missing", param="tool_choice.name",
+                                 code="missing_required_parameter")
+        return Named(choice.name)
+    return "required" if choice.type == "any" else "none"
+
+
+def _format(body: CountRequest) -> Grammar | None:
+    wanted = (body.output_config and body.output_config.format) or body.output_format
+    if wanted is None:
+        return None
+    check_depth(wanted.schema, "output_config.format.schema")
+    return Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())
+
+
+def _variables(body: CountRequest) -> dict[str, Any]:
+    effort = body.output_config.effort if body.output_config else None
+    return {"enable_thinking": thinks(body)} | ({"reasoning_effort": effort} if effort else {})

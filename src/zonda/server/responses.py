@@ -1,0 +1,341 @@
+"""`/v1/responses`."""
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaError
+from zonda.server import errors
+from zonda.server import responses_input as given
+from zonda.server.call import Call
+from zonda.server.errors import Envelope, NotFound
+from zonda.server.responses_events import ErrorEvent, Event, frame
+from zonda.server.responses_run import Run, Writing
+from zonda.server.responses_schema import (
+    ContextFields,
+    Deleted,
+    InputTokensRequest,
+    Item,
+    ItemList,
+    ItemQuery,
+    ReasoningUsed,
+    Response,
+    ResponseQuery,
+    ResponseRequest,
+    TextFormat,
+    TextUsed,
+    TokenCount,
+)
+from zonda.server.responses_store import Kept
+from zonda.server.responses_writer import Writer, retell
+from zonda.server.sampling import check_length, check_stream, sampling_of
+from zonda.server.schema import TokenLogprob
+from zonda.server.sse import stream
+from zonda.server.tokens import chat_logprobs, visible
+from zonda.turns import Prepared, Turn, offered
+from zonda.types import Chunk, Sampling
+
+if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM
+
+T = TypeVar("T")
+INLINE = 16_384
+"""Bytes of a request whose template is rendered at once; larger ones are rendered beside the event loop."""
+_SAID = {"messages": "input", "response_format": "text.format"}
+"""What errors about a turn call its parts, and what they are called here."""
+
+
+@dataclass(slots=True)
+class Names:
+    """Ids of a response and its items: an item's tells the response that it is of, and its place."""
+
+    core: str
+    count: int = 0
+
+    def next(self, prefix: str) -> str:
+        """The id of one more item of the input."""
+        self.count += 1
+        return self.at(prefix, -1)
+
+    def at(self, prefix: str, place: int) -> str:
+        """The id of the item at a place of the output."""
+        return f"{prefix}_{self.core}{self.count + place:04x}"
+
+
+async def create(call: Call, body: ResponseRequest) -> None:
+    """Write a response: whole, as a stream, or in the background."""
+    llm = await call.use(body.model)
+    sampling = _sampling(body, llm)
+    _check(call, body)
+    async with call.flight():
+        names = Names(secrets.token_hex(16))
+        items = _context(call, body, names)
+        turn = replace(_turn(body, items), sampling=sampling)
+        prepared = await _beside(call, partial(_prepare, llm, turn, shorten=body.truncation == "auto"))
+        kept = Kept(_response(call, llm, body, names.core), items, call.owner)
+        writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
+                        sealing="reasoning.encrypted_content" in (body.include or ()))
+        with _named():
+            conversing = llm.converse(prepared, request_id=kept.response.id)
+        writing = Writing(writer, conversing, _speller(llm, body))
+        if body.background:
+            Run(call.service, kept, writing, call.lease.share() if call.lease else None)
+            await _show(call, kept, -1) if body.stream else await call.reply(kept.response)
+            return
+        async with conversing:
+            await (_stream(call, kept, writing) if body.stream else _whole(call, kept, writing))
+
+
+async def get(call: Call, query: ResponseQuery) -> Response | None:
+    """A stored response, or its events."""
+    kept = _find(call)
+    if not query.stream:
+        if query.starting_after is not None:
+            raise InvalidRequest("`starting_after` is only allowed when `stream` is true", param="starting_after")
+        return kept.response
+    async with call.flight():
+        await _show(call, kept, -1 if query.starting_after is None else query.starting_after)
+    return None
+
+
+async def delete(call: Call) -> Deleted:
+    """Forget a stored response; one that is being written is cancelled."""
+    kept = _find(call)
+    if isinstance(kept.run, Run):
+        kept.run.stop()
+    call.service.responses.drop(kept.response.id)
+    return Deleted(kept.response.id)
+
+
+async def cancel(call: Call) -> Response:
+    """Cancel a response that is written in the background; one that has ended stays as it is."""
+    kept = _find(call)
+    if not kept.response.background:
+        raise InvalidRequest("only responses that were created with `background` true can be cancelled")
+    if isinstance(kept.run, Run):
+        kept.run.stop()
+    return kept.response
+
+
+async def input_items(call: Call, query: ItemQuery) -> ItemList:
+    """The items that led to a response, a page at a time."""
+    items = list(_find(call).items)
+    if query.order == "desc":
+        items.reverse()
+    ids = [item.id for item in items]
+    first = _place(ids, query.after, "after") + 1 if query.after else 0
+    last = _place(ids, query.before, "before") if query.before else len(items)
+    page = items[first:last][:query.limit]
+    return ItemList(data=page, first_id=page[0].id if page else "", last_id=page[-1].id if page else "",
+                    has_more=first + len(page) < last)
+
+
+async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:
+    """Count the tokens of the prompt that a request would make."""
+    llm = await call.use(body.model)
+    given.check_supported(body)
+    turn = _turn(body, _context(call, body, Names(secrets.token_hex(16))))
+    prompt = await _beside(call, lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
+    return TokenCount(input_tokens=len(prompt))
+
+
+def _place(ids: Sequence[str], id: str, field: str) -> int:
+    if id not in ids:
+        raise InvalidRequest(f"`{field}` is not the id of an item of this response", param=field)
+    return ids.index(id)
+
+
+def _find(call: Call) -> Kept:
+    kept = call.service.responses.get(call.scope["path_params"]["id"], call.owner)
+    if kept is None:
+        raise NotFound("there is no response of this id", hint="it was not stored, or has been forgotten",
+                       param="id", code="response_not_found")
+    return kept
+
+
+def _sampling(body: ResponseRequest, llm: AsyncLLM) -> Sampling:
+    check_stream(body)
+    check_length(body.max_output_tokens, "max_output_tokens", llm.engine.max_len)
+    if body.n not in (None, 1):
+        raise Unsupported("`n` is not supported: a response is one answer", param="n")
+    wanted = bool(body.top_logprobs) or "message.output_text.logprobs" in (body.include or ())
+    return sampling_of(body, max_tokens=body.max_output_tokens, logprobs=(body.top_logprobs or 0) if wanted else None)
+
+
+def _check(call: Call, body: ResponseRequest) -> None:
+    given.check_supported(body)
+    if body.background and body.store is False:
+        raise InvalidRequest("`background` needs `store` true", param="background")
+    if body.background and not call.service.responses.keeps:
+        raise Unsupported("this server keeps no responses, so none can run in the background", param="background")
+
+
+def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item, ...]:
+    """All items that lead to the answer: those of the responses before, and the input."""
+    def find(id: str) -> Item | None:
+        kept = call.service.responses.get(f"resp_{id.rpartition('_')[2][:-4]}", call.owner)
+        return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None) if kept else None
+
+    own = tuple(given.items_of(body, names.next, find))
+    before: tuple[Item, ...] = ()
+    if body.previous_response_id is not None:
+        kept = call.service.responses.get(body.previous_response_id, call.owner)
+        if kept is None or kept.response.status not in ("completed", "incomplete"):
+            why = "was not found" if kept is None else f"is {kept.response.status}"
+            raise InvalidRequest(f"the previous response {why}", param="previous_response_id",
+                                 code="previous_response_not_found")
+        before = (*kept.items, *kept.response.output)
+    if not (own or before):
+        raise InvalidRequest("`input` is empty, expected at least one item", param="input")
+    return before + own
+
+
+def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
+    choice, allowed = given.choice_of(body)
+    return Turn(messages=given.messages_of(items, body.instructions), tools=given.as_chat(given.tools_of(body)),
+                choice=choice, allowed=allowed, parallel=body.parallel_tool_calls is not False,
+                format=given.format_of(body), variables=given.variables_of(body))
+
+
+async def _beside(call: Call, work: Callable[[], T]) -> T:
+    """Do it at once if it is little work, else beside the event loop."""
+    with _named():
+        return work() if call.size <= INLINE else await asyncio.to_thread(work)
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Errors name the fields as they are called here."""
+    try:
+        yield
+    except ZondaError as error:
+        error.param = _SAID.get(error.param or "", error.param)
+        raise
+
+
+def _prepare(llm: AsyncLLM, turn: Turn, *, shorten: bool) -> Prepared:
+    try:
+        return llm.prepare(turn)
+    except ContextExceeded:
+        if not shorten:
+            raise
+    return _shortened(llm, turn)
+
+
+def _shortened(llm: AsyncLLM, turn: Turn) -> Prepared:
+    """The turn without the fewest of the oldest rounds that must go for the rest to fit; what the system says stays."""
+    messages = turn.messages
+    head = next((place for place, each in enumerate(messages) if each["role"] not in ("system", "developer")), 0)
+    starts = [place for place, each in enumerate(messages) if place > head and each["role"] == "user"]
+    low, found = 0, None
+    high = len(starts) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        try:
+            found = llm.prepare(replace(turn, messages=[*messages[:head], *messages[starts[middle]:]]))
+            high = middle - 1
+        except ContextExceeded:
+            low = middle + 1
+    return found or llm.prepare(turn)
+
+
+def _response(call: Call, llm: AsyncLLM, body: ResponseRequest, core: str) -> Response:
+    wanted = body.text.format if body.text else None
+    summary = (body.reasoning.summary or body.reasoning.generate_summary) if body.reasoning else None
+    return Response(
+        id=f"resp_{core}", created_at=int(time.time()), status="queued" if body.background else "in_progress",
+        background=bool(body.background), instructions=body.instructions, max_output_tokens=body.max_output_tokens,
+        max_tool_calls=body.max_tool_calls, model=call.model, parallel_tool_calls=body.parallel_tool_calls is not False,
+        previous_response_id=body.previous_response_id,
+        reasoning=ReasoningUsed(effort=body.reasoning.effort if body.reasoning else None, summary=summary),
+        store=body.store is not False and call.service.responses.keeps,
+        temperature=_drawn(body.temperature, llm, "temperature"), top_p=_drawn(body.top_p, llm, "top_p"),
+        presence_penalty=body.presence_penalty or 0.0, frequency_penalty=body.frequency_penalty or 0.0,
+        text=TextUsed(format=_format(wanted), verbosity=(body.text and body.text.verbosity) or "medium"),
+        tool_choice=body.tool_choice or "auto", tools=given.tools_of(body), top_logprobs=body.top_logprobs or 0,
+        truncation=body.truncation or "disabled", metadata=body.metadata or {}, user=body.user,
+        safety_identifier=body.safety_identifier, prompt_cache_key=body.prompt_cache_key)
+
+
+def _drawn(wanted: float | None, llm: AsyncLLM, field: str) -> float:
+    found = llm.defaults.get(field) if wanted is None else wanted
+    return 1.0 if found is None else float(found)
+
+
+def _format(wanted: TextFormat | None) -> dict[str, Any]:
+    if wanted is None or wanted.type != "json_schema":
+        return {"type": wanted.type if wanted else "text"}
+    return {"type": "json_schema", "name": wanted.name, "description": wanted.description, "schema": wanted.schema,
+            "strict": bool(wanted.strict)}
+
+
+def _speller(llm: AsyncLLM, body: ResponseRequest) -> Callable[[Chunk], Sequence[TokenLogprob]]:
+    if "message.output_text.logprobs" not in (body.include or ()) and not body.top_logprobs:
+        return lambda chunk: ()
+    return lambda chunk: chat_logprobs(llm.tokenizer, visible(chunk.logprobs, chunk.finish, chunk.stop)).content
+
+
+async def _whole(call: Call, kept: Kept, writing: Writing) -> None:
+    async for _ in writing.events():
+        pass
+    _keep(call, kept, writing)
+    await call.reply(kept.response)
+
+
+async def _stream(call: Call, kept: Kept, writing: Writing) -> None:
+    _tell_errors(call, writing.writer.next)
+    await stream(call, _frames(call, kept, writing))
+
+
+async def _frames(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[bytes]:
+    yield _joined(writing.writer.begin())
+    try:
+        async for events in writing.events():
+            if writing.writer.done:
+                _keep(call, kept, writing)
+            yield _joined(events)
+    except Exception as error:
+        events = writing.fail(error)
+        _keep(call, kept, writing)
+        yield _joined(events)
+
+
+def _keep(call: Call, kept: Kept, writing: Writing) -> None:
+    call.usage = writing.usage
+    kept.response = writing.writer.response
+    if kept.response.store:
+        call.service.responses.put(kept)
+
+
+async def _show(call: Call, kept: Kept, after: int) -> None:
+    """Stream the events of a stored response, from the one after this number on."""
+    _tell_errors(call, lambda: len(kept.log or ()))
+    await stream(call, _shown(kept, after))
+
+
+async def _shown(kept: Kept, after: int) -> AsyncIterator[bytes]:
+    if kept.log is None:
+        told = retell(kept.response, lambda prefix, place: kept.response.output[place].id)
+        yield _joined(told[after + 1:])
+        return
+    async for events in kept.follow(after):
+        yield _joined(events)
+
+
+def _joined(events: Sequence[Event]) -> bytes:
+    return b"".join(map(frame, events))
+
+
+def _tell_errors(call: Call, number: Callable[[], int]) -> None:
+    """From here on an error is told as an event of the stream."""
+    def body(error: Exception, id: str) -> ErrorEvent:
+        told = errors.told(error).error
+        return ErrorEvent(sequence_number=number(), code=told.code, message=told.message, param=told.param)
+
+    call.envelope = Envelope(body, frame)

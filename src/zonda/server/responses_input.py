@@ -1,0 +1,278 @@
+"""From what the Responses API is asked to a turn of a conversation: items, instructions, tools, the answer's form."""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from zonda.errors import InvalidRequest, Unsupported
+from zonda.server.decode import check_depth
+from zonda.server.responses_schema import (
+    Choice,
+    ContextFields,
+    FunctionCall,
+    FunctionCallOutput,
+    FunctionTool,
+    InputItem,
+    InputPart,
+    InputText,
+    Item,
+    Message,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    Refusal,
+    SummaryText,
+    Tool,
+)
+from zonda.server.responses_writer import unseal
+from zonda.turns import Named, ToolChoice
+from zonda.types import Grammar
+
+Role = Literal["user", "assistant", "system", "developer"]
+ROLES = ("user", "assistant", "system", "developer")
+MEDIA = frozenset({"input_image", "image_url", "image", "input_audio", "audio_url", "input_file", "file", "input_video",
+                   "computer_screenshot"})
+TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[str], Item | None]) -> list[Item]:
+    """The input as items, each with an id: its own, or one that `name` makes; `find` looks up what is referred to."""
+    if body.input is None:
+        raise InvalidRequest("`input` is missing", param="input", code="missing_required_parameter")
+    if isinstance(body.input, str):
+        return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]
+    return [_item(each, f"input[{index}]", name, find) for index, each in enumerate(body.input)]
+
+
+def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> Item:
+    match given.type:
+        case "message":
+            return _message(given, place, name)
+        case None if given.role is not None:
+            return _message(given, place, name)
+        case "function_call":
+            return FunctionCall(id=given.id or name("fc"), call_id=_needed(given, "call_id", place),
+                                name=_needed(given, "name", place), arguments=_needed(given, "arguments", place))
+        case "function_call_output":
+            return FunctionCallOutput(id=given.id or name("fco"), call_id=_needed(given, "call_id", place),
+                                      output=_output(given, place))
+        case "reasoning":
+            return _reasoning(given, place, name)
+        case "item_reference" | None if given.id:
+            return _referred(given.id, place, find)
+        case None:
+            raise InvalidRequest(f"`{place}.type` is missing", param=f"{place}.type",
+                                 code="missing_required_parameter")
+    raise Unsupported(f"`{place}.type` is not among the items that are understood", param=f"{place}.type",
+                      hint="expected message, function_call, function_call_output, reasoning or item_reference")
+
+
+def _referred(id: str, place: str, find: Callable[[str], Item | None]) -> Item:
+    found = find(id)
+    if found is None:
+        raise InvalidRequest(f"`{place}.id` refers to an item that is not stored here", param=f"{place}.id",
+                             hint="send the item itself")
+    return found
+
+
+def _needed(given: InputItem, field: str, place: str) -> str:
+    value = getattr(given, field)
+    if value is None:
+        raise InvalidRequest(f"`{place}.{field}` is missing", param=f"{place}.{field}",
+                             code="missing_required_parameter")
+    return str(value)
+
+
+def _message(given: InputItem, place: str, name: Callable[[str], str]) -> Message:
+    if given.role not in ROLES:
+        raise InvalidRequest(f"`{place}.role` is not known", param=f"{place}.role", hint=f"expected {', '.join(ROLES)}")
+    if given.content is None:
+        raise InvalidRequest(f"`{place}.content` is missing", param=f"{place}.content",
+                             code="missing_required_parameter")
+    make = OutputText if given.role == "assistant" else InputText
+    content: list[Any]
+    if isinstance(given.content, str):
+        content = [make(given.content)]
+    else:
+        content = [Refusal(_text(part, f"{place}.content[{index}]")) if part.type == "refusal"
+                   else make(_text(part, f"{place}.content[{index}]")) for index, part in enumerate(given.content)]
+    return Message(id=given.id or name("msg"), role=given.role, content=content)  # type: ignore[arg-type]
+
+
+def _text(part: InputPart, place: str) -> str:
+    if part.type in MEDIA:
+        raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
+    if part.type not in TEXTS and part.type != "refusal":
+        raise InvalidRequest(f"`{place}.type` is not known", param=f"{place}.type", hint="expected input_text")
+    field = "refusal" if part.type == "refusal" else "text"
+    text = getattr(part, field)
+    if text is None:
+        raise InvalidRequest(f"`{place}.{field}` is missing", param=f"{place}.{field}",
+                             code="missing_required_parameter")
+    return str(text)
+
+
+def _output(given: InputItem, place: str) -> str | list[InputText]:
+    if given.output is None:
+        raise InvalidRequest(f"`{place}.output` is missing", param=f"{place}.output",
+                             code="missing_required_parameter")
+    if isinstance(given.output, str):
+        return given.output
+    return [InputText(_text(part, f"{place}.output[{index}]")) for index, part in enumerate(given.output)]
+
+
+def _reasoning(given: InputItem, place: str, name: Callable[[str], str]) -> ReasoningItem:
+    if isinstance(given.content, str):
+        raise InvalidRequest(f"`{place}.content` is a text", param=f"{place}.content", hint="expected a list of parts")
+    content, summary = ([_text(part, f"{place}.{field}[{index}]") for index, part in enumerate(parts or ())]
+                        for field, parts in (("content", given.content), ("summary", given.summary)))
+    return ReasoningItem(id=given.id or name("rs"), content=[*map(ReasoningText, content)],
+                         summary=[*map(SummaryText, summary)], encrypted_content=given.encrypted_content)
+
+
+def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
+    """Items as messages of a chat: what the assistant thought, said and called in a row is one message."""
+    found: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
+    for item in items:
+        match item:
+            case Message(role="assistant"):
+                _said(found, item)
+            case Message():
+                found.append({"role": item.role, "content": _joined(item.content)})
+            case ReasoningItem():
+                _assistant(found, fresh=True)["reasoning_content"] = _thought(item)
+            case FunctionCall():
+                call = {"id": item.call_id, "type": "function",
+                        "function": {"name": item.name, "arguments": item.arguments}}
+                _assistant(found).setdefault("tool_calls", []).append(call)
+            case FunctionCallOutput():
+                found.append({"role": "tool", "tool_call_id": item.call_id, "content": _joined(item.output)})
+    return [each for each in found if each["role"] != "assistant" or each["content"] or len(each) > 2]
+
+
+def _assistant(found: list[dict[str, Any]], *, fresh: bool = False) -> dict[str, Any]:
+    """The assistant's message at the end, or a new one."""
+    last = found[-1] if found else None
+    if last is None or last["role"] != "assistant" or (fresh and (last["content"] or "tool_calls" in last)):
+        found.append({"role": "assistant", "content": ""})
+    return found[-1]
+
+
+def _said(found: list[dict[str, Any]], item: Message) -> None:
+    text = _joined(item.content)
+    message = _assistant(found)
+    if message["content"] or "tool_calls" in message:
+        found.append({"role": "assistant", "content": text})
+    else:
+        message["content"] = text
+
+
+def _joined(content: str | Sequence[InputText | OutputText | Refusal]) -> Any:
+    """A content as the template gets it: a lone text as such."""
+    if isinstance(content, str):
+        return content
+    texts = [part.refusal if isinstance(part, Refusal) else part.text for part in content]
+    if len(texts) == 1:
+        return texts[0]
+    return [{"type": "text", "text": text} for text in texts]
+
+
+def _thought(item: ReasoningItem) -> str:
+    told = "".join(part.text for part in item.content) or "\n".join(part.text for part in item.summary)
+    return told or unseal(item.encrypted_content or "")
+
+
+def tools_of(body: ContextFields) -> list[FunctionTool]:
+    """The tools, all of which must be functions."""
+    return [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ())]
+
+
+def _tool(tool: Tool, place: str) -> FunctionTool:
+    if tool.type != "function":
+        raise Unsupported(f"`{place}.type` is a tool that this server does not have", param=f"{place}.type",
+                          hint="only function tools are supported")
+    if tool.function is not None:
+        tool = _unfolded(tool.function, place)
+    if not tool.name:
+        raise InvalidRequest(f"`{place}.name` is missing", param=f"{place}.name", code="missing_required_parameter")
+    check_depth(tool.parameters, f"{place}.parameters")
+    return FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+
+
+def _unfolded(function: dict[str, Any], place: str) -> Tool:
+    try:
+        return msgspec.convert({**function, "type": "function", "function": None}, Tool)
+    except msgspec.ValidationError:
+        raise InvalidRequest(f"`{place}.function` is no function", param=f"{place}.function",
+                             hint='expected {"name": ..., "parameters": {...}}') from None
+
+
+def as_chat(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
+    """Tools as a chat has them."""
+    return [{"type": "function", "function": {
+        name: value for name, value in (("name", tool.name), ("description", tool.description),
+                                        ("parameters", tool.parameters), ("strict", tool.strict))
+        if value is not None}} for tool in tools]
+
+
+def choice_of(body: ContextFields) -> tuple[ToolChoice, tuple[str, ...]]:
+    """Which tool must be called, and which may be."""
+    choice = body.tool_choice
+    if not isinstance(choice, Choice):
+        return choice or "auto", ()
+    if choice.type == "function":
+        if not choice.name:
+            raise InvalidRequest("`tool_choice.name` is missing", param="tool_choice.name",
+                                 code="missing_required_parameter")
+        return Named(choice.name), ()
+    if choice.type == "allowed_tools":
+        return choice.mode or "auto", tuple(_allowed(tool, index) for index, tool in enumerate(choice.tools or ()))
+    raise Unsupported("`tool_choice.type` is not supported", param="tool_choice.type",
+                      hint="expected function or allowed_tools")
+
+
+def _allowed(tool: Mapping[str, Any], index: int) -> str:
+    place = f"tool_choice.tools[{index}]"
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
+    if tool.get("type") != "function" or not isinstance(name, str):
+        raise InvalidRequest(f"`{place}` is not a function", param=place,
+                             hint='expected {"type": "function", "name": ...}')
+    return name
+
+
+def format_of(body: ContextFields) -> Grammar | None:
+    """The form that the answer's text must have."""
+    wanted = body.text.format if body.text else None
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return Grammar("json_schema", '{"type":"object"}')
+    if not wanted.name or not FORMAT_NAME.fullmatch(wanted.name):
+        raise InvalidRequest("`text.format.name` is missing or not a name", param="text.format.name",
+                             hint="expected up to 64 letters, digits, `_` and `-`")
+    if wanted.schema is None:
+        raise InvalidRequest("`text.format.schema` is missing", param="text.format.schema",
+                             code="missing_required_parameter")
+    check_depth(wanted.schema, "text.format.schema")
+    return Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())
+
+
+def variables_of(body: ContextFields) -> dict[str, Any]:
+    """What the request says to the chat template beside its messages."""
+    effort = body.reasoning.effort if body.reasoning else None
+    if effort is None:
+        return {}
+    return {"enable_thinking": False} if effort == "none" else {"enable_thinking": True, "reasoning_effort": effort}
+
+
+def check_supported(body: ContextFields) -> None:
+    """Refuse what would change the answer and is not there."""
+    for field in ("conversation", "prompt"):
+        if getattr(body, field) is not None:
+            raise Unsupported(f"`{field}` is not supported", param=field,
+                              hint="use previous_response_id" if field == "conversation" else "use instructions")

@@ -1,0 +1,334 @@
+"""The shapes of the Responses API: what is asked, items that go in and come out, and the response itself."""
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, field
+
+from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
+from zonda.server.schema import SamplingFields, TokenLogprob
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+Detail = Literal["auto", "concise", "detailed"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+Include = Literal[
+    "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
+    "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
+    "reasoning.encrypted_content", "message.output_text.logprobs"]
+Identifier = Annotated[str, Meta(max_length=512)]
+
+
+class InputPart(Struct, kw_only=True):
+    """A piece of a message's content, of a reasoning item or of a tool's output."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class InputItem(Struct, kw_only=True):
+    """One item of the input; which fields it has depends on its type, and a message needs none."""
+
+    type: str | None = None
+    id: Identifier | None = None
+    role: str | None = None
+    content: str | list[InputPart] | None = None
+    call_id: Identifier | None = None
+    name: str | None = None
+    arguments: str | None = None
+    output: str | list[InputPart] | None = None
+    summary: list[InputPart] | None = None
+    encrypted_content: str | None = None
+
+
+class Tool(Struct, kw_only=True):
+    """A tool; functions may also come nested, as chat completions have them."""
+
+    type: str
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    function: dict[str, Any] | None = None
+
+
+class Choice(Struct, kw_only=True, omit_defaults=True):
+    """Which tool must be called, or which may be."""
+
+    type: str
+    name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+
+
+class TextFormat(Struct, kw_only=True, omit_defaults=True):
+    """The form that the answer's text must have."""
+
+    type: Literal["text", "json_object", "json_schema"] = field(default="text")
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class TextOptions(Struct, kw_only=True):
+    """How the answer's text is written."""
+
+    format: TextFormat | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+
+
+class Reasoning(Struct, kw_only=True):
+    """How much the model reasons, and whether it tells."""
+
+    effort: Effort | None = None
+    summary: Detail | None = None
+    generate_summary: Detail | None = None
+
+
+class ContextFields(SamplingFields, kw_only=True):
+    """What makes the prompt."""
+
+    input: str | Annotated[list[InputItem], Meta(max_length=MAX_MESSAGES)] | None = None
+    instructions: str | None = None
+    previous_response_id: Identifier | None = None
+    conversation: Any = None
+    prompt: Any = None
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | Choice | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextOptions | None = None
+    reasoning: Reasoning | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+
+
+class InputTokensRequest(ContextFields, kw_only=True):
+    """A prompt to count."""
+
+
+class ResponseRequest(ContextFields, kw_only=True):
+    """What to answer, and how."""
+
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tool_calls: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    store: bool | None = None
+    background: bool | None = None
+    metadata: Annotated[dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
+                        Meta(max_length=16)] | None = None
+    include: Annotated[list[Include], Meta(max_length=32)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
+    user: Identifier | None = None
+    safety_identifier: Identifier | None = None
+    prompt_cache_key: Identifier | None = None
+
+
+class InputText(Struct, tag="input_text", tag_field="type"):
+    """Text that was given."""
+
+    text: str
+
+
+class OutputText(Struct, tag="output_text", tag_field="type"):
+    """Text that the model wrote."""
+
+    text: str
+    annotations: list[dict[str, Any]] = []
+    logprobs: list[TokenLogprob] = []
+
+
+class Refusal(Struct, tag="refusal", tag_field="type"):
+    """What a model wrote instead of an answer."""
+
+    refusal: str
+
+
+class ReasoningText(Struct, tag="reasoning_text", tag_field="type"):
+    """A piece of reasoning."""
+
+    text: str
+
+
+class SummaryText(Struct, tag="summary_text", tag_field="type"):
+    """A summary of reasoning."""
+
+    text: str
+
+
+class Message(Struct, tag="message", tag_field="type", kw_only=True):
+    """A message to the model or from it."""
+
+    id: str
+    status: ItemStatus = "completed"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: list[InputText | OutputText | Refusal]
+
+
+class FunctionCall(Struct, tag="function_call", tag_field="type", kw_only=True):
+    """A call that the model wants made."""
+
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus = "completed"
+
+
+class FunctionCallOutput(Struct, tag="function_call_output", tag_field="type", kw_only=True):
+    """What a call returned."""
+
+    id: str
+    call_id: str
+    output: str | list[InputText]
+    status: ItemStatus = "completed"
+
+
+class ReasoningItem(Struct, tag="reasoning", tag_field="type", kw_only=True):
+    """What the model thought before it answered."""
+
+    id: str
+    summary: list[SummaryText] = []
+    content: list[ReasoningText] = []
+    encrypted_content: str | None = None
+    status: ItemStatus = "completed"
+
+
+Item = Message | FunctionCall | FunctionCallOutput | ReasoningItem
+
+
+class InputDetails(Struct):
+    """What the prompt's tokens are made of."""
+
+    cached_tokens: int
+    cache_write_tokens: int = 0
+
+
+class OutputDetails(Struct):
+    """What the generated tokens are made of."""
+
+    reasoning_tokens: int
+
+
+class ResponseUsage(Struct):
+    """Token counts of a response."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails
+    output_tokens: int
+    output_tokens_details: OutputDetails
+    total_tokens: int
+
+
+class ResponseError(Struct):
+    """Why a response failed."""
+
+    code: str
+    message: str
+
+
+class Incomplete(Struct):
+    """Why a response ended early."""
+
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class FunctionTool(Struct, tag="function", tag_field="type", kw_only=True):
+    """A function that could be called."""
+
+    name: str
+    description: str | None
+    parameters: dict[str, Any] | None
+    strict: bool | None
+
+
+class TextUsed(Struct, kw_only=True):
+    """How the answer's text had to be written."""
+
+    format: dict[str, Any]
+    verbosity: Literal["low", "medium", "high"]
+
+
+class ReasoningUsed(Struct, kw_only=True):
+    """How much the model was asked to reason."""
+
+    effort: Effort | None
+    summary: Detail | None
+
+
+class Response(Struct, kw_only=True):
+    """A response: what was asked for, and what has come of it."""
+
+    id: str
+    object: Literal["response"] = "response"
+    created_at: int
+    completed_at: int | None = None
+    status: Status
+    background: bool
+    error: ResponseError | None = None
+    incomplete_details: Incomplete | None = None
+    instructions: str | None
+    max_output_tokens: int | None
+    max_tool_calls: int | None
+    model: str
+    output: list[Item] = []
+    parallel_tool_calls: bool
+    previous_response_id: str | None
+    reasoning: ReasoningUsed
+    store: bool
+    temperature: float
+    top_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    text: TextUsed
+    tool_choice: Literal["none", "auto", "required"] | Choice
+    tools: list[FunctionTool]
+    top_logprobs: int
+    truncation: Literal["auto", "disabled"]
+    usage: ResponseUsage | None = None
+    metadata: dict[str, str]
+    service_tier: str = "default"
+    user: str | None
+    safety_identifier: str | None
+    prompt_cache_key: str | None
+
+
+class Deleted(Struct):
+    """A response that is no more."""
+
+    id: str
+    object: Literal["response"] = "response"
+    deleted: bool = True
+
+
+class ItemList(Struct, kw_only=True):
+    """A page of items."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+class TokenCount(Struct, kw_only=True):
+    """The length of a prompt."""
+
+    object: Literal["response.input_tokens"] = "response.input_tokens"
+    input_tokens: int
+
+
+class ResponseQuery(Struct, kw_only=True):
+    """How a response is shown."""
+
+    stream: bool | None = None
+    starting_after: Annotated[int, Meta(ge=-1, le=2**53)] | None = None
+
+
+class ItemQuery(Struct, kw_only=True):
+    """Which page of items is shown."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "desc"
+    after: Identifier | None = None
+    before: Identifier | None = None

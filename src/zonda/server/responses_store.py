@@ -1,0 +1,142 @@
+"""Responses that are kept for a while: a bounded number of them, of bytes and of hours, the least used go first."""
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from zonda.options import ServerOptions
+from zonda.server.responses_events import Event
+from zonda.server.responses_schema import Item, Response
+
+if TYPE_CHECKING:
+    from zonda.server.service import Flight
+
+EVENT_BYTES = 300
+"""What an event of a log counts for, its text aside."""
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass(slots=True, eq=False)
+class Kept:
+    """A response with what it was made from.
+
+    `items` is all that led to it, from the first response of its conversation on. `log` has the events of one that
+    runs, or ran, in the background.
+    """
+
+    response: Response
+    items: tuple[Item, ...]
+    owner: bytes = b""
+    log: list[Event] | None = None
+    run: Flight | None = None
+    """What writes it in the background."""
+    born: float = field(default_factory=time.monotonic)
+    size: int = 0
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def running(self) -> bool:
+        return self.run is not None
+
+    def publish(self, response: Response, events: list[Event]) -> None:
+        """The response has gone on: those who follow hear of it."""
+        self.response = response
+        if self.log is not None:
+            self.log += events
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self.run = None
+        self.publish(self.response, [])
+
+    async def follow(self, after: int) -> AsyncIterator[list[Event]]:
+        """The events after the one of this number, until the response has ended."""
+        place = after + 1
+        while True:
+            news = self._news
+            events = (self.log or [])[place:]
+            place += len(events)
+            if events:
+                yield events
+            elif not self.running:
+                return
+            else:
+                await news.wait()
+
+    def count(self) -> int:
+        """About the bytes that it takes."""
+        self.size = len(_encoder.encode(self.response)) + len(_encoder.encode(self.items))
+        self.size += EVENT_BYTES * len(self.log or ())
+        return self.size
+
+
+class Store:
+    """The kept responses of all clients, each of whom sees its own alone. What runs is not thrown out."""
+
+    def __init__(self, options: ServerOptions, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = options.stored_responses
+        self._most_bytes = options.stored_mb << 20
+        self._longest = options.stored_hours * 3600
+        self._clock = clock
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept at all."""
+        return self._most > 0
+
+    def put(self, kept: Kept) -> None:
+        """Keep a response, and throw out what is too much."""
+        self.drop(kept.response.id)
+        kept.born = self._clock()
+        self._bytes += kept.count()
+        self._kept[kept.response.id] = kept
+        self._tidy()
+
+    def settle(self, kept: Kept) -> None:
+        """Count a response again that has ended."""
+        if self._kept.get(kept.response.id) is kept:
+            self._bytes += -kept.size + kept.count()
+            self._tidy()
+
+    def get(self, id: str, owner: bytes) -> Kept | None:
+        """The owner's response of this id."""
+        self._expire()
+        kept = self._kept.get(id)
+        if kept is None or kept.owner != owner:
+            return None
+        self._kept.move_to_end(id)
+        return kept
+
+    def drop(self, id: str) -> None:
+        """Forget a response."""
+        kept = self._kept.pop(id, None)
+        if kept:
+            self._bytes -= kept.size
+
+    def _expire(self) -> None:
+        limit = self._clock() - self._longest
+        for id in [id for id, kept in self._kept.items() if kept.born < limit and not kept.running]:
+            self.drop(id)
+
+    def _tidy(self) -> None:
+        self._expire()
+        for id in list(self._idle()):
+            if len(self._kept) <= self._most and self._bytes <= self._most_bytes:
+                return
+            self.drop(id)
+
+    def _idle(self) -> Iterator[str]:
+        return (id for id, kept in self._kept.items() if not kept.running)

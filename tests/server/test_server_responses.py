@@ -1,0 +1,372 @@
+"""The Responses API, driven by the official client: a model says scripted parts, another goes on with letters."""
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import openai
+import pytest
+from fakes import Server, hold, let_go, model, serving, until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from script import PARTS, speaking
+
+from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
+
+LOOK = {"type": "function", "name": "look", "description": "Looks.", "strict": False,
+        "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}
+GO = {"type": "function", "name": "go"}
+
+
+def client_of(server: Server, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
+
+
+@contextmanager
+def asking(llm: Any, **options: Any) -> Iterator[tuple[openai.OpenAI, Server]]:
+    with serving(llm, access_log=False, **options) as server, client_of(server) as client:
+        yield client, server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[openai.OpenAI]:
+    with client_of(server) as client:
+        yield client
+
+
+def output(response: Any) -> list[dict[str, Any]]:
+    return [{name: value for name, value in item.model_dump(exclude_none=True).items() if name not in ("id", "parsed")}
+            for item in response.output]
+
+
+def test_an_answer_has_reasoning_text_and_calls_as_items() -> None:
+    with asking(speaking()) as (client, _):
+        response = client.responses.create(model="chain", input="x", tools=[LOOK, GO])  # type: ignore[list-item]
+    assert [each.type for each in response.output] == ["reasoning", "message", "function_call", "function_call"]
+    assert response.output_text == "Hello" and response.status == "completed" and response.completed_at
+    assert response.output[0].content[0].text == "Let me see."  # type: ignore[union-attr, index]
+    assert [(each.call_id, each.name, each.arguments) for each in response.output[2:]] == [  # type: ignore[union-attr]
+        ("call_a", "look", '{"x": 1}'), ("call_b", "go", "{}")]
+    assert response.usage and response.usage.input_tokens_details.cached_tokens == 4
+    assert (response.usage.output_tokens_details.reasoning_tokens, response.usage.total_tokens) == (2, 18)
+
+
+def test_events_come_in_order_and_are_counted() -> None:
+    with asking(speaking()) as (client, _):
+        events = list(client.responses.create(model="chain", input="x", stream=True, reasoning={"summary": "auto"}))
+    assert [each.sequence_number for each in events] == list(range(len(events)))
+    assert [each.type.removeprefix("response.") for each in events] == [
+        "created", "in_progress",
+        "output_item.added", "content_part.added", "reasoning_summary_part.added",
+        "reasoning_text.delta", "reasoning_summary_text.delta", "reasoning_text.delta", "reasoning_summary_text.delta",
+        "reasoning_text.done", "content_part.done", "reasoning_summary_text.done", "reasoning_summary_part.done",
+        "output_item.done",
+        "output_item.added", "content_part.added", "output_text.delta", "output_text.delta", "output_text.done",
+        "content_part.done", "output_item.done",
+        "output_item.added", "function_call_arguments.delta", "function_call_arguments.delta",
+        "function_call_arguments.done", "output_item.done",
+        "output_item.added", "function_call_arguments.delta", "function_call_arguments.done", "output_item.done",
+        "completed"]
+
+
+words = st.text(min_size=1, max_size=5)
+blocks = st.lists(st.one_of(words.map(lambda text: [Text(text)]), words.map(lambda text: [Thought(text)]),
+                            words.map(lambda text: ["call", json.dumps({"v": text})])), max_size=6)
+
+
+def numbered(blocks: list[Any], cuts: list[int]) -> list[Part]:
+    """The blocks as parts, calls numbered and their arguments cut in two."""
+    parts: list[Part] = []
+    for place, block in enumerate(blocks):
+        if block[0] != "call":
+            parts += block
+            continue
+        index, cut = sum(isinstance(each, CallStart) for each in parts), cuts[place % len(cuts)]
+        parts += [CallStart(index, f"call_{index}", "f"), CallArguments(index, block[1][:cut]),
+                  CallArguments(index, block[1][cut:])]
+    return parts
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(blocks, st.lists(st.integers(0, 9), min_size=1))
+def test_what_a_client_gathers_from_a_stream_is_the_unstreamed_answer(scripted: Any, blocks: list[Any],
+                                                                       cuts: list[int]) -> None:
+    llm, client = scripted
+    llm.script[:] = numbered(blocks, cuts)
+    whole = client.responses.create(model="chain", input="x")
+    with client.responses.stream(model="chain", input="x") as stream:
+        items, gathered = {}, None
+        for event in stream:
+            if event.type == "response.output_item.done":
+                items[event.output_index] = event.item
+        gathered = stream.get_final_response()
+    assert output(whole) == output(gathered)
+    assert [item.id for _, item in sorted(items.items())] == [item.id for item in gathered.output]
+
+
+@pytest.fixture
+def scripted() -> Iterator[tuple[Any, openai.OpenAI]]:
+    script: list[Part] = []
+    llm: Any = speaking(script)
+    llm.script = script
+    with asking(llm) as (client, _):
+        yield llm, client
+
+
+def test_an_answer_that_is_cut_short_is_incomplete() -> None:
+    with asking(speaking(PARTS[:3], "length")) as (client, _):
+        response = client.responses.create(model="chain", input="x", max_output_tokens=7)
+        events = list(client.responses.create(model="chain", input="x", max_output_tokens=7, stream=True))
+    assert (response.status, response.incomplete_details.reason) == (  # type: ignore[union-attr]
+        "incomplete", "max_output_tokens")
+    assert [item.status for item in response.output] == ["completed", "incomplete"]  # type: ignore[union-attr]
+    assert events[-1].type == "response.incomplete"
+
+
+def test_a_failure_ends_a_stream_with_the_failed_response() -> None:
+    with asking(speaking([Text("Hel"), RuntimeError("/secret")])) as (client, server):
+        events = list(client.responses.create(model="chain", input="x", stream=True))
+        reply = server.post("/v1/responses", {"input": "x"})
+    assert events[-1].type == "response.failed" and events[-1].response.error.code == "server_error"
+    assert "secret" not in events[-1].model_dump_json()
+    assert reply.status == 500 and reply.error["code"] == "internal_error"
+
+
+def test_a_tool_round_trip_reaches_the_model_as_a_chat() -> None:
+    llm: Any = speaking()
+    with asking(llm) as (client, _):
+        first = client.responses.create(model="chain", input="x", instructions="Be kind.",
+                                        tools=[LOOK, GO])  # type: ignore[list-item]
+        result = {"type": "function_call_output", "call_id": "call_a", "output": "42"}
+        client.responses.create(model="chain", previous_response_id=first.id, input=[result])  # type: ignore[list-item]
+        everything = [{"role": "user", "content": [{"type": "input_text", "text": "x"}]},
+                      *[each.model_dump(exclude_none=True) for each in first.output], result]
+        client.responses.create(model="chain", store=False, input=everything)  # type: ignore[arg-type]
+    said = {"role": "assistant", "content": "Hello", "reasoning_content": "Let me see.", "tool_calls": [
+        {"id": "call_a", "type": "function", "function": {"name": "look", "arguments": '{"x": 1}'}},
+        {"id": "call_b", "type": "function", "function": {"name": "go", "arguments": "{}"}}]}
+    expected = [{"role": "user", "content": "x"}, said, {"role": "tool", "tool_call_id": "call_a", "content": "42"}]
+    assert llm.turns[0].messages == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "x"}]
+    assert llm.turns[0].tools[0] == {"type": "function", "function": {
+        name: LOOK[name] for name in ("name", "description", "parameters", "strict")}}
+    assert llm.turns[1].messages == llm.turns[2].messages == expected
+
+
+def test_sealed_reasoning_comes_back_as_reasoning() -> None:
+    llm: Any = speaking()
+    with asking(llm) as (client, _):
+        first = client.responses.create(model="chain", input="x", store=False, include=["reasoning.encrypted_content"])
+        sealed = {"type": "reasoning", "id": "rs_1", "summary": [],
+                  "encrypted_content": first.output[0].encrypted_content}  # type: ignore[union-attr]
+        client.responses.create(model="chain", input=[sealed, {"role": "user", "content": "y"}])  # type: ignore[list-item]
+    assert llm.turns[1].messages[0]["reasoning_content"] == "Let me see."
+
+
+def test_the_choice_of_tools_and_the_form_of_the_answer_reach_the_turn() -> None:
+    llm: Any = speaking()
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    named = {"type": "function", "name": "look"}
+    with asking(llm) as (_, server):
+        for choice in ("none", named, {"type": "allowed_tools", "mode": "required", "tools": [named]}):
+            assert server.post("/v1/responses", {
+                "input": "x", "tools": [LOOK, GO], "tool_choice": choice, "parallel_tool_calls": False,
+                "reasoning": {"effort": "low"}, "text": {"verbosity": "low", "format": {
+                    "type": "json_schema", "name": "a", "schema": schema}}}).status == 200
+    none, one, allowed = llm.turns
+    assert none.choice == "none" and one.choice.name == "look"
+    assert (allowed.choice, allowed.allowed, allowed.parallel) == ("required", ("look",), False)
+    assert json.loads(none.format.source) == schema
+    assert none.variables == {"enable_thinking": True, "reasoning_effort": "low"}
+
+
+def test_a_stored_response_is_shown_continued_listed_and_deleted(client: openai.OpenAI) -> None:
+    first = client.responses.create(model="chain", input="w", metadata={"a": "b"})
+    second = client.responses.create(model="chain", input="x", previous_response_id=first.id)
+    assert client.responses.retrieve(first.id) == first and first.metadata == {"a": "b"}
+    assert (first.output_text, second.output_text, second.previous_response_id) == ("xyz", "yz", first.id)
+    ids = [each.id for each in client.responses.input_items.list(second.id, limit=1, order="asc")]
+    assert len(ids) == 3 and ids[1] == first.output[0].id
+    page = client.responses.input_items.list(second.id, limit=2)
+    assert [each.id for each in page.data] == ids[:0:-1] and page.has_more
+    client.responses.delete(first.id)
+    for asked in (client.responses.retrieve, client.responses.delete, client.responses.input_items.list):
+        with pytest.raises(openai.NotFoundError):
+            asked(first.id)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="chain", input="x", previous_response_id=first.id)
+    assert (caught.value.param, caught.value.code) == ("previous_response_id", "previous_response_not_found")
+
+
+def test_an_item_can_be_referred_to(client: openai.OpenAI, server: Server) -> None:
+    first = client.responses.create(model="chain", input="w")
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    reply = server.post("/v1/responses", {"input": [reference, {"role": "user", "content": "x"}]})
+    assert reply.status == 200
+    reply = server.post("/v1/responses", {"input": [{"type": "item_reference", "id": "msg_1"}]})
+    assert (reply.status, reply.error["param"]) == (400, "input[0].id")
+
+
+def test_what_is_not_to_be_stored_is_not_stored(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="chain", input="w", store=False)
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(response.id)
+
+
+def test_each_key_sees_its_own_responses() -> None:
+    with (serving(model(), api_key=("one", "two"), access_log=False) as server, client_of(server, "one") as one,
+          client_of(server, "two") as two):
+        response = one.responses.create(model="chain", input="w")
+        assert one.responses.retrieve(response.id).id == response.id
+        with pytest.raises(openai.NotFoundError):
+            two.responses.retrieve(response.id)
+        with pytest.raises(openai.BadRequestError):
+            two.responses.create(model="chain", input="w", previous_response_id=response.id)
+
+
+def test_a_response_in_the_background_is_queued_written_and_followed() -> None:
+    with asking(model()) as (client, server):
+        hold(server.llm)  # type: ignore[arg-type]
+        queued = client.responses.create(model="chain", input="w", background=True)
+        assert queued.status == "queued" and client.responses.retrieve(queued.id).status == "queued"
+        let_go(server.llm)  # type: ignore[arg-type]
+        events = list(client.responses.retrieve(queued.id, stream=True))
+        done = client.responses.retrieve(queued.id)
+        later = list(client.responses.retrieve(queued.id, stream=True, starting_after=3))
+        assert client.responses.cancel(queued.id).status == "completed"
+    assert (done.status, done.output_text) == ("completed", "xyz")
+    assert [each.type for each in events[:3]] == ["response.created", "response.queued", "response.in_progress"]
+    assert [each.sequence_number for each in events] == list(range(len(events))) and later == events[4:]
+
+
+def test_a_response_in_the_background_is_cancelled() -> None:
+    with asking(model()) as (client, server):
+        hold(server.llm)  # type: ignore[arg-type]
+        response = client.responses.create(model="chain", input="A", background=True)
+        assert client.responses.cancel(response.id).status == "cancelled"
+        assert client.responses.cancel(response.id).status == "cancelled"
+        let_go(server.llm)  # type: ignore[arg-type]
+        until(lambda: not server.service.flights and not server.llm.engine.stats().running)  # type: ignore[union-attr]
+        last = server.get(f"/v1/responses/{response.id}?stream=true").events[-2]
+    assert last["type"] == "response.cancelled"
+
+
+def test_a_stream_in_the_background_outlives_its_client() -> None:
+    with asking(model()) as (client, server):
+        hold(server.llm)  # type: ignore[arg-type]
+        stream = client.responses.create(model="chain", input="w", background=True, stream=True)
+        id = next(iter(stream)).response.id  # type: ignore[union-attr]
+        stream.close()
+        let_go(server.llm)  # type: ignore[arg-type]
+        until(lambda: client.responses.retrieve(id).status == "completed")
+
+
+def test_leaving_a_stream_cancels_the_answer() -> None:
+    with asking(model()) as (client, server):
+        stream = client.responses.create(model="chain", input="A", stream=True)
+        next(iter(stream))
+        stream.close()
+        until(lambda: not server.service.flights and not server.llm.engine.stats().running)  # type: ignore[union-attr]
+        assert len(server.service.responses) == 0
+
+
+def test_a_stored_response_can_be_streamed_again(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="chain", input="w")
+    events = list(client.responses.retrieve(response.id, stream=True))
+    assert [each.type for each in events][-1] == "response.completed"
+    assert "".join(each.delta for each in events if each.type == "response.output_text.delta") == "xyz"
+
+
+def test_truncation_drops_the_oldest_rounds() -> None:
+    with asking(model(max_len=64)) as (client, server):
+        rounds = [{"role": role, "content": "A" * 20} for _ in range(3) for role in ("user", "assistant")]
+        asked = [{"role": "system", "content": "s"}, *rounds, {"role": "user", "content": "w"}]
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.responses.create(model="chain", input=asked)  # type: ignore[arg-type]
+        assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
+        answer = client.responses.create(model="chain", input=asked, truncation="auto")  # type: ignore[arg-type]
+        last = server.llm.template.calls[-1]["messages"]  # type: ignore[union-attr]
+    assert answer.output_text == "xyz" and [each["role"] for each in last] == ["system", "user"]
+
+
+def test_log_probabilities_come_with_the_text(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="chain", input="w", top_logprobs=2,
+                                       include=["message.output_text.logprobs"])
+    part = response.output[0].content[0]  # type: ignore[union-attr, index]
+    assert "".join(each.token for each in part.logprobs) == "xyz"
+    assert all(len(each.top_logprobs) == 2 for each in part.logprobs)
+
+
+def test_a_prompt_is_counted_as_it_would_be_read(client: openai.OpenAI) -> None:
+    asked: Any = [{"role": "user", "content": "hello"}]
+    counted = client.responses.input_tokens.count(model="chain", input=asked, instructions="be kind")
+    answered = client.responses.create(model="chain", input=asked, instructions="be kind")
+    assert answered.usage and counted.input_tokens == answered.usage.input_tokens
+
+
+async def test_the_async_client_gathers_a_stream(server: Server) -> None:
+    async with (openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+                client.responses.stream(model="chain", input="w") as stream):
+        assert (await stream.get_final_response()).output_text == "xyz"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"input": None}, "input"), ({"input": []}, "input"), ({"input": 5}, "input"), ({"input": [5]}, "input[0]"),
+    ({"input": [{}]}, "input[0].type"), ({"input": [{"type": "computer_call"}]}, "input[0].type"),
+    ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
+    ({"input": [{"role": "user"}]}, "input[0].content"),
+    ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
+    ({"input": [{"role": "user", "content": [{"type": "strange"}]}]}, "input[0].content[0].type"),
+    ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
+    ({"input": [{"type": "function_call", "call_id": "a", "name": "b"}]}, "input[0].arguments"),
+    ({"input": [{"type": "function_call_output", "output": "x"}]}, "input[0].call_id"),
+    ({"input": [{"type": "function_call_output", "call_id": "x"}]}, "input[0].output"),
+    ({"input": [{"type": "reasoning", "content": "x"}]}, "input[0].content"),
+    ({"input": [{"role": "user", "content": "x"}] * 10_000}, "input"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type"), ({"tools": [{"type": "function"}]}, "tools[0].name"),
+    ({"tools": [{}]}, "tools[0].type"),
+    ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools[0].function"),
+    ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+    ({"tool_choice": {"type": "mcp"}}, "tool_choice.type"), ({"tool_choice": "often"}, "tool_choice"),
+    ({"max_output_tokens": 0}, "max_output_tokens"), ({"max_output_tokens": 10**9}, "max_output_tokens"),
+    ({"max_output_tokens": "many"}, "max_output_tokens"), ({"temperature": 3}, "temperature"),
+    ({"top_logprobs": 21}, "top_logprobs"), ({"max_tool_calls": -1}, "max_tool_calls"), ({"n": 2}, "n"),
+    ({"include": ["everything"]}, "include[0]"), ({"truncation": "some"}, "truncation"),
+    ({"metadata": {"a": 5}}, "metadata"), ({"metadata": {"a": "x" * 513}}, "metadata"),
+    ({"metadata": {str(n): "" for n in range(17)}}, "metadata"),
+    ({"text": {"format": {"type": "json_schema"}}}, "text.format.name"),
+    ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
+    ({"text": {"format": {"type": "xml"}}}, "text.format.type"), ({"text": {"verbosity": "loud"}}, "text.verbosity"),
+    ({"reasoning": {"effort": "huge"}}, "reasoning.effort"), ({"background": True, "store": False}, "background"),
+    ({"conversation": "conv_1"}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"),
+    ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"stream_options": {}}, "stream_options"),
+    ({"service_tier": "gold"}, "service_tier"),
+]
+
+
+@pytest.mark.parametrize(("fields", "param"), WRONG, ids=lambda case: json.dumps(case)[:50])
+def test_a_wrong_field_is_named(server: Server, fields: dict[str, Any], param: str) -> None:
+    reply = server.post("/v1/responses", {"input": "x"} | fields)
+    assert reply.status == 400, reply.body
+    assert reply.error["param"].startswith(param) and reply.error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize("body", [b'{"input": "x", "temperature": NaN}', b"{", b"[]",
+                                  b'{"input": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+                                  b'{"input": "x", "tools": [{"type": "function", "name": "f", "parameters": '
+                                  + b'{"a":' * 500 + b"1" + b"}" * 500 + b"}]}"])
+def test_a_hostile_body_is_refused(server: Server, body: bytes) -> None:
+    assert server.post("/v1/responses", body).status == 400
+
+
+@pytest.mark.parametrize(("query", "param"), [("stream=maybe", "stream"), ("stream=true&starting_after=x",
+                                                                          "starting_after"),
+                                              ("starting_after=1", "starting_after")])
+def test_a_wrong_query_is_named(server: Server, query: str, param: str) -> None:
+    id = server.post("/v1/responses", {"input": "w"}).json["id"]
+    reply = server.get(f"/v1/responses/{id}?{query}")
+    assert (reply.status, reply.error["param"]) == (400, param)
+    for wrong in ("limit=0", "limit=101", "order=up", "after=nobody"):
+        reply = server.get(f"/v1/responses/{id}/input_items?{wrong}")
+        assert (reply.status, reply.error["param"]) == (400, wrong.partition("=")[0])
