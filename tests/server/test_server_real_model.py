@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,3 +67,13 @@ def test_a_prompt_is_scored(client: openai.OpenAI) -> None:
     assert answer.choices[0].text == "The capital of France is Paris"
     assert logprobs and logprobs.tokens and logprobs.token_logprobs
     assert "".join(logprobs.tokens) == answer.choices[0].text and max(logprobs.token_logprobs[1:]) > -2
+
+
+def test_answers_of_a_real_model_keep_to_a_schema(real: Server) -> None:
+    schema = {"type": "object", "additionalProperties": False,
+              "properties": {"city": {"type": "string", "maxLength": 20}, "large": {"type": "boolean"}},
+              "required": ["city", "large"]}
+    form = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
+    reply = real.chat("Describe Paris.", response_format=form, temperature=0.7, seed=1, n=3, max_tokens=60)
+    for choice in reply.json["choices"]:
+        assert choice["finish_reason"] == "stop" and set(json.loads(choice["message"]["content"])) == {"city", "large"}
