@@ -1,6 +1,7 @@
 """A turn of a conversation at the level of text, whatever protocol it came by: text, reasoning and tool calls."""
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
@@ -267,16 +268,31 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
 
 
 def _grammar(turn: Turn, tools: Tools, manner: Manner, tokenizer: Tokenizer) -> Grammar | None:
-    """The form of the answer: that of a call where one must be made."""
-    if not tools or turn.choice in ("auto", "none"):
+    """The form of the answer: that of a call where one must be made, or that of either where one may be."""
+    if not tools or turn.choice == "none":
+        return turn.format
+    form = _schema(turn.format) if turn.choice == "auto" else None
+    if turn.choice == "auto" and form is None:
         return turn.format
 
     def special(mark: str) -> int | None:
         token = tokenizer.id(mark)
         return token if token in tokenizer.special_ids else None
 
+    one = isinstance(turn.choice, Named)
     wanted = tools.only(turn.choice.name) if isinstance(turn.choice, Named) else tools
-    return Grammar("lark", manner.forced(wanted, special, many=turn.parallel and not isinstance(turn.choice, Named)))
+    return Grammar("lark", manner.forced(wanted, special, many=turn.parallel and not one, form=form))
+
+
+def _schema(form: Grammar | None) -> Mapping[str, Any] | None:
+    """The JSON schema that a form asks for."""
+    if form is None or form.kind != "json_schema":
+        return None
+    try:
+        found = json.loads(form.source)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def fitting(prompt: Sequence[int], limit: int, sampling: Sampling) -> Sequence[int]:

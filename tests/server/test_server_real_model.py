@@ -77,3 +77,36 @@ def test_answers_of_a_real_model_keep_to_a_schema(real: Server) -> None:
     reply = real.chat("Describe Paris.", response_format=form, temperature=0.7, seed=1, n=3, max_tokens=60)
     for choice in reply.json["choices"]:
         assert choice["finish_reason"] == "stop" and set(json.loads(choice["message"]["content"])) == {"city", "large"}
+
+
+WEATHER: list[Any] = [{"type": "function", "function": {"name": "get_weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string", "maxLength": 20}}, "required": ["city"],
+    "additionalProperties": False}}}]
+
+
+def test_a_model_that_must_call_a_tool_does_whole_and_streamed(client: openai.OpenAI) -> None:
+    fields: dict[str, Any] = {"model": "default", "tools": WEATHER, "temperature": 0, "max_tokens": 80,
+                              "parallel_tool_calls": False,
+                              "messages": [{"role": "user", "content": "What is the weather in Paris?"}]}
+    for choice in ("required", {"type": "function", "function": {"name": "get_weather"}}):
+        message = client.chat.completions.create(tool_choice=choice, **fields).choices[0].message
+        assert message.content is None and message.tool_calls
+        call = message.tool_calls[0].function  # type: ignore[union-attr]
+        assert call.name == "get_weather" and set(json.loads(call.arguments)) == {"city"}
+        with client.chat.completions.stream(tool_choice=choice, **fields) as stream:
+            for _ in stream:
+                pass
+            streamed = stream.get_final_completion().choices[0]
+        assert streamed.finish_reason == "tool_calls"
+        assert streamed.message.tool_calls[0].function.arguments == call.arguments  # type: ignore[index]
+
+
+def test_results_of_tools_can_be_given_back(client: openai.OpenAI) -> None:
+    function = {"name": "get_weather", "arguments": '{"city":"Rome"}'}
+    call: Any = {"id": "call_1", "type": "function", "function": function}
+    messages: list[Any] = [{"role": "user", "content": "How is Rome?"},
+                           {"role": "assistant", "content": None, "tool_calls": [call]},
+                           {"role": "tool", "tool_call_id": "call_1", "content": "Sunny, 20 degrees."}]
+    answer = client.chat.completions.create(model="default", messages=messages, tools=WEATHER, tool_choice="none",
+                                            temperature=0, max_tokens=24)
+    assert answer.choices[0].message.content and not answer.choices[0].message.tool_calls

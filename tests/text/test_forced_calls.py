@@ -66,6 +66,15 @@ def test_marks_that_are_special_tokens_are_meant_as_such(name: str) -> None:
     assert not any(f'"{mark}"' in source for mark in ids)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_may_be_json_where_no_call_must_be_made(name: str) -> None:
+    form = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    source = dialects.named(name).grammar(Lark((), lambda mark: None), TOOLS, many=True, form=form)
+    head = dialects.named(name).text_head
+    assert taken(source, head + '{"a": 1}') and taken(source, SPOKEN[name])
+    assert not taken(source, head + '{"a": "b"}')
+
+
 def test_schemas_of_every_kind_make_a_grammar() -> None:
     tools = Tools([{"function": {"name": "f", "parameters": {
         "$defs": {"Place": {"type": "object", "properties": {"city": {"type": "string"}}}},

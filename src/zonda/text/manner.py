@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from zonda.text import dialects, reasoning
 from zonda.text.dialects.dialect import Dialect
@@ -77,9 +78,9 @@ class Manner:
         opened = self.reasoning and self.reasoning.opened(prompt)
         return token(self.reasoning.close) if opened and self.reasoning else None
 
-    def forced(self, tools: Tools, special: Find, *, many: bool) -> str:
-        """A Lark grammar of answers that call tools."""
-        return self.dialect.grammar(Lark(self.dialect.marks, special), tools, many=many)
+    def forced(self, tools: Tools, special: Find, *, many: bool, form: Mapping[str, Any] | None = None) -> str:
+        """A Lark grammar of answers that call tools, or are JSON of the schema `form`."""
+        return self.dialect.grammar(Lark(self.dialect.marks, special), tools, many=many, form=form)
 
 
 def find(sources: Mapping[str, str], token: Find, *, dialect: str | None = None,

@@ -10,6 +10,8 @@ from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Reader, Steps
 from zonda.text.writer import Writer
 
+MOST = 16
+"""Calls that a forced answer may make: a small model would go on until its answer is cut."""
 Script = Callable[[Reader, Writer, Tools], Steps[None]]
 Form = Callable[[Lark, str, Mapping[str, Any]], str]
 """The Lark expression of one call, from the tool's name and its arguments' schema."""
@@ -41,12 +43,13 @@ class Dialect:
         """Whether a chat template shows this format."""
         return any(all(text in template for text in texts) for texts in self.tells)
 
-    def grammar(self, lark: Lark, tools: Tools, *, many: bool) -> str:
-        """A Lark grammar of answers that call one of the tools, or several."""
+    def grammar(self, lark: Lark, tools: Tools, *, many: bool, form: Mapping[str, Any] | None = None) -> str:
+        """A Lark grammar of answers that call one of the tools, or several, or are JSON of the schema `form`."""
         names = list(tools.functions)
         calls = [f"call{index}: {self.form(lark, name, tools.schema(name))}" for index, name in enumerate(names)]
-        more = f" ({lark.text(self.between)} call)*" if many else ""
-        start = " ".join(filter(None, (lark.text(self.before), "call")))
-        rules = [f"start: {start}{more} {lark.text(self.after)}".rstrip(),
-                 f"call: {' | '.join(f'call{index}' for index in range(len(names)))}", *calls, *lark.rules]
-        return "\n".join(rules)
+        more = f"more{{0,{MOST - 1}}}" if many else ""
+        calls += [f"more: {lark.text(self.between)} call"] if many else []
+        called = " ".join(filter(None, (lark.text(self.before), "call", more, lark.text(self.after))))
+        said = "" if form is None else f" | {lark.text(self.text_head)} {lark.value(form)}"
+        one = " | ".join(f"call{index}" for index in range(len(names)))
+        return "\n".join([f"start: {called}{said}", f"call: {one}", *calls, *lark.rules])
