@@ -1,7 +1,7 @@
 """Attention over pages. A page holds 32 positions of one key/value head: keys transposed (dim, 32), values (32, dim).
 
-Every query sees its pages in ascending order, one online-softmax step a page, each run of eight pages from scratch, and
-runs are merged in order. A work item takes all runs of some rows; or one run of one row, so that a long context is cut
+Every query sees its pages in ascending order; each run of eight pages has a softmax of its own, and runs are merged in
+order. A work item takes all runs of some rows; or one run of one row, so that a long context is cut
 over threads, and another kernel merges them. The operations are the same whichever way, and whether a query comes
 alone or in a block of queries; so its result does not depend on the batch.
 """
@@ -38,6 +38,7 @@ from zonda.kernels.cpu.frame import (
     SCRATCH,
     SCRATCH_BYTES,
     SEQ_OF,
+    SPAN,
     STATE,
 )
 from zonda.kernels.cpu.scalar import tanh
@@ -150,35 +151,32 @@ def attend(half: bool) -> object:
     """
     size = 2 if half else 4
     score1, score2, score3, score4 = (inline(scores(half, n), 5) for n in (1, 2, 3, 4))
-    soften1, soften2, soften3, soften4 = (inline(soften(n), 2) for n in (1, 2, 3, 4))
-    mix1, mix2, mix3, mix4 = (inline(mix(half, n), 5) for n in (1, 2, 3, 4))
+    mix1, mix2, mix3, mix4 = (inline(mix(half, n), 4) for n in (1, 2, 3, 4))
+    soften_one = inline(soften, 3)
 
     @njit(error_model="numpy")
-    def visit(count: int, q: int, padded: int, keys: int, values: int, dim: int, scores: int, states: int, cap: float,
-              mixed: int) -> None:
-        """Take one page into account for `count` queries."""
+    def score(count: int, q: int, padded: int, keys: int, dim: int, weights: int) -> None:
+        """Scores of `count` queries on a page."""
         if count == 4:
-            score4((q, padded, keys, dim, scores))
+            score4((q, padded, keys, dim, weights))
         elif count == 3:
-            score3((q, padded, keys, dim, scores))
+            score3((q, padded, keys, dim, weights))
         elif count == 2:
-            score2((q, padded, keys, dim, scores))
+            score2((q, padded, keys, dim, weights))
         else:
-            score1((q, padded, keys, dim, scores))
-        if cap > f32(0):
-            _cap(scores, count * PAGE, cap)
+            score1((q, padded, keys, dim, weights))
+
+    @njit(error_model="numpy")
+    def blend(count: int, weights: int, values: int, padded: int, mixed: int) -> None:
+        """Add a page's values to the mixes of `count` queries."""
         if count == 4:
-            soften4((scores, states))
-            mix4((scores, values, padded, states, mixed))
+            mix4((weights, values, padded, mixed))
         elif count == 3:
-            soften3((scores, states))
-            mix3((scores, values, padded, states, mixed))
+            mix3((weights, values, padded, mixed))
         elif count == 2:
-            soften2((scores, states))
-            mix2((scores, values, padded, states, mixed))
+            mix2((weights, values, padded, mixed))
         else:
-            soften1((scores, states))
-            mix1((scores, values, padded, states, mixed))
+            mix1((weights, values, padded, mixed))
 
     @njit(error_model="numpy")
     def page_of(frame: int, sequence: int, index: int) -> int:
@@ -195,23 +193,29 @@ def attend(half: bool) -> object:
         group = heads // kv_heads
         cap = bits_f32(np.int32(cap_bits))
         page_bytes = padded * PAGE * size
-        for page in range(first, last + 1):
-            place = (page_of(frame, sequence, page) * kv_heads + head) * page_bytes
-            if count == 1:
-                following = (page_of(frame, sequence, min(page + 1, last)) * kv_heads + head) * page_bytes
-                for line in range(following, following + page_bytes, LINE):
-                    prefetch(keys + line)
-                    prefetch(values + line)
-            for i in range(count * group):
-                until = position + i // group - page * PAGE + 1
-                store_i32(states + STATE * i + SEEN_FROM, 0, np.int32(max(0, until - window) if window else 0))
-                store_i32(states + STATE * i + SEEN_TO, 0, np.int32(until))
-            i = 0
-            while i < count * group:
-                width = min(4, count * group - i)
-                visit(width, loaded + i * padded * 4, padded, keys + place, values + place, dim, weights,
-                      states + STATE * i, cap, mixed + i * padded * 4)
-                i += width
+        pages, queries = max(0, last - first + 1), count * group
+        for page in range(pages):
+            place = keys + (page_of(frame, sequence, first + page) * kv_heads + head) * page_bytes
+            if count == 1 and page + 1 < pages:
+                fetch(keys + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
+            for i in range(0, queries, 4):
+                score(min(4, queries - i), loaded + i * padded * 4, padded, place, dim,
+                      weights + (i * SPAN + page * PAGE) * 4)
+        for i in range(queries):
+            until = position + i // group - first * PAGE + 1
+            store_i32(states + STATE * i + SEEN_FROM, 0, np.int32(max(0, until - window) if window else 0))
+            store_i32(states + STATE * i + SEEN_TO, 0, np.int32(until))
+            if cap > f32(0):
+                for page in range(pages):
+                    _cap(weights + (i * SPAN + page * PAGE) * 4, PAGE, cap)
+            soften_one((weights + i * SPAN * 4, states + STATE * i, pages))
+        for page in range(pages):
+            place = values + (page_of(frame, sequence, first + page) * kv_heads + head) * page_bytes
+            if count == 1 and page + 1 < pages:
+                fetch(values + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
+            for i in range(0, queries, 4):
+                blend(min(4, queries - i), weights + (i * SPAN + page * PAGE) * 4, place, padded,
+                      mixed + i * padded * 4)
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
         q, heads, kv_heads, dim, padded, window, _ = load7(op, ARGUMENTS)
@@ -225,7 +229,7 @@ def attend(half: bool) -> object:
         mixed = loaded + most * group * padded * 4
         total = mixed + most * group * padded * 4
         weights = total + most * group * padded * 4
-        states = weights + 4 * PAGE * 4
+        states = weights + most * group * SPAN * 4
         wholes = states + most * group * STATE
         for i in range(queries):
             source = ((row + i // group) * heads + head * group + i % group) * padded
@@ -253,6 +257,13 @@ def attend(half: bool) -> object:
 
 
 merge_run, finish_row = inline(merge, 5), inline(finish, 3)
+
+
+@njit(error_model="numpy")
+def fetch(place: int, size: int) -> None:
+    """Ask for memory ahead of time."""
+    for line in range(place, place + size, LINE):
+        prefetch(line)
 
 
 @njit(error_model="numpy")

@@ -1,4 +1,4 @@
-"""Attention's inner loops, on one page of 32 positions: scores, their softmax as it goes, and the mix of values.
+"""Attention's inner loops: scores of a page of 32 positions, their softmax over a run of pages, the mix of values.
 
 Each query's numbers are computed by the same operations in the same order however many queries share a call.
 """
@@ -9,13 +9,13 @@ from typing import Any
 
 from llvmlite import ir
 
-from zonda.kernels.cpu.frame import PAGE, STATE
+from zonda.kernels.cpu.frame import PAGE, SPAN
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.vector import F16, F32, I32, Emit, exp, largest, total
 
-PEAK, SUM, FACTOR, SEEN_FROM, SEEN_TO = range(0, 20, 4)
-"""In a query's state: its highest score and the sum of its weights so far, what a page multiplies earlier pages by, and
-the positions of the page that it sees, from and to (int32)."""
+PEAK, SUM, SEEN_FROM, SEEN_TO = range(0, 16, 4)
+"""In a query's state: its highest score and the sum of its weights, and the positions of the run of pages that it sees,
+from and to (int32)."""
 LOWEST = -1e30
 
 
@@ -27,7 +27,7 @@ def _cache_vector(e: Emit, half: bool, address: Any, offset: int) -> Any:
 
 
 def scores(half: bool, queries: int) -> Callable[..., None]:
-    """Writer of scores(q, stride, keys, dim, out): out float32 (queries, 32) = q · keys."""
+    """Writer of scores(q, stride, keys, dim, out): 32 of each query's SPAN numbers in out = q · keys."""
     def write(builder: ir.IRBuilder, target: Target, q: Any, stride: Any, keys: Any, dim: Any, out: Any) -> None:
         e = Emit(builder, target)
         lanes, size = e.registers.lanes, 2 if half else 4
@@ -40,48 +40,47 @@ def scores(half: bool, queries: int) -> Callable[..., None]:
             totals = [[e.variable(zero) for _ in range(vectors)] for _ in range(queries)]
             with e.loop(dim) as d:
                 row = e.at(e.at(keys, e.times(d, PAGE * size)), e.times(first, size))
-                key = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
-                for i in range(queries):
-                    x = e.splat(e.load(F32, e.at(e.at(q, e.times(stride, 4 * i)), e.times(d, 4))), lanes)
-                    for v in range(vectors):
-                        totals[i][v].set(e.fma(key[v], x, totals[i][v].get()))
+                x = [e.splat(e.load(F32, e.at(e.at(q, e.times(stride, 4 * i)), e.times(d, 4))), lanes)
+                     for i in range(queries)]
+                for v in range(vectors):  # one key at a time: more would not fit beside twelve sums
+                    key = _cache_vector(e, half, row, v * lanes * size)
+                    for i in range(queries):
+                        totals[i][v].set(e.fma(key, x[i], totals[i][v].get()))
             for i in range(queries):
                 for v in range(vectors):
-                    e.store(totals[i][v].get(), e.at(out, e.times(first, 4)), 4 * (i * PAGE + v * lanes))
+                    e.store(totals[i][v].get(), e.at(out, e.times(first, 4)), 4 * (i * SPAN + v * lanes))
 
     return write
 
 
-def soften(queries: int) -> Callable[..., None]:
-    """Writer of soften(scores, states): scores (queries, 32) become weights, zero where unseen."""
-    def write(builder: ir.IRBuilder, target: Target, scores: Any, states: Any) -> None:
-        e = Emit(builder, target)
-        for i in range(queries):
-            _soften_one(e, e.at(scores, 4 * PAGE * i), e.at(states, STATE * i))
-
-    return write
-
-
-def _soften_one(e: Emit, scores: Any, state: Any) -> None:
-    b, lanes = e.b, e.registers.lanes
+def soften(builder: ir.IRBuilder, target: Target, scores: Any, state: Any, pages: Any) -> None:
+    """Write soften(scores, state, pages): one query's scores of a run become weights, zero where unseen."""
+    e, b, lanes = Emit(builder, target), builder, Emit(builder, target).registers.lanes
     floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
     since, until = (e.splat(e.load(I32, state, at), lanes) for at in (SEEN_FROM, SEEN_TO))
-    lowest, values, seen = e.const(floats, LOWEST), [], []
-    for at in range(0, PAGE, lanes):
-        place = ir.Constant(words, list(range(at, at + lanes)))
-        seen.append(b.and_(b.icmp_signed(">=", place, since), b.icmp_signed("<", place, until)))
-        values.append(b.select(seen[-1], e.load(floats, scores, 4 * at), lowest))
-    before = e.load(F32, state, PEAK)
-    here = largest(e, values)
-    peak = b.select(b.fcmp_unordered(">", here, before), here, before)
-    weights = [b.select(mask, exp(e, b.fsub(value, e.splat(peak, lanes))), e.const(floats, 0.0))
-               for mask, value in zip(seen, values)]
-    for k, weight in enumerate(weights):
-        e.store(weight, scores, 4 * k * lanes)
-    factor = b.extract_element(exp(e, e.splat(b.fsub(before, peak), lanes)), e.const(I32, 0))
-    e.store(peak, state, PEAK)
-    e.store(factor, state, FACTOR)
-    e.store(e.fma(e.load(F32, state, SUM), factor, total(e, weights)), state, SUM)
+    lowest, zero, parts = e.const(floats, LOWEST), e.const(floats, 0.0), range(PAGE // lanes)
+
+    def seen(page: Any, part: int) -> Any:
+        within = ir.Constant(words, list(range(part * lanes, (part + 1) * lanes)))
+        place = b.add(e.splat(b.trunc(e.times(page, PAGE), I32), lanes), within)
+        return b.and_(b.icmp_signed(">=", place, since), b.icmp_signed("<", place, until))
+
+    peaks, sums = ([e.variable(start) for _ in parts] for start in (lowest, zero))
+    with e.loop(pages) as page:
+        for part in parts:
+            value = e.load(floats, e.at(scores, e.times(page, 4 * PAGE)), 4 * part * lanes)
+            value, peak = b.select(seen(page, part), value, lowest), peaks[part].get()
+            peaks[part].set(b.select(b.fcmp_unordered(">", value, peak), value, peak))
+    highest = largest(e, [peak.get() for peak in peaks])
+    with e.loop(pages) as page:
+        for part in parts:
+            place = e.at(scores, e.at(e.times(page, 4 * PAGE), 4 * part * lanes))
+            weight = exp(e, b.fsub(e.load(floats, place), e.splat(highest, lanes)))
+            weight = b.select(seen(page, part), weight, zero)
+            e.store(weight, place)
+            sums[part].set(b.fadd(sums[part].get(), weight))
+    e.store(highest, state, PEAK)
+    e.store(total(e, [each.get() for each in sums]), state, SUM)
 
 
 def merge(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
@@ -116,7 +115,7 @@ def finish(builder: ir.IRBuilder, target: Target, state: Any, total: Any, dim: A
 
 
 def mix(half: bool, queries: int) -> Callable[..., None]:
-    """Writer of mix(weights, values, dim, states, out): out (queries, dim) = out · factor + weights · values."""
+    """Writer of mix(weights, values, dim, out): out (queries, dim) += weights (queries, SPAN) · values of a page."""
     def write(builder: ir.IRBuilder, target: Target, *arguments: Any) -> None:
         dim = arguments[2]
         e = Emit(builder, target)
@@ -137,22 +136,20 @@ def mix(half: bool, queries: int) -> Callable[..., None]:
 def _mix_strips(e: Emit, half: bool, queries: int, vectors: int, count: Any, start: Any,
                 words: tuple[Any, ...]) -> None:
     """`count` strips of so many vectors of dimensions, from dimension `start` on."""
-    weights, values, dim, states, out = words
+    weights, values, dim, out = words
     lanes, size = e.registers.lanes, 2 if half else 4
     floats = ir.VectorType(F32, lanes)
     with e.loop(count) as p:
         first = e.at(start, e.times(p, vectors * lanes))
         place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
-        factors = [e.splat(e.load(F32, states, STATE * i + FACTOR), lanes) for i in range(queries)]
-        totals = [[e.variable(e.b.fmul(e.load(floats, row, 4 * v * lanes), factor)) for v in range(vectors)]
-                  for row, factor in zip(place, factors)]
+        totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
         with e.loop(e.word(PAGE)) as t:
             row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
-            value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
-            for i in range(queries):
-                w = e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * PAGE * i), lanes)
-                for v in range(vectors):
-                    totals[i][v].set(e.fma(value[v], w, totals[i][v].get()))
+            w = [e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * SPAN * i), lanes) for i in range(queries)]
+            for v in range(vectors):
+                value = _cache_vector(e, half, row, v * lanes * size)
+                for i in range(queries):
+                    totals[i][v].set(e.fma(value, w[i], totals[i][v].get()))
         for i in range(queries):
             for v in range(vectors):
                 e.store(totals[i][v].get(), place[i], 4 * v * lanes)

@@ -23,7 +23,10 @@ PAGE = 32
 RUN = 8
 """Pages that are attended to from scratch, before the result is merged with those of the runs before."""
 
-STATE = 32
+SPAN = RUN * PAGE
+"""Positions of a run."""
+
+STATE = 16
 """Bytes of a query's state in attention."""
 
 SPREADERS = 64

@@ -155,7 +155,7 @@ class CPUOps:
                    address(keys), address(values), q.at)
         out = self._rows(heads.q * heads.dim)
         most = self.query_rows
-        self._scratch(most * group * (12 * padded + 2 * f.STATE) + 16 * f.PAGE + 4 * padded)
+        self._scratch(most * group * (12 * padded + 4 * f.SPAN + 2 * f.STATE))
         parts = self._memory(self.slots * heads.q * (4 * padded + f.STATE))
         self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache,)), f.ITEMS, heads.kv,
                    q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
