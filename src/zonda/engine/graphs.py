@@ -1,0 +1,52 @@
+"""Decode steps as captured graphs, one for each size of batch, so that a step costs the host one launch."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from zonda.engine.batch import Batch
+from zonda.engine.runner import Drawing
+from zonda.kernels.torch.step import Sizes, view
+
+if TYPE_CHECKING:
+    from zonda.engine.torch_runner import TorchRunner
+
+BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+_NO_ITEMS = np.zeros((0, 4), np.int32)
+
+
+def bucket(rows: int) -> int:
+    """The smallest size that holds so many rows, 0 if there is none."""
+    return next((size for size in BUCKETS if size >= rows), 0)
+
+
+class Graphs:
+    """Captures a size when it first comes: that step runs by launches, the next ones by the graph."""
+
+    def __init__(self, runner: TorchRunner, max_seqs: int) -> None:
+        self.most = max(size for size in BUCKETS if size <= max(1, bucket(max_seqs) or BUCKETS[-1]))
+        self._runner = runner
+        self._pool = torch.cuda.graph_pool_handle()
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        room = Sizes(self.most, self.most, self.most, 0).places["table"].start + runner._table
+        self._buffer = torch.zeros(room, dtype=torch.int32, device=runner.device)
+
+    def run(self, batch: Batch, drawing: Drawing, size: int) -> None:
+        """One decode step; the drawn tokens lie in the runner's `last`."""
+        runner, sizes = self._runner, Sizes(size, size, size, 0)
+        host = runner.fill(batch, drawing, sizes, _NO_ITEMS)
+        self._buffer[:len(host)].copy_(host, non_blocking=True)
+        key = size, drawing.greedy
+        graph = self._graphs.get(key)
+        if graph:
+            graph.replay()
+            return
+        step = view(self._buffer, sizes, runner._last, alone=True)
+        runner.draw(runner.forward(step), step, greedy=drawing.greedy)
+        torch.cuda.synchronize(runner.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            runner.draw(runner.forward(step), step, greedy=drawing.greedy)
+        self._graphs[key] = graph

@@ -1,0 +1,144 @@
+"""The runner on a torch device: steps launched ahead, decode as captured graphs, tokens drawn where logits are."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zonda.engine.batch import Batch
+from zonda.engine.graphs import Graphs, bucket
+from zonda.engine.runner import Drawing
+from zonda.kernels.torch.ops import PAGE, TorchOps
+from zonda.kernels.torch.step import Sizes, Step, pieces, view
+from zonda.weights.load import Convert, Progress, load
+from zonda.weights.source import Source
+
+if TYPE_CHECKING:
+    from zonda.nn.decoder import Decoder
+
+RING = 4
+"""Host buffers; more than steps on their way."""
+RESERVE = 1 << 30
+"""Bytes left free for what kernels need while they run."""
+
+
+class TorchRunner:
+    """`Ahead` over `TorchOps`, or the CUDA kernels over them. `kv_bytes` bounds the cache."""
+
+    page_size = PAGE
+
+    def __init__(self, decoder: Decoder, source: Source, ops: TorchOps, *, max_len: int, kv_bytes: int, max_rows: int,
+                 max_seqs: int, graphs: bool = True, convert: Convert | None = None,
+                 progress: Progress | None = None) -> None:
+        self.ops = ops
+        self.device = ops.device
+        with torch.inference_mode():
+            load(decoder, source, ops, convert=convert, progress=progress)
+        self._decoder = decoder
+        self.vocab = decoder.vocab
+        self.max_rows = max_rows
+        self.page_bytes = sum(2 * each.heads.kv * each.heads.dim * PAGE * ops.cache_dtype.itemsize
+                              for each in decoder.caches)
+        self.pages = max(1, min(kv_bytes, self._free()) // self.page_bytes)
+        self.max_len = min(max_len, self.pages * PAGE)
+        ops.allocate(decoder.caches, self.pages)
+        self._last = torch.zeros(max_rows, dtype=torch.int32, device=self.device)
+        self._host: list[Tensor | None] = [None] * RING
+        self._drawn = [self._pinned(max_rows) for _ in range(RING)]
+        self._turn = 0
+        self._table = max_seqs * (-(-self.max_len // PAGE))
+        self._graphs = Graphs(self, max_seqs) if graphs and self.device.type == "cuda" else None
+
+    def _free(self) -> int:
+        if self.device.type != "cuda":
+            return 1 << 62
+        torch.cuda.empty_cache()
+        return max(0, torch.cuda.mem_get_info(self.device)[0] - RESERVE)
+
+    def _pinned(self, words: int) -> Tensor:
+        return torch.zeros(words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> np.ndarray:
+        assert batch.rows <= self.max_rows, f"{batch.rows} rows exceed the {self.max_rows} that a step may have"
+        step = self.upload(batch, None)
+        return self.forward(step).float().cpu().numpy()
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch, drawing: Drawing) -> Callable[[], np.ndarray]:
+        """Start a step whose samples all draw; see `Ahead`."""
+        count = len(batch.sample)
+        size = bucket(batch.rows) if self._graphs and batch.rows == len(batch.lengths) == count else 0
+        if self._graphs and size and size <= self._graphs.most:
+            self._graphs.run(batch, drawing, size)
+        else:
+            step = self.upload(batch, drawing)
+            self.draw(self.forward(step), step, greedy=drawing.greedy)
+        drawn = self._drawn[self._turn]
+        drawn[:count].copy_(self._last[:count], non_blocking=True)
+        self._turn = (self._turn + 1) % RING
+        if self.device.type != "cuda":
+            return lambda: drawn[:count].numpy().copy()
+        done = torch.cuda.Event()
+        done.record()
+        return lambda: (done.synchronize(), drawn[:count].numpy().copy())[1]
+
+    def forward(self, step: Step) -> Tensor:
+        """Logits, float32 (samples, vocab)."""
+        return self._decoder(step)
+
+    def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
+        """Draw into `step.last`."""
+        if len(logits):
+            self.ops.draw(logits, step, greedy=greedy)
+
+    def upload(self, batch: Batch, drawing: Drawing | None) -> Step:
+        """The step of a batch, in memory of its own."""
+        items = pieces(batch.starts)
+        sizes = Sizes(batch.rows, len(batch.lengths), len(batch.sample), len(items))
+        alone = bool(batch.rows == len(batch.sample) == len(batch.lengths))
+        buffer = self.fill(batch, drawing, sizes, items).to(self.device, non_blocking=True)
+        return view(buffer, sizes, self._last, alone=alone)
+
+    def fill(self, batch: Batch, drawing: Drawing | None, sizes: Sizes, items: np.ndarray) -> Tensor:
+        """The step's words on the host; what `sizes` has more than the batch are rows of no sequence."""
+        places = sizes.places
+        seqs, width = batch.page_table.shape
+        start = places["table"].start
+        host = self._buffer(start + seqs * width)
+        words = host.numpy()
+        words[:start] = 0
+        words[0] = width
+        counts = np.diff(batch.starts)
+        singles = np.full(sizes.seqs, -1, np.int32)
+        alone = np.flatnonzero(counts == 1)
+        singles[:len(alone)] = batch.starts[alone]
+        fields = {"tokens": batch.tokens, "positions": batch.positions, "starts": batch.starts,
+                  "owners": np.repeat(np.arange(seqs, dtype=np.int32), counts), "lengths": batch.lengths,
+                  "singles": singles, "items": items.ravel(), "sample": batch.sample}
+        if drawing:
+            fields |= {"temperature": drawing.temperature.view(np.int32), "top_k": drawing.top_k,
+                       "top_p": drawing.top_p.view(np.int32), "min_p": drawing.min_p.view(np.int32),
+                       "key": drawing.key.view(np.int32), "number": drawing.number}
+        for name, values in fields.items():
+            first = places[name].start
+            words[first:first + len(values)] = values
+        words[start:start + seqs * width] = batch.page_table.ravel()
+        return host[:start + seqs * width]
+
+    def _buffer(self, words: int) -> Tensor:
+        held = self._host[self._turn]
+        if held is None or len(held) < words:
+            held = self._host[self._turn] = self._pinned(1 << words.bit_length())
+        return held
+
+    def copy_page(self, source: int, target: int) -> None:
+        with torch.inference_mode():
+            self.ops.copy_page(source, target)
+
+    def close(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

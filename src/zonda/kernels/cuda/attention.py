@@ -1,0 +1,277 @@
+"""Attention over pages: one row of many sequences, split over their pasts, and long runs of rows in tiles.
+
+Both read keys and values through the page table. A page's tensor is (pages, kv heads, PAGE, dim).
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from zonda.kernels.cuda.shapes import power, processors
+from zonda.kernels.ops import Attend
+from zonda.kernels.torch.ops import PAGE
+from zonda.kernels.torch.step import TILE, Step
+
+MOST_SPLITS = 32
+
+
+@triton.jit
+def _turned(base, inside, frequencies, norm, eps, position, D: tl.constexpr, DP: tl.constexpr, RD: tl.constexpr,
+            NORM: tl.constexpr, factor):
+    """Heads at `base` (n, 1), normed and rotated by position: float32 (n, DP)."""
+    d = tl.arange(0, DP)
+    x = tl.load(base + d[None, :], mask=inside & (d < D)[None, :], other=0.0).to(tl.float32)
+    half: tl.constexpr = RD // 2
+    mate = tl.where(d < half, d + half, tl.where(d < RD, d - half, d))
+    y = tl.load(base + mate[None, :], mask=inside & (mate < D)[None, :], other=0.0).to(tl.float32)
+    if NORM:
+        inverse = 1.0 / tl.sqrt(tl.sum(x * x, 1) / D + eps)
+        x = x * inverse[:, None] * tl.load(norm + d, mask=d < D, other=0.0)[None, :]
+        y = y * inverse[:, None] * tl.load(norm + mate, mask=mate < D, other=0.0)[None, :]
+    if RD > 0:
+        step = tl.load(frequencies + tl.where(d < half, d, d - half), mask=d < RD, other=0.0)
+        turns = position.to(tl.float64) * step.to(tl.float64) * 0.15915494309189535
+        angle = ((turns - tl.floor(turns)) * 6.283185307179586).to(tl.float32)
+        cos, sin = tl.cos(angle) * factor, tl.sin(angle) * factor
+        sign = tl.where(d < half, -1.0, 1.0)
+        x = tl.where((d < RD)[None, :], x * cos[None, :] + y * (sin * sign)[None, :], x)
+    return x
+
+
+@triton.jit
+def _score(q, keys, past, inside, table, head, heads, scale, softcap, D: tl.constexpr, DP: tl.constexpr,
+           PAGE: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr):
+    """Scores of queries (m, DP) on the keys at positions `past` (n,), and where these lie."""
+    d = tl.arange(0, DP)
+    page = tl.load(table + past // PAGE, mask=inside, other=0).to(tl.int64)
+    place = ((page * heads + head) * PAGE + past % PAGE) * D
+    k = tl.load(keys + place[None, :] + d[:, None], mask=inside[None, :] & (d < D)[:, None], other=0.0).to(DOT)
+    s = tl.dot(q, k, input_precision="ieee") * scale
+    if SOFTCAP:
+        s = softcap * (2.0 / (1.0 + tl.exp(-2.0 * s / softcap)) - 1.0)
+    return s, place
+
+
+@triton.jit
+def single(qkv, singles, owners, positions, head_words, pages, keys, values, out, sums, parts, arrived, frequencies,
+           q_norm, k_norm, q_eps, k_eps, factor, scale, softcap, window,
+           HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
+           RD: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr, Q_NORM: tl.constexpr,
+           K_NORM: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr, PDL: tl.constexpr):
+    """One row of a sequence: norm, rotation, its key and value into the cache, attention. (rows, kv heads, splits).
+
+    The last split to come adds the parts up, in their order.
+    """
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    index, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = tl.load(singles + index)
+    if row >= 0:
+        position = tl.load(positions + row)
+        table = pages + tl.load(owners + row) * tl.load(head_words)
+        d, g = tl.arange(0, DP), tl.arange(0, GP)
+        inside_d = d < D
+        base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
+        q = _turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], frequencies, q_norm, q_eps, position,
+                    D, DP, RD, Q_NORM, factor).to(DOT)
+        first = tl.maximum(position + 1 - window, 0) if window > 0 else 0
+        share = tl.cdiv(tl.cdiv(position - first, SPLITS), BN) * BN
+        low = first + split * share
+        high = tl.minimum(low + share, position)
+        top = tl.full([GP], -1.0e30, tl.float32)
+        total = tl.zeros([GP], tl.float32)
+        mixed = tl.zeros([GP, DP], tl.float32)
+        if split == 0:
+            one = tl.arange(0, 16)
+            k = _turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], frequencies, k_norm, k_eps,
+                        position, D, DP, RD, K_NORM, factor)
+            k = tl.sum(k, 0).to(keys.dtype.element_ty)
+            v = tl.load(base + (HQ + HKV + head) * D + d, mask=inside_d, other=0.0).to(values.dtype.element_ty)
+            page = tl.load(table + position // PAGE).to(tl.int64)
+            place = ((page * HKV + head) * PAGE + position % PAGE) * D + d
+            tl.store(keys + place, k, mask=inside_d)
+            tl.store(values + place, v, mask=inside_d)
+            top = tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1) * scale
+            if SOFTCAP:
+                top = softcap * (2.0 / (1.0 + tl.exp(-2.0 * top / softcap)) - 1.0)
+            total += 1.0
+            mixed += v.to(DOT).to(tl.float32)[None, :]
+        for start in range(low, high, BN):
+            past = start + tl.arange(0, BN)
+            inside = past < high
+            s, place = _score(q, keys, past, inside, table, head, HKV, scale, softcap, D, DP, PAGE, SOFTCAP, DOT)
+            s = tl.where(inside[None, :], s, -1.0e30)
+            higher = tl.maximum(top, tl.max(s, 1))
+            p = tl.exp(s - higher[:, None])
+            fade = tl.exp(top - higher)
+            v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None] & inside_d[None, :],
+                        other=0.0).to(DOT)
+            mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), v, input_precision="ieee")
+            total = total * fade + tl.sum(p, 1)
+            top = higher
+        target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
+        written = (g < G)[:, None] & inside_d[None, :]
+        if SPLITS == 1:
+            tl.store(target, mixed / total[:, None], mask=written)
+        else:
+            cell = (index * HKV + head) * SPLITS
+            tl.store(parts + ((cell + split) * GP + g)[:, None] * DP + d[None, :], mixed)
+            tl.store(sums + ((cell + split) * 2) * GP + g, top)
+            tl.store(sums + ((cell + split) * 2 + 1) * GP + g, total)
+            tl.debug_barrier()
+            before = tl.atomic_add(arrived + index * HKV + head, 1, sem="acq_rel")
+            if before == SPLITS - 1:
+                tl.debug_barrier()
+                top = tl.full([GP], -1.0e30, tl.float32)
+                total = tl.zeros([GP], tl.float32)
+                mixed = tl.zeros([GP, DP], tl.float32)
+                for each in range(SPLITS):
+                    its = tl.load(sums + ((cell + each) * 2) * GP + g, cache_modifier=".cg")
+                    higher = tl.maximum(top, its)
+                    fade, grown = tl.exp(top - higher), tl.exp(its - higher)
+                    total = total * fade + tl.load(sums + ((cell + each) * 2 + 1) * GP + g,
+                                                   cache_modifier=".cg") * grown
+                    mixed = mixed * fade[:, None] + tl.load(
+                        parts + ((cell + each) * GP + g)[:, None] * DP + d[None, :],
+                        cache_modifier=".cg") * grown[:, None]
+                    top = higher
+                tl.store(target, mixed / total[:, None], mask=written)
+                tl.store(arrived + index * HKV + head, 0)
+
+
+@triton.jit
+def place(qkv, owners, starts, positions, head_words, pages, keys, values, frequencies, q_norm, k_norm, q_eps, k_eps,
+          factor, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr,
+          RD: tl.constexpr, PAGE: tl.constexpr, Q_NORM: tl.constexpr, K_NORM: tl.constexpr):
+    """Rows of longer runs: norm and rotate queries where they are, and keys into the cache, with the values."""
+    row = tl.program_id(0)
+    owner = tl.load(owners + row)
+    if tl.load(starts + owner + 1) - tl.load(starts + owner) > 1:
+        position = tl.load(positions + row)
+        d, h = tl.arange(0, DP), tl.arange(0, HP)
+        base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
+        page = tl.load(pages + owner * tl.load(head_words) + position // PAGE).to(tl.int64)
+        for first in range(0, HQ, HP):
+            at, live = base + ((first + h) * D)[:, None], (first + h < HQ)[:, None]
+            q = _turned(at, live, frequencies, q_norm, q_eps, position, D, DP, RD, Q_NORM, factor)
+            tl.debug_barrier()
+            tl.store(at + d[None, :], q, mask=live & (d < D)[None, :])
+        for first in range(0, HKV, HP):
+            live = (first + h < HKV)[:, None]
+            inside = live & (d < D)[None, :]
+            k = _turned(base + ((HQ + first + h) * D)[:, None], live, frequencies, k_norm, k_eps, position, D, DP, RD,
+                        K_NORM, factor)
+            v = tl.load(base + ((HQ + HKV + first + h) * D)[:, None] + d[None, :], mask=inside, other=0.0)
+            to = ((page * HKV + first + h) * PAGE + position % PAGE)[:, None] * D + d[None, :]
+            tl.store(keys + to, k.to(keys.dtype.element_ty), mask=inside)
+            tl.store(values + to, v.to(values.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, softcap, window,
+          HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, PAGE: tl.constexpr,
+          BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr):
+    """A tile of rows of one sequence and two or one of its query heads; the cache already has their keys."""
+    SIDE: tl.constexpr = BM // 64
+    item, group = tl.program_id(0), tl.program_id(1)
+    row, rows, owner = tl.load(items + item * 4), tl.load(items + item * 4 + 1), tl.load(items + item * 4 + 2)
+    table = pages + owner * tl.load(head_words)
+    head = group * SIDE // G
+    m, d = tl.arange(0, BM), tl.arange(0, DP)
+    mine = m % 64
+    which = group * SIDE + m // 64
+    live = mine < rows
+    position = tl.load(positions + row) + mine
+    at = (row + mine).to(tl.int64)
+    q = tl.load(qkv + (at * ((HQ + 2 * HKV) * D) + which * D)[:, None] + d[None, :],
+                mask=live[:, None] & (d < D)[None, :], other=0.0).to(DOT)
+    begin = tl.load(positions + row)
+    end = begin + rows
+    low = tl.maximum(begin + 1 - window, 0) // BN * BN if window > 0 else 0
+    top = tl.full([BM], -1.0e30, tl.float32)
+    total = tl.zeros([BM], tl.float32)
+    mixed = tl.zeros([BM, DP], tl.float32)
+    for start in range(low, end, BN):
+        past = start + tl.arange(0, BN)
+        inside = past < end
+        s, place = _score(q, keys, past, inside, table, head, HKV, scale, softcap, D, DP, PAGE, SOFTCAP, DOT)
+        seen = past[None, :] <= position[:, None]
+        if window > 0:
+            seen = seen & (position[:, None] - past[None, :] < window)
+        s = tl.where(seen, s, -1.0e30)
+        higher = tl.maximum(top, tl.max(s, 1))
+        p = tl.where(seen, tl.exp(s - higher[:, None]), 0.0)
+        fade = tl.exp(top - higher)
+        v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None] & (d < D)[None, :], other=0.0).to(DOT)
+        mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), v, input_precision="ieee")
+        total = total * fade + tl.sum(p, 1)
+        top = higher
+    tl.store(out + (at * (HQ * D) + which * D)[:, None] + d[None, :], mixed / total[:, None],
+             mask=live[:, None] & (d < D)[None, :])
+
+
+class Attention:
+    """Launches the kernels; keeps the memory where splits meet."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, early: bool) -> None:
+        self._device = device
+        self._dot = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}.get(dtype, tl.float32)
+        if device.type != "cuda":
+            self._dot = tl.float32  # Triton's interpreter would multiply the bits of bfloat16
+        self._early = early
+        self._arrived = torch.zeros(1 << 16, dtype=torch.int32, device=device)
+
+    def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor]) -> Tensor:
+        """qkv (rows, (q + 2·kv)·dim) -> (rows, q·dim)."""
+        out = torch.empty(step.rows, layer.heads.q * layer.heads.dim, dtype=qkv.dtype, device=self._device)
+        if step.sizes.items:
+            self._runs(qkv, layer, step, cache, out)
+        if step.sizes.seqs and len(step.singles):
+            self._singles(qkv, layer, step, cache, out)
+        return out
+
+    def _singles(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
+        heads, count = layer.heads, len(step.singles)
+        group = max(16, power(heads.q // heads.kv))
+        splits = min(MOST_SPLITS, max(1, power(2 * processors(self._device) // (count * heads.kv) + 1) // 2))
+        wide = power(heads.dim)
+        sums = torch.empty(count * heads.kv * splits * 2 * group, dtype=torch.float32, device=self._device)
+        parts = torch.empty(count * heads.kv * splits * group * wide if splits > 1 else 1, dtype=torch.float32,
+                            device=self._device)
+        launch: dict[str, Any] = {"num_warps": 4, "num_stages": 3, **({"launch_pdl": True} if self._early else {})}
+        single[(count, heads.kv, splits)](
+            qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, out, sums, parts,
+            self._arrived, *self._turning(layer), layer.scale, layer.softcap, layer.window, HQ=heads.q, HKV=heads.kv,
+            D=heads.dim, DP=wide, G=heads.q // heads.kv, GP=group, **self._turns(layer), PAGE=PAGE, BN=64,
+            SPLITS=splits, SOFTCAP=layer.softcap > 0, DOT=self._dot, PDL=self._early, **launch)
+
+    def _runs(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
+        heads = layer.heads
+        wide, group = power(heads.dim), heads.q // heads.kv
+        place[(step.rows,)](qkv, step.owners, step.starts, step.positions, step.head, step.table, *cache,
+                            *self._turning(layer), HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, HP=8,
+                            **self._turns(layer), PAGE=PAGE, num_warps=4)
+        side = 2 if group % 2 == 0 and heads.dim <= 128 else 1
+        tiles[(step.sizes.items, heads.q // side)](
+            qkv, step.items, step.positions, step.head, step.table, *cache, out, layer.scale, layer.softcap,
+            layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE, BM=TILE * side,
+            BN=64 if heads.dim <= 128 else 32, SOFTCAP=layer.softcap > 0, DOT=self._dot,
+            num_warps=8 if side == 2 else 4, num_stages=3 if heads.dim <= 128 else 2)
+
+    @staticmethod
+    def _turning(layer: Attend) -> tuple[Any, ...]:
+        rotary, q, k = layer.rotary, layer.q_norm, layer.k_norm
+        stand = next((each.weight for each in (q, k) if each), None) if rotary is None else rotary.frequencies
+        return (stand, q.weight if q else stand, k.weight if k else stand, q.eps if q else 0.0, k.eps if k else 0.0,
+                rotary.factor if rotary else 1.0)
+
+    @staticmethod
+    def _turns(layer: Attend) -> dict[str, Any]:
+        return {"RD": layer.rotary.dim if layer.rotary else 0, "Q_NORM": layer.q_norm is not None,
+                "K_NORM": layer.k_norm is not None}

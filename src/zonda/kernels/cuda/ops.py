@@ -1,0 +1,133 @@
+"""`Ops` by our own kernels: fused products for few rows, the tensor cores for many."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from zonda.kernels.cuda import linear, rows
+from zonda.kernels.cuda.attention import Attention
+from zonda.kernels.cuda.experts import experts as mixture
+from zonda.kernels.cuda.shapes import FEW_ROWS, power
+from zonda.kernels.ops import Activation, Attend, Experts, Norm
+from zonda.kernels.torch.matrix import DenseMatrix, Matrix
+from zonda.kernels.torch.ops import TorchOps, cap
+from zonda.kernels.torch.step import Step
+
+CHUNK = 4096
+"""Logits that one program looks at."""
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """The residual stream (rows, dim), float32, and what is still to be added to it, through a norm perhaps."""
+
+    x: Tensor
+    y: Tensor | None = None
+    norm: Norm | None = None
+
+
+class CUDAOps(TorchOps):
+    """The plain operations of `TorchOps`, each in a kernel or a few."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
+        super().__init__(device, dtype, cache_dtype=cache_dtype)
+        self.early = linear._starts_early(device)
+        self._attention = Attention(device, dtype, early=self.early)
+
+    def embed(self, table: Matrix, step: Step, *, scale: float = 1.0) -> Stream:  # type: ignore[override]
+        if not isinstance(table, DenseMatrix):
+            return Stream(super().embed(table, step, scale=scale))
+        out = torch.empty(step.rows, table.ins, dtype=torch.float32, device=self.device)
+        grid = (step.rows, triton.cdiv(table.ins, 1024))
+        rows.embed[grid](step.tokens, step.last, table.values, out, scale, table.ins, BLOCK=1024)
+        return Stream(out)
+
+    def _settled(self, stream: Stream, norm: Norm | None = None) -> Tensor | None:
+        """Add what is to be added; the norm of the stream, of the compute type, if one is given."""
+        x, y, before = stream.x, stream.y, stream.norm
+        if y is None and norm is None:
+            return None
+        out = torch.empty(x.shape, dtype=self.dtype, device=self.device) if norm else x
+        rows.settle[(x.shape[0],)](
+            x, x if y is None else y, before.weight if before else x, norm.weight if norm else x,
+            before.eps if before else 0.0, norm.eps if norm else 0.0, out, DIM=x.shape[1], BLOCK=power(x.shape[1]),
+            ADD=y is not None, BEFORE=before is not None, AFTER=norm is not None,
+            num_warps=min(16, max(1, power(x.shape[1]) // 512)))
+        stream.y = stream.norm = None
+        return out
+
+    def project(self, x: Stream, weights: Sequence[Matrix], biases: Sequence[Tensor | None], *,  # type: ignore[override]
+                norm: Norm | None = None) -> Tensor:
+        assert norm is not None
+        if self._few(x.x):
+            self._settled(x)
+            return linear.project(x.x, weights, biases, norm=norm, dtype=self.dtype)
+        h = self._settled(x, norm)
+        parts = [linear.matmul(h, w, b) for w, b in zip(weights, biases)]  # type: ignore[arg-type]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _few(self, x: Tensor) -> bool:
+        return x.shape[0] <= FEW_ROWS
+
+    def attend(self, qkv: Tensor, layer: Attend, step: Step) -> Tensor:
+        return self._attention(qkv, layer, step, self.caches[layer.index])
+
+    def gated(self, x: Stream, gate: Matrix, up: Matrix, *, activation: Activation = "silu",  # type: ignore[override]
+              norm: Norm | None = None) -> Tensor:
+        if self._few(x.x):
+            self._settled(x)
+            return linear.gated(x.x, gate, up, activation, norm=norm, dtype=self.dtype)
+        h = self._settled(x, norm)
+        return linear.matmul_gated(h, gate, up, activation)  # type: ignore[arg-type]
+
+    def output(self, x: Tensor, weight: Matrix, bias: Tensor | None, *, residual: Stream,  # type: ignore[override]
+               norm: Norm | None = None) -> Stream:
+        if self._few(x) and norm is None:
+            self._settled(residual)
+            return Stream(linear.output(x, weight, bias, residual.x))
+        if self._few(x):
+            y = linear.project(x, [weight], [bias], dtype=self.dtype)
+        else:
+            y = linear.matmul(x, weight, bias)
+        self._settled(residual)
+        return Stream(residual.x, y, norm)
+
+    def experts(self, x: Stream, experts: Experts, *, residual: Stream, norm: Norm | None = None  # type: ignore[override]
+                ) -> Stream:
+        self._settled(residual)
+        return Stream(mixture(residual.x, experts, residual.x, norm, dtype=self.dtype))
+
+    def logits(self, x: Stream, head: Matrix, step: Step, *, norm: Norm | None = None,  # type: ignore[override]
+               softcap: float = 0.0, scale: float = 1.0) -> Tensor:
+        self._settled(x)
+        chosen = x.x if step.alone else x.x[step.sample.long()]
+        if self._few(chosen):
+            found = linear.logits(chosen, head, norm=norm, dtype=self.dtype)
+        else:
+            found = self._many_logits(self._settled(Stream(chosen), norm), head)  # type: ignore[arg-type]
+        return found if scale == 1.0 and not softcap else cap(found * scale, softcap)
+
+    def _many_logits(self, h: Tensor, head: Matrix) -> Tensor:
+        if isinstance(head, DenseMatrix) and h.is_cuda and self.dtype != torch.float32:
+            return torch.mm(h, head.values.t(), out_dtype=torch.float32)
+        return linear.matmul(h, head).float()
+
+    def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
+        """The token of each row of logits into `step.last`, -1 where there is none."""
+        count, vocab = logits.shape
+        chunks = triton.cdiv(vocab, CHUNK)
+        values = torch.empty(count, chunks, dtype=torch.float32, device=self.device)
+        places = torch.empty(count, chunks, dtype=torch.int32, device=self.device)
+        floor = values
+        if not greedy:
+            floor = torch.empty(count, dtype=torch.float32, device=self.device)
+            rows.floors[(count,)](logits, step.temperature, step.top_k, step.top_p, step.min_p, floor, vocab,
+                                  BLOCK=4096, num_warps=16)
+        early = {"launch_pdl": True} if self.early else {}
+        rows.best[(count, chunks)](logits, floor, step.temperature, step.key, step.number, values, places, vocab,
+                                   chunks, BLOCK=CHUNK, SAMPLED=not greedy, PDL=self.early, **early)
+        rows.choose[(count,)](values, places, step.last, chunks, BLOCK=power(chunks), PDL=self.early, **early)
