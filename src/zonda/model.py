@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
-from zonda.errors import ModelNotFound, OutOfMemory
+from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory
 from zonda.kernels import sample
 from zonda.memory import available
 from zonda.models import build
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Told a stage's name, how much of it is done, and its total, 0 if unknown."""
 
+_GPU_SHARE = 0.9  # the same on a GPU
+_WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
 _SEQUENCES = 4  # of full length that the cache has room for, if memory allows
 _USUAL = 1024  # positions of each of `max_seqs` sequences that it has room for, if memory allows
@@ -93,12 +96,12 @@ class Plan:
     kv_bytes: int
 
 
-def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free: int) -> Plan:
+def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free: int, share: float = _SHARE) -> Plan:
     """Size the cache for `free` bytes; raises `OutOfMemory` with the arithmetic when `max_seq_len` does not fit."""
     token = sum(2 * cache.heads.kv * cache.heads.dim * _KEY_BYTES for cache in caches)
     wanted = options.max_seq_len or context
-    positions = max(max(wanted, context) * _SEQUENCES, options.max_seqs * _USUAL)
-    budget = _budget(token * positions, options, free)
+    positions = max(max(wanted, context) * _SEQUENCES, (options.max_seqs or 0) * _USUAL)
+    budget = _budget(token * positions, options, free, share)
     fitting = budget // token
     if options.max_seq_len and fitting < wanted:
         raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {_mb(wanted * token)}, but the cache has "
@@ -109,12 +112,12 @@ def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free:
     return Plan(min(wanted, fitting), budget)
 
 
-def _budget(plenty: int, options: EngineOptions, free: int) -> int:
+def _budget(plenty: int, options: EngineOptions, free: int, share: float) -> int:
     if options.kv_memory_mb:
         return options.kv_memory_mb << 20
     if options.kv_memory_fraction:
         return int(free * options.kv_memory_fraction)
-    return min(int(free * _SHARE), plenty)
+    return min(int(free * share), plenty)
 
 
 def _mb(size: int) -> str:
@@ -145,12 +148,18 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
 
     `convert` sets the formats of its weights; `texts` is asked when the weights are there.
     """
+    device = device_of(model)
+    options = options.filled() if device == "cpu" else options.filled(256, 8192)
     config, decoder = build(source)
-    sized = plan(decoder.caches, config.context, options, free=_left(weight_bytes))
+    free = _left(weight_bytes) if device == "cpu" else _left_on(device, decoder, weight_bytes)
+    sized = plan(decoder.caches, config.context, options, free=free, share=_SHARE if device == "cpu" else _GPU_SHARE)
     if sized.max_len != config.max_len:
         config, decoder = build(source, max_len=sized.max_len)
-    make = _compiled if model.kernels == "compiled" else _plain
-    runner, draw = make(decoder, source, sized, options, model.threads, convert, progress or _silent)
+    if device != "cpu":
+        runner, draw = _on_gpu(device, decoder, source, sized, options, model, convert, progress or _silent)
+    else:
+        make = _compiled if model.kernels == "compiled" else _plain
+        runner, draw = make(decoder, source, sized, options, model.threads, convert, progress or _silent)
     try:
         said = texts() if texts else None
         if said is None:
@@ -162,6 +171,62 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
         raise
 
 
+def device_of(model: ModelOptions) -> str:
+    """The device that the options name, or that this machine has: `cpu`, or `cuda` with a number."""
+    if model.cpu or model.device == "cpu" or model.kernels == "plain":
+        return "cpu"
+    if model.device == "auto" and not (Path("/proc/driver/nvidia").exists() and find_spec("torch")
+                                       and find_spec("triton")):
+        return "cpu"
+    import torch
+
+    if model.device == "auto":
+        return "cuda:0" if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else "cpu"
+    try:
+        device = torch.device(model.device)
+        torch.cuda.get_device_properties(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise InvalidRequest(f"there is no device {model.device!r} here: {error}", param="device",
+                             hint="try cpu, or `zonda doctor` to see what is here") from None
+    return f"cuda:{device.index or 0}"
+
+
+def _left_on(device: str, decoder: Decoder, weight_bytes: int) -> int:
+    """Bytes of the device that weights and kernels leave; raises `OutOfMemory` when the weights do not fit."""
+    import torch
+
+    free = torch.cuda.mem_get_info(device)[0]
+    shapes = (shape for _, block in decoder.walk() for shape in block.parameters().values())
+    sixteen = 2 * sum(math.prod(shape) for shape in shapes)
+    weights = min(weight_bytes or sixteen, sixteen)
+    left = free - weights - _WORKSPACE
+    if left <= 0:
+        raise OutOfMemory(f"the weights take {_mb(weights)} and kernels {_mb(_WORKSPACE)}, but {_mb(free)} of {device} "
+                          "are free", hint="choose a smaller file, perhaps by --quant 4 or --isq q4k, or --cpu")
+    return left
+
+
+def _on_gpu(device: str, decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, model: ModelOptions,
+            convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
+    import torch
+
+    from zonda.engine.torch_runner import TorchRunner
+    from zonda.kernels.cpu.draws import CompiledDraw
+    from zonda.kernels.cpu.library import Library
+    from zonda.kernels.cuda.ops import CUDAOps
+
+    assert options.max_seqs and options.max_num_batched_tokens
+    tell("loading", 0, 0)
+    torch.cuda.set_device(device)
+    types = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+    cache = torch.float8_e4m3fn if model.kv_dtype == "fp8" else None
+    ops = CUDAOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
+    runner = TorchRunner(decoder, source, ops, max_len=sized.max_len, kv_bytes=sized.kv_bytes,
+                         max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
+                         progress=lambda done, total: tell("loading", done, total))
+    return runner, CompiledDraw(Library(cache_folder(), progress=_Compiled(tell)), vocab=runner.vocab)
+
+
 def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
               convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
     from zonda.engine.cpu_runner import CPURunner
@@ -169,7 +234,7 @@ def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOpti
 
     tell("loading", 0, 0)
     runner = CPURunner(decoder, source, max_len=sized.max_len, kv_bytes=sized.kv_bytes, cache_folder=cache_folder(),
-                       max_rows=options.max_num_batched_tokens, threads=threads, convert=convert,
+                       max_rows=options.max_num_batched_tokens or 0, threads=threads, convert=convert,
                        progress=lambda done, total: tell("loading", done, total), compiling=_Compiled(tell))
     return runner, CompiledDraw(runner.ops.library, vocab=runner.vocab)
 
@@ -182,7 +247,7 @@ def _plain(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions
     pages = sized.max_len * _SEQUENCES // _PLAIN_PAGE + 1
     load(decoder, source, ReferenceOps(pages=pages, page_size=_PLAIN_PAGE), convert=convert,
          progress=lambda done, total: tell("loading", done, total))
-    return ReferenceRunner(decoder, max_len=sized.max_len, max_rows=options.max_num_batched_tokens), sample.draw
+    return ReferenceRunner(decoder, max_len=sized.max_len, max_rows=options.max_num_batched_tokens or 0), sample.draw
 
 
 def _left(weight_bytes: int) -> int:

@@ -58,6 +58,11 @@ class ModelOptions:
     cache_dir: str | None = option(None, "folder of the Hugging Face cache", flags=("--cache-dir", "--hf-cache"),
                                    metavar="DIR")
     threads: int | None = option(None, "threads that compute; all cores unless given", env="ZONDA_THREADS", low=1)
+    cpu: bool = option(False, "compute on the processor, also where there is a GPU")
+    device: str = option("auto", "where to compute: cpu, cuda, cuda:1, or auto for a GPU where there is one",
+                         metavar="NAME")
+    compute_dtype: Literal["auto", "bf16", "f16", "f32"] = option("auto", "type of numbers on a GPU")
+    kv_dtype: Literal["auto", "fp8"] = option("auto", "type of cached keys and values on a GPU")
     kernels: Literal["compiled", "plain"] = option("compiled", "compute by kernels compiled for this processor, or by "
                                                    "plain numpy, slow, to compare")
 
@@ -66,8 +71,9 @@ class ModelOptions:
 class EngineOptions:
     """How many requests the engine serves at once, and the memory of their cache."""
 
-    max_seqs: int = option(32, "sequences that run at the same time", low=1)
-    max_num_batched_tokens: int = option(512, "tokens of one step, over all sequences", low=1)
+    max_seqs: int | None = option(None, "sequences that run at the same time; default: 32, on a GPU 256", low=1)
+    max_num_batched_tokens: int | None = option(None, "tokens of one step, over all sequences; default: 512, on a GPU "
+                                                "8192", low=1)
     max_queue: int = option(1024, "sequences that may wait; more are refused with status 429", low=1)
     max_seq_len: int | None = option(None, "positions of one sequence; default: the model's context, as memory allows",
                                      low=1)
@@ -76,6 +82,11 @@ class EngineOptions:
                                               low=0, high=1)
     prefix_cache: bool = option(True, "reuse the cached pages of a shared beginning of prompts")
     seed: int = option(0, "seed from which requests without their own seed draw one")
+
+    def filled(self, seqs: int = 32, tokens: int = 512) -> EngineOptions:
+        """The same with these where no size of a step is given."""
+        return dataclasses.replace(self, max_seqs=self.max_seqs or seqs,
+                                   max_num_batched_tokens=self.max_num_batched_tokens or tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

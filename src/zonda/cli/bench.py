@@ -42,7 +42,8 @@ def bench(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> 
 
 def _settings(engine: EngineOptions, options: BenchOptions) -> EngineOptions:
     streams = max((1, *options.concurrency))
-    return dataclasses.replace(engine, prefix_cache=False, max_seqs=max(engine.max_seqs, streams),
+    seqs = max(engine.max_seqs or 0, streams) if streams > 1 else engine.max_seqs
+    return dataclasses.replace(engine, prefix_cache=False, max_seqs=seqs,
                                max_queue=max(engine.max_queue, streams))
 
 

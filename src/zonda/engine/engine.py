@@ -64,7 +64,8 @@ class Engine:
                  stop_ids: frozenset[int] = frozenset(), defaults: Mapping[str, Any] | None = None,
                  breakers: Callable[[str], Iterable[int]] | None = None, words: Words | None = None,
                  kernel: sample.Kernel = sample.draw) -> None:
-        options = options or EngineOptions()
+        options = (options or EngineOptions()).filled()
+        assert options.max_seqs and options.max_num_batched_tokens
         self.vocab = runner.vocab
         self.max_len = min(runner.max_len, runner.pages * runner.page_size, options.max_seq_len or runner.max_len)
         if self.max_len < 2:

@@ -84,7 +84,12 @@ class TorchRunner:
             return lambda: drawn[:count].numpy().copy()
         done = torch.cuda.Event()
         done.record()
-        return lambda: (done.synchronize(), drawn[:count].numpy().copy())[1]
+
+        def tokens() -> np.ndarray:
+            done.synchronize()
+            return drawn[:count].numpy().copy()
+
+        return tokens
 
     def forward(self, step: Step) -> Tensor:
         """Logits, float32 (samples, vocab)."""
@@ -120,9 +125,8 @@ class TorchRunner:
                   "owners": np.repeat(np.arange(seqs, dtype=np.int32), counts), "lengths": batch.lengths,
                   "singles": singles, "items": items.ravel(), "sample": batch.sample}
         if drawing:
-            fields |= {"temperature": drawing.temperature.view(np.int32), "top_k": drawing.top_k,
-                       "top_p": drawing.top_p.view(np.int32), "min_p": drawing.min_p.view(np.int32),
-                       "key": drawing.key.view(np.int32), "number": drawing.number}
+            names = ("temperature", "top_k", "top_p", "min_p", "key", "number")
+            fields |= {name: np.ascontiguousarray(getattr(drawing, name)).view(np.int32) for name in names}
         for name, values in fields.items():
             first = places[name].start
             words[first:first + len(values)] = values

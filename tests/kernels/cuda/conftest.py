@@ -1,9 +1,2 @@
-"""Where there is no GPU, Triton's interpreter runs the kernels; it must be chosen before triton is imported."""
-from __future__ import annotations
-
-import os
-
-import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+"""Chooses Triton's interpreter where there is no GPU."""
+import tests.interpreted  # noqa: F401

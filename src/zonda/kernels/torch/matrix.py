@@ -1,8 +1,10 @@
 """Executable weights on a torch device, each with the plain definition of what it holds."""
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,6 +21,10 @@ from zonda.weights.source import Weight
 
 CHUNK = 1 << 24
 """Weights that are taken apart at a time."""
+STAGE = 1 << 26
+"""Bytes of each of the two pieces of pinned memory that weights pass through."""
+SHARES = 4
+"""Threads that fill them."""
 _STORAGE = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -103,11 +109,39 @@ def prepare(weight: Weight, device: torch.device | str, dtype: torch.dtype) -> M
 
 def upload(array: np.ndarray, device: torch.device | str, dtype: torch.dtype) -> Tensor:
     """An array, mapped from a file perhaps, whose bits are of `dtype`."""
+    if torch.device(device).type == "cuda" and array.nbytes > STAGE // 16:
+        return _staged(np.ascontiguousarray(array), torch.device(device), dtype)
     host = torch.empty(array.shape, dtype=dtype)
     bits = torch.int16 if dtype == torch.bfloat16 else dtype
     target = host.view(bits).numpy()
     np.copyto(target, array.view(target.dtype))
     return host.to(device)
+
+
+def _staged(array: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Through pinned memory, a piece at a time: threads fill one piece while the other is on its way."""
+    out = torch.empty(array.shape, dtype=dtype, device=device)
+    source, target = array.reshape(-1).view(np.uint8), out.view(-1).view(torch.uint8)
+    pieces, threads = _stages(device)
+    for number, start in enumerate(range(0, source.size, STAGE)):
+        piece, free = pieces[number % 2]
+        free.synchronize()
+        size = min(STAGE, source.size - start)
+        share = -(-size // SHARES)
+        list(threads.map(lambda at, start=start, piece=piece, size=size, share=share: np.copyto(
+            piece.numpy()[at:min(size, at + share)], source[start + at:start + min(size, at + share)]),
+            range(0, size, share)))
+        target[start:start + size].copy_(piece[:size], non_blocking=True)
+        free.record()
+    for _, free in pieces:
+        free.synchronize()
+    return out
+
+
+@functools.cache
+def _stages(device: torch.device) -> tuple[list[tuple[Tensor, torch.cuda.Event]], ThreadPoolExecutor]:
+    pieces = [(torch.empty(STAGE, dtype=torch.uint8, pin_memory=True), torch.cuda.Event()) for _ in range(2)]
+    return pieces, ThreadPoolExecutor(SHARES)
 
 
 def _group_int(weight: GroupInt, device: torch.device | str) -> GroupIntMatrix:

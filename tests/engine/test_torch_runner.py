@@ -1,0 +1,85 @@
+"""The torch runner against the numpy reference, on a tiny random model, by itself and under the engine."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fakerunner import Collector, request
+
+import tests.interpreted  # noqa: F401
+from zonda.engine.engine import Engine
+from zonda.engine.torch_runner import TorchRunner
+from zonda.kernels.cuda.ops import CUDAOps
+from zonda.kernels.reference import ReferenceOps, ReferenceRunner
+from zonda.kernels.torch.ops import TorchOps
+from zonda.models import build
+from zonda.options import EngineOptions
+from zonda.weights.load import load
+from zonda.weights.random import RandomSource
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
+          "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 160,
+          "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}
+
+
+class Scattered(RandomSource):
+    """Matrices that differ from each other."""
+
+    def read(self, name):
+        weight = super().read(name)
+        shift = sum(map(ord, name))
+        return type(weight)(np.roll(weight.array, shift), weight.dtype) if weight.array.ndim > 1 else weight
+
+
+def model(dtype: str):
+    source = Scattered(CONFIG, dtype)
+    decoder = build(source)[1]
+    source.shape_of(decoder)
+    return decoder, source
+
+
+def torch_runner(kind) -> TorchRunner:
+    decoder, source = model("f32")
+    return TorchRunner(decoder, source, kind(DEVICE, torch.float32), max_len=256, kv_bytes=1 << 22, max_rows=128,
+                       max_seqs=8)
+
+
+def reference() -> ReferenceRunner:
+    decoder, source = model("f32")
+    load(decoder, source, ReferenceOps(pages=80, page_size=16))
+    return ReferenceRunner(decoder, max_len=256, max_rows=128)
+
+
+def answers(runner) -> list[list[int]]:
+    prompts = [[5, 9, 2], list(range(1, 60)), [7] * 20, [3]]
+    if DEVICE.type == "cpu":
+        prompts = prompts[:3]
+    collector = Collector()
+    engine = Engine(runner, EngineOptions(max_seqs=4))
+    for i, prompt in enumerate(prompts):
+        engine.submit(request(f"r{i}", prompt, max_tokens=6), collector)
+    collector.wait(*(f"r{i}" for i in range(len(prompts))), timeout=300)
+    engine.close()
+    return [collector.tokens(f"r{i}") for i in range(len(prompts))]
+
+
+@pytest.mark.parametrize("kind", [TorchOps, CUDAOps])
+def test_answers_equal_those_of_the_reference(kind) -> None:
+    runner = torch_runner(kind)
+    assert answers(runner) == answers(reference())
+
+
+def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
+    found = []
+    for others in (0, 3):
+        collector = Collector()
+        engine = Engine(torch_runner(CUDAOps), EngineOptions(max_seqs=4))
+        for i in range(others):
+            engine.submit(request(f"o{i}", [i + 1, 2], max_tokens=3, temperature=1.0), collector)
+        engine.submit(request("seeded", [4, 5, 6], max_tokens=6, temperature=0.9, top_k=20, seed=11), collector)
+        collector.wait("seeded", timeout=300)
+        engine.close()
+        found.append(collector.tokens("seeded"))
+    assert found[0] == found[1]

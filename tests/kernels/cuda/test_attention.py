@@ -1,0 +1,127 @@
+"""Attention, norms, embeddings and draws of the GPU kernels against plain torch, through whole steps."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from zonda.engine.batch import Batch
+from zonda.engine.torch_runner import TorchRunner
+from zonda.kernels.cuda.ops import CUDAOps
+from zonda.kernels.ops import Attend, Heads, Norm, Rotary
+from zonda.kernels.torch.ops import PAGE, TorchOps
+from zonda.kernels.torch.step import Sizes, Step, pieces, view
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+
+
+class Bare(TorchRunner):
+    """What packs steps, without a model."""
+
+    def __init__(self) -> None:
+        self.device = DEVICE
+        self.max_rows = 512
+        self._last = torch.tensor([5, 6, 7], dtype=torch.int32, device=DEVICE)
+        self._host = [None] * 4
+        self._turn = 0
+
+
+def step_of(counts: list[int], lengths: list[int], seed: int = 0) -> tuple[Step, Batch]:
+    random = np.random.default_rng(seed)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    ends = np.array(lengths, np.int32)
+    positions = np.concatenate([np.arange(e - c, e) for c, e in zip(counts, lengths)]).astype(np.int32)
+    width = -(-max(lengths) // PAGE)
+    table = random.permutation(len(counts) * width).astype(np.int32).reshape(len(counts), width)
+    tokens = random.integers(0, 50, len(positions)).astype(np.int32)
+    batch = Batch(tokens=tokens, positions=positions, starts=starts, lengths=ends, page_table=table,
+                  sample=starts[1:] - 1)
+    return Bare().upload(batch, None), batch
+
+
+def both(heads: Heads, cache: torch.dtype = torch.float32) -> tuple[CUDAOps, TorchOps]:
+    made = []
+    for kind in (CUDAOps, TorchOps):
+        ops = kind(DEVICE, torch.float32, cache_dtype=cache)
+        generator = torch.Generator().manual_seed(1)
+        ops.caches = [tuple((torch.randn(24, heads.kv, PAGE, heads.dim, generator=generator) / 2).to(DEVICE).to(cache)
+                            for _ in range(2))]  # type: ignore[list-item]
+        made.append(ops)
+    return made[0], made[1]  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("counts", "lengths"), [([1, 1], [130, 7]), ([70, 1, 9], [75, 60, 100]), ([1], [1]),
+                                                 ([33], [33])])
+@pytest.mark.parametrize("variant", ["plain", "window", "softcap", "norms", "odd"])
+def test_attention_equals_plain_torch(counts: list[int], lengths: list[int], variant: str) -> None:
+    heads = Heads(6, 2, 48) if variant == "odd" else Heads(4, 2, 64)
+    rotary = Rotary(torch.rand(heads.dim // 4, device=DEVICE), heads.dim // 2, 1.1) if variant != "plain" else \
+        Rotary(torch.rand(heads.dim // 2, device=DEVICE), heads.dim)
+    norm = Norm(torch.rand(heads.dim, device=DEVICE) + 0.5, 1e-6) if variant == "norms" else None
+    layer = Attend(0, heads, 0.3, rotary, norm, norm, window=40 if variant == "window" else 0,
+                   softcap=5.0 if variant == "softcap" else 0.0)
+    step, _ = step_of(counts, lengths)
+    ours, plain = both(heads)
+    qkv = torch.randn(step.rows, (heads.q + 2 * heads.kv) * heads.dim, device=DEVICE)
+    expected = plain.attend(qkv.clone(), layer, step)
+    found = ours.attend(qkv.clone(), layer, step)
+    assert (found - expected).norm() <= 1e-4 * expected.norm()
+    for mine, theirs in zip(ours.caches[0], plain.caches[0]):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_rows_beyond_a_batch_change_nothing() -> None:
+    heads = Heads(4, 2, 64)
+    layer = Attend(0, heads, 0.3)
+    _, batch = step_of([1, 1], [40, 50])
+    runner = Bare()
+    step = view(runner.fill(batch, None, Sizes(4, 4, 4, 0), pieces(batch.starts)).to(DEVICE), Sizes(4, 4, 4, 0),
+                runner._last, alone=True)
+    ours, _ = both(heads)
+    qkv = torch.randn(4, 8 * 64, device=DEVICE)
+    layer = Attend(0, heads, 0.3, Rotary(torch.rand(32, device=DEVICE), 64))
+    wide = ours.attend(qkv, layer, step)[:2]
+    narrow = both(heads)[0].attend(qkv[:2].clone(), layer, runner.upload(batch, None))
+    torch.testing.assert_close(wide, narrow)
+
+
+def test_tokens_of_the_step_before_are_looked_up() -> None:
+    step, _ = step_of([1, 1, 1], [3, 4, 5])
+    step.tokens.copy_(torch.tensor([-2, 9, -3], dtype=torch.int32))
+    from zonda.kernels.torch.matrix import DenseMatrix
+    table = DenseMatrix(torch.randn(50, 96, device=DEVICE))
+    ours, _ = both(Heads(1, 1, 16))
+    torch.testing.assert_close(ours.embed(table, step, scale=2.0).x, table.values[[6, 9, 7]] * 2)
+
+
+def test_draws_take_the_first_maximum_and_tell_of_rows_that_are_no_numbers() -> None:
+    step, _ = step_of([1, 1, 1], [3, 4, 5])
+    logits = torch.randn(3, 5000, device=DEVICE)
+    logits[0, 4800] = logits[0, 77] = 9.0
+    logits[1, 5] = float("nan")
+    ours, _ = both(Heads(1, 1, 16))
+    ours.draw(logits, step, greedy=True)
+    assert step.last.tolist() == [77, -1, int(logits[2].argmax())]
+
+
+def test_filtered_draws_stay_within_their_filters() -> None:
+    step, _ = step_of([1, 1, 1], [3, 4, 5])
+    logits = torch.randn(3, 3000, device=DEVICE)
+    step.temperature.fill_(0.8)
+    step.top_k.copy_(torch.tensor([3, 0, 0]))
+    step.top_p.copy_(torch.tensor([1.0, 0.05, 1.0]))
+    step.min_p.copy_(torch.tensor([0.0, 0.0, 0.5]))
+    p = torch.softmax(logits / 0.8, -1)
+    order = p.sort(descending=True)
+    most = [3, int((order.values[1].cumsum(0) < 0.05).sum()) + 1, int((p[2] >= 0.5 * p[2].max()).sum())]
+    ours, _ = both(Heads(1, 1, 16))
+    seen: list[set[int]] = [set(), set(), set()]
+    for number in range(40):
+        step.number.fill_(number)
+        ours.draw(logits, step, greedy=False)
+        for row, token in enumerate(step.last.tolist()):
+            seen[row].add(token)
+    for row in range(3):
+        assert seen[row] <= set(order.indices[row, :most[row]].tolist())
+        assert len(seen[row]) > 1 or most[row] == 1
