@@ -262,6 +262,17 @@ def test_a_stream_in_the_background_outlives_its_client() -> None:
         until(lambda: client.responses.retrieve(id).status == "completed")
 
 
+def test_a_response_in_the_background_is_waited_for_and_then_failed_when_the_server_stops() -> None:
+    with asking(model()) as (client, server):
+        hold(server.llm)  # type: ignore[arg-type]
+        response = client.responses.create(model="chain", input="A", background=True)
+        assert len(server.service.flights) == 1 and server.service.responses.get(response.id, b"")
+        server.listener.servers[0].get_loop().call_soon_threadsafe(server.service.abort)
+        until(lambda: not server.service.flights)
+        failed = client.responses.retrieve(response.id)
+    assert failed.status == "failed" and failed.error and failed.error.code == "server_error"
+
+
 def test_leaving_a_stream_cancels_the_answer() -> None:
     with asking(model()) as (client, server):
         stream = client.responses.create(model="chain", input="A", stream=True)
