@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def _write_row(e: Emit, form: int, x: Any, weight: Any, factor: Any, units: Any,
                     step = e.at(e.times(u, planes * UNIT // 4), planes * (v * lanes // 4 + k) + plane)
                     place = e.at(e.at(block, e.times(token, size)), e.times(b.mul(step, tokens), 4))
                     e.store(b.extract_element(packed, e.const(I32, k)), place)
-        halves = [_total(b, sums[:len(sums) // 2]), _total(b, sums[len(sums) // 2:])]
+        halves = [reduce(b.add, sums[:len(sums) // 2]), reduce(b.add, sums[len(sums) // 2:])]
         here = e.at(e.at(scales, at), b.mul(e.times(u, 4), tokens))
         e.store(scale, here)
         _store_sums(e, b.add(*halves), scale, offset, e.at(here, strip), strip)
@@ -111,13 +112,6 @@ def _codes(e: Emit, codes: Any, form: int) -> list[Any]:
 def _peak(e: Emit, values: list[Any]) -> Any:
     """The largest absolute value, a float32; NaN if there is one in lane 0's way, which the result then shows."""
     return largest(e, [e.intrinsic(f"llvm.fabs.v{e.registers.lanes}f32", value.type, [value]) for value in values])
-
-
-def _total(b: ir.IRBuilder, parts: list[Any]) -> Any:
-    total = parts[0]
-    for part in parts[1:]:
-        total = b.add(total, part)
-    return total
 
 
 def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, strip: Any) -> None:

@@ -23,14 +23,13 @@ _SIZES = {"f32": 4, "f16": 2, "bf16": 2}
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Tiles of a matrix (rows, cols), or of a stack of `count` such matrices one after the other."""
+    """Tiles of a matrix (rows, cols), or of a stack of such matrices one after the other."""
 
     format: str
     rows: int
     cols: int
     tiles: np.ndarray  # uint8, all tiles
     tile_bytes: int
-    count: int = 1
 
     @property
     def dense(self) -> bool:
@@ -89,7 +88,7 @@ def tiled(weight: Weight, library: Library, arena: Arena, pool: ThreadPoolExecut
         target = address(tiles) + i * height * tile_bytes
         _in_parallel(height, pool, threads, lambda first, last, part=source[i], to=target:  # type: ignore[misc]
                      pack(address(part), part.strides[0], rows, cols, to, first, last))
-    return Matrix(name, rows, cols, tiles, tile_bytes, count)
+    return Matrix(name, rows, cols, tiles, tile_bytes)
 
 
 def _in_parallel(count: int, pool: ThreadPoolExecutor, threads: int, work: Callable[[int, int], Any]) -> None:

@@ -6,8 +6,9 @@ import mmap
 
 import numpy as np
 
+from zonda.kernels.cpu.frame import LINE
+
 _CHUNK = 64 << 20
-_LINE = 64
 
 
 class Arena:
@@ -19,7 +20,7 @@ class Arena:
 
     def take(self, size: int) -> np.ndarray:
         """`size` zeroed bytes, uint8, at a multiple of 64 bytes."""
-        size = -(-size // _LINE) * _LINE
+        size = -(-size // LINE) * LINE
         if self._used + size > len(self._chunk):
             self._chunk, self._used = _map(max(size, _CHUNK)), 0
         start, self._used = self._used, self._used + size

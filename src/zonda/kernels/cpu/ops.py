@@ -70,7 +70,7 @@ class Buffer:
 
 
 class CPUOps:
-    """Records `program`, int64 words of instructions. `max_rows` bounds the rows of a step."""
+    """Records `instructions`, int64 words of instructions. `max_rows` bounds the rows of a step."""
 
     def __init__(self, library: Library, *, threads: int, max_rows: int, half_cache: bool = True) -> None:
         self.library = library

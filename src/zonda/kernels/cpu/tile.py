@@ -7,6 +7,7 @@ operations in the same order whatever T is, so a token's logits do not depend on
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -142,7 +143,7 @@ class _Tile:
                 source = chunk(offset + 64 * (index // per_byte))
                 parts.append([self._field(byte, bits, bits * (index % per_byte), done) for byte in source])
                 offset, done = offset + 64 * bits, done + bits
-            return [self._either([part[v] for part in parts]) for v in range(self.vectors)]
+            return [reduce(self.e.b.or_, [part[v] for part in parts]) for v in range(self.vectors)]
 
         return [lambda index=index: step(index) for index in range(STEPS)]  # type: ignore[misc]
 
@@ -156,12 +157,6 @@ class _Tile:
             amount = self.e.const(self.shorts, abs(shift))
             value = b.lshr(value, amount) if shift > 0 else b.shl(value, amount)
         return b.and_(b.bitcast(value, self.bytes), self.e.const(self.bytes, ((1 << bits) - 1) << up))
-
-    def _either(self, parts: list[Any]) -> Any:
-        value = parts[0]
-        for part in parts[1:]:
-            value = self.e.b.or_(value, part)
-        return value
 
     def codes(self, address: Any, step: int, plane: int, token: int) -> Any:
         """Four columns' activation codes of one token, in every lane."""

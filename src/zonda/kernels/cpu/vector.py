@@ -1,9 +1,10 @@
 """A vector language over LLVM IR, for kernels whose speed lies in the choice of instructions and registers."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from llvmlite import ir
@@ -177,29 +178,24 @@ def _suffix(kind: ir.Type) -> str:
 
 def largest(e: Emit, vectors: list[Any]) -> Any:
     """The largest number in some vectors, a scalar."""
-    b, lanes, peak = e.b, e.registers.lanes, vectors[0]
-    for vector in vectors[1:]:
-        peak = b.select(b.fcmp_unordered(">", vector, peak), vector, peak)
-    while lanes > 1:
-        lanes //= 2
-        undefined = ir.Constant(peak.type, ir.Undefined)
-        picks = [ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))) for s in (0, lanes)]
-        low, high = (b.shuffle_vector(peak, undefined, pick) for pick in picks)
-        peak = b.select(b.fcmp_unordered(">", low, high), low, high)
-    return b.extract_element(peak, e.const(I32, 0))
+    return fold(e, vectors, lambda a, b: e.b.select(e.b.fcmp_unordered(">", b, a), b, a))
 
 
 def total(e: Emit, vectors: list[Any]) -> Any:
-    """The sum of all numbers in some vectors, a scalar; halves are folded, so the order is the same for all."""
-    b, lanes, whole = e.b, e.registers.lanes, vectors[0]
-    for vector in vectors[1:]:
-        whole = b.fadd(whole, vector)
+    """The sum of all numbers in some vectors, a scalar."""
+    return fold(e, vectors, e.b.fadd)
+
+
+def fold(e: Emit, vectors: list[Any], join: Callable[[Any, Any], Any]) -> Any:
+    """One number out of some vectors; halves are joined, so the order is the same for all."""
+    whole, lanes = reduce(join, vectors), e.registers.lanes
     while lanes > 1:
         lanes //= 2
         undefined = ir.Constant(whole.type, ir.Undefined)
         picks = [ir.Constant(ir.VectorType(I32, lanes), list(range(s, s + lanes))) for s in (0, lanes)]
-        whole = b.fadd(*(b.shuffle_vector(whole, undefined, pick) for pick in picks))
-    return b.extract_element(whole, e.const(I32, 0))
+        low, high = (e.b.shuffle_vector(whole, undefined, pick) for pick in picks)
+        whole = join(low, high)
+    return e.b.extract_element(whole, e.const(I32, 0))
 
 
 def exp(e: Emit, x: Any) -> Any:
