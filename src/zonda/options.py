@@ -152,13 +152,24 @@ class ServerOptions:
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 or :: for every interface")
     port: int = option(1234, "port to listen on; 0 picks a free one", flags=("-p", "--port"), low=0, high=65535)
-    api_key: tuple[str, ...] = option((), "a key that clients must send; repeat for several", env="ZONDA_API_KEY",
+    api_key: tuple[str, ...] = option((), "a key that clients must send; repeat for several, or commas in the "
+                                      "variable", env="ZONDA_API_KEY",
                                       metavar="KEY")
+    api_key_file: str | None = option(None, "file with one key a line; empty lines and those that begin with # do not "
+                                      "count", env="ZONDA_API_KEY_FILE", metavar="FILE")
+    max_per_key: int | None = option(None, "requests of one API key that may run at once; more are refused with "
+                                     "status 429; default: no limit", low=1)
+    tls_cert: str | None = option(None, "certificate chain, a PEM file, to serve https", metavar="FILE")
+    tls_key: str | None = option(None, "private key of the certificate, a PEM file, if it is not in the same file",
+                                 metavar="FILE")
     allowed_host: tuple[str, ...] = option((), "host name that requests may ask for; repeat; default: loopback names "
                                            "when listening on loopback, else any", metavar="NAME")
     cors_origin: tuple[str, ...] = option((), "web origin whose pages may call; repeat, or `*` for all; default: none",
                                           metavar="ORIGIN")
     max_body_mb: int = option(32, "largest request body in MB", low=1)
+    max_header_kb: int = option(64, "most KB of a request's line and headers", low=1)
+    receive_timeout: float = option(60.0, "seconds that headers, and each next piece of a body, may take to come",
+                                    low=0.01)
     load_wait: float = option(60.0, "seconds that a request waits for a model that is loading; then the answer is 503",
                               low=0)
     idle_unload: float | None = option(None, "seconds without a request after which a model is unloaded; default: "
@@ -176,6 +187,7 @@ class ServerOptions:
     stored_hours: float = option(24.0, "hours after which a kept response is forgotten", low=0)
     access_log: bool = option(True, "log one line a request on standard error")
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
+    log_prompts: bool = option(False, "log what was asked and answered too, up to 64 KB each")
     access_log_health: bool = option(False, "log requests to /health and /metrics too")
     metrics: bool = option(True, "serve /metrics")
     ui: bool = option(True, "serve the web UI at /ui")
@@ -278,6 +290,8 @@ def make(group: type[T], values: Mapping[str, Any]) -> T:
         value = values.get(each.name)
         if value is None and each.env:
             value = os.environ.get(each.env) or None
+            if value and each.many:
+                value = [part.strip() for part in value.split(",") if part.strip()]
         if value is not None:
             filled[each.name] = _checked(each, value)
     return group(**filled)

@@ -339,9 +339,9 @@ class AsyncLLM(Loaded):
         return self.generate(self.render(messages, **render), sampling, grammar=form.grammar)
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
-                 request_id: str | None = None) -> Generation:
+                 request_id: str | None = None, salt: str = "") -> Generation:
         """Continue a prompt piece by piece. The request is checked and queued now; leaving the iterator cancels it."""
-        return self._queue(self._reply(self._request(prompt, sampling, request_id, grammar=grammar)))
+        return self._queue(self._reply(self._request(prompt, sampling, request_id, salt=salt, grammar=grammar)))
 
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:
         """Answer a turn piece by piece: text, reasoning and tool calls. The request is checked and queued now."""

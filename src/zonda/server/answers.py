@@ -20,7 +20,7 @@ Inbox = asyncio.Queue[tuple[int, Chunk | Exception | None]]
 
 @contextmanager
 def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, grammar: Grammar | None, *,
-            name: str, field: str) -> Iterator[list[Generation]]:
+            name: str, field: str, salt: str = "") -> Iterator[list[Generation]]:
     """Queue every prompt, or raise and leave none behind; what still runs at the end of the block is cancelled.
 
     `name` begins the requests' ids; `field` is where the prompts came from, for errors.
@@ -28,7 +28,7 @@ def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, gramma
     generations: list[Generation] = []
     try:
         for number, prompt in enumerate(prompts):
-            generations.append(_queue(llm, prompt, sampling, grammar, f"{name}-{number}", field))
+            generations.append(_queue(llm, prompt, sampling, grammar, f"{name}-{number}", field, salt))
         yield generations
     finally:
         for generation in generations:
@@ -36,10 +36,10 @@ def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, gramma
 
 
 def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, grammar: Grammar | None, name: str,
-           field: str) -> Generation:
+           field: str, salt: str) -> Generation:
     try:
         fitted = fitting(prompt, llm.engine.max_len, sampling)
-        return llm.generate(fitted, sampling, grammar=grammar, request_id=name)
+        return llm.generate(fitted, sampling, grammar=grammar, request_id=name, salt=salt)
     except InvalidRequest as error:
         if error.param == "prompt":
             error.param = field

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from zonda.server import errors
-from zonda.server.errors import OPENAI, Disconnected, Envelope, Header, Overdue, TooLarge
+from zonda.server.errors import OPENAI, Disconnected, Envelope, Header, Overdue, Slow, TooLarge
 from zonda.types import Usage
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zonda.server.service import Service
 
 JSON = b"application/json"
+MAX_LOGGED = 65536  # bytes of a body that are logged, if bodies are logged at all
 GONE = 499
 """What the log calls the status of a request whose client left."""
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -58,6 +59,9 @@ class Call:
         self.complete = False
         self.written = 0.0
         """When the last piece of the body went out, in the loop's time."""
+        self.asked = b""
+        """The body that came, if bodies are logged; as `answered`, the one that went."""
+        self.answered = bytearray()
         self._receive = receive
         self._send = send
         self._task: asyncio.Task[Any] | None = None
@@ -81,6 +85,10 @@ class Call:
         self.model = self.lease.name
         return self.lease.llm
 
+    def salt(self, given: str | None) -> str:
+        """What keeps the request's cached prefixes apart from those of other API keys, and of other salts."""
+        return f"{self.client or ''}\0{given}" if given else str(self.client or "")
+
     def release(self) -> None:
         """Give the model back."""
         if self.lease:
@@ -94,7 +102,7 @@ class Call:
             raise _too_large(limit)
         parts, more = [], True
         while more:
-            message = await self._receive()
+            message = await self._next()
             if message["type"] == "http.disconnect":
                 raise Disconnected
             parts.append(message.get("body", b""))
@@ -102,7 +110,18 @@ class Call:
             if self.size > limit:
                 raise _too_large(limit)
             more = message.get("more_body", False)
-        return b"".join(parts)
+        body = b"".join(parts)
+        if self.service.options.log_prompts:
+            self.asked = body[:MAX_LOGGED]
+        return body
+
+    async def _next(self) -> Message:
+        limit = self.service.options.receive_timeout
+        try:
+            async with asyncio.timeout(limit):
+                return await self._receive()
+        except TimeoutError:
+            raise Slow(f"nothing more of the body came for {limit:g} s") from None
 
     async def start(self, status: int, headers: list[Header]) -> None:
         """Send the status and the headers."""
@@ -114,12 +133,18 @@ class Call:
     async def write(self, body: bytes) -> None:
         """Send a piece of the body; waits while the client is slow to read."""
         self.written = asyncio.get_running_loop().time()
+        self._keep(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def finish(self, body: bytes = b"") -> None:
         """Send the last piece of the body."""
         self.complete = True
+        self._keep(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _keep(self, body: bytes) -> None:
+        if self.service.options.log_prompts and len(self.answered) < MAX_LOGGED:
+            self.answered += body[:MAX_LOGGED - len(self.answered)]
 
     async def reply(self, value: Any, *, status: int = 200, headers: list[Header] | None = None) -> None:
         """Answer with a value as JSON."""
@@ -144,6 +169,7 @@ class Call:
     @asynccontextmanager
     async def flight(self) -> AsyncIterator[None]:
         """While inside, the client's leaving, the time limit or `stop` ends the work: what is awaited is cancelled."""
+        self.service.admit(self)
         self._task = asyncio.current_task()
         limit = self.service.options.request_timeout
         clock = asyncio.get_running_loop().call_later(limit - self.seconds, self._expire) if limit else None

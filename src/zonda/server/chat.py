@@ -5,7 +5,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -48,7 +48,7 @@ async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
     llm = await call.use(body.model)
     field, form = wanted_form(body)
-    turn = conversation.turn(body, _sampling(body, llm), form)
+    turn = replace(conversation.turn(body, _sampling(body, llm), form), salt=call.salt(body.cache_salt))
     async with call.flight():
         prepared = await prepare(llm, turn, size=call.size)
         await compiled(llm, prepared.grammar, field)

@@ -49,7 +49,8 @@ async def create(call: Call, body: CompletionRequest) -> None:
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
         form = await compiled(llm, grammar, field)
-        with answers(llm, tokens, sampling, form, name=answer.id, field="prompt") as generations:
+        salt = call.salt(body.cache_salt)
+        with answers(llm, tokens, sampling, form, name=answer.id, field="prompt", salt=salt) as generations:
             if body.stream:
                 await stream(call, answer.frames(generations))
             else:

@@ -65,6 +65,40 @@ class NotFound(ZondaError):
     code = "not_found"
 
 
+class Slow(ZondaError):
+    """A request whose body does not come."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class BadRequest(ZondaError):
+    """What came is not HTTP."""
+
+    status = 400
+    code = "invalid_http"
+
+    def __init__(self) -> None:
+        super().__init__("the request is not valid HTTP")
+
+
+class LargeHeaders(ZondaError):
+    """More or larger headers than anyone needs."""
+
+    status = 431
+    code = "headers_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's headers are too many or larger than {limit >> 10} KB",
+                         hint="send fewer, or raise --max-header-kb")
+
+
+class Crowded(Overloaded):
+    """One API key has too many requests running."""
+
+    code = "too_many_requests"
+
+
 class TooLarge(ZondaError):
     """A request body over the limit."""
 

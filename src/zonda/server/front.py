@@ -104,7 +104,8 @@ def _facts(call: Call) -> dict[str, object]:
         facts |= {"prompt_tokens": call.usage.prompt_tokens, "completion_tokens": call.usage.completion_tokens}
     if call.code:
         facts["error"] = call.code
-    return facts | {"id": call.id}
+    bodies = {"request": call.asked, "answer": bytes(call.answered)} if call.service.options.log_prompts else {}
+    return facts | {"id": call.id} | {name: body.decode("utf-8", "replace") for name, body in bodies.items()}
 
 
 def _json(call: Call) -> str:
@@ -112,4 +113,6 @@ def _json(call: Call) -> str:
 
 
 def _text(call: Call) -> str:
-    return " ".join(f"{name}={value}" for name, value in _facts(call).items())
+    facts = {name: msgspec.json.encode(value).decode() if name in {"request", "answer"} else value
+             for name, value in _facts(call).items()}
+    return " ".join(f"{name}={value}" for name, value in facts.items())

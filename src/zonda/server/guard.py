@@ -1,13 +1,15 @@
 """Who may call: API keys, host names against DNS rebinding, and origins against other sites' pages."""
 from __future__ import annotations
 
-import hashlib
 import hmac
 from collections.abc import Sequence
+from hashlib import sha256
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions
 from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Forbidden, Unauthorized
@@ -23,7 +25,7 @@ class Guard:
         paths = [each.path for each in endpoints if each.open]
         self._open = frozenset(path for path in paths if "{" not in path)
         self._open_below = tuple(path.partition("{")[0] for path in paths if "{" in path)
-        self._keys = [key.encode() for key in options.api_key if key]
+        self._keys = [sha256(key.encode()).digest() for key in keys_of(options)]
         self._origins = frozenset(options.cors_origin)
         self._hosts = frozenset(name.lower() for name in options.allowed_host)
         self._local = not self._keys and not self._hosts and is_loopback(options.host)
@@ -42,10 +44,12 @@ class Guard:
         given = _key(call)
         if not given:
             raise Unauthorized("no API key was sent", hint="expected the header `Authorization: Bearer KEY`")
-        matches = [hmac.compare_digest(given, key) for key in self._keys]
+        digest = sha256(given).digest()
+        matches = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, whichever it is
         if not any(matches):
             raise Unauthorized("the API key is not valid")
-        call.owner = hashlib.sha256(given).digest()
+        call.owner = digest
+        call.client = matches.index(True) + 1
 
     def _check_origin(self, call: Call) -> None:
         origin = call.headers.get(b"origin")
@@ -62,6 +66,21 @@ class Guard:
             return
         if host not in self._hosts and not (self._local and is_loopback(host)):
             raise Forbidden("this host name is not served", hint="allow it with --allowed-host")
+
+
+def keys_of(options: ServerOptions) -> tuple[str, ...]:
+    """The keys that clients may send: those of the options, and those of the file; raises if a file has none."""
+    given = tuple(key for key in options.api_key if key)
+    if options.api_key_file is None:
+        return given
+    try:
+        lines = Path(options.api_key_file).expanduser().read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the API keys cannot be read: {error}", param="api_key_file") from None
+    found = tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    if not found:
+        raise InvalidRequest(f"{options.api_key_file} has no API key", hint="expected one a line", param="api_key_file")
+    return given + found
 
 
 def is_loopback(host: str) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ import uvicorn
 from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions
 from zonda.server.app import DEFAULTS, Models, application, service
+from zonda.server.connection import connection
 from zonda.server.guard import is_loopback
 from zonda.server.service import Service
 
@@ -55,11 +57,13 @@ class Listener(uvicorn.Server):
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
         super().__init__(uvicorn.Config(
-            application(service), http="httptools", ws="none", lifespan="off", log_config=None, access_log=False,
-            server_header=False, proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=IDLE,
-            timeout_graceful_shutdown=GOODBYE))
+            application(service), http=connection(service.options), ws="none", lifespan="off", log_config=None,
+            access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=IDLE,
+            timeout_graceful_shutdown=GOODBYE, ssl_certfile=service.options.tls_cert,
+            ssl_keyfile=service.options.tls_key))
         self.service = service
-        self.address = _address(sock)
+        self.address = _address(sock, "https" if service.options.tls_cert else "http")
+        _check_tls(service.options)
         self.error: BaseException | None = None
         """Why nothing can be served."""
         self._deadline = 0.0
@@ -154,14 +158,26 @@ def _bound(options: ServerOptions) -> Iterator[socket.socket]:
 
 
 def _warn_if_open(options: ServerOptions) -> None:
-    if not options.api_key and not is_loopback(options.host):
+    if not (options.api_key or options.api_key_file) and not is_loopback(options.host):
         log.warning("listening on %s without an API key: everyone who reaches this machine can use the model; "
                     "set --api-key or listen on 127.0.0.1", options.host)
 
 
-def _address(sock: socket.socket) -> str:
+def _check_tls(options: ServerOptions) -> None:
+    """Refuse certificates that cannot be used, before anything is loaded."""
+    if options.tls_key and not options.tls_cert:
+        raise InvalidRequest("--tls-key needs --tls-cert", param="tls_cert")
+    if options.tls_cert:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(options.tls_cert, options.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidRequest(f"the certificate or its key cannot be used: {error}", param="tls_cert",
+                                 hint="expected PEM files") from None
+
+
+def _address(sock: socket.socket, scheme: str) -> str:
     host, port = sock.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ class SamplingFields(FormatFields, kw_only=True):
     dry_sequence_breakers: Annotated[list[Stop], Meta(max_length=128)] | None = None
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
+    cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     truncate_sequence: bool | None = None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from zonda.errors import Closed
 from zonda.options import ServerOptions
+from zonda.server.errors import Crowded
 from zonda.server.metrics import Metrics
 from zonda.server.registry import Lease, Registry
 from zonda.server.responses_store import Store
@@ -55,6 +56,12 @@ class Service:
         """The server's state: the worst of its models' while it runs."""
         status, models = self.registry.health()
         return Health("draining" if self.draining else status, models)  # type: ignore[arg-type]
+
+    def admit(self, call: Call) -> None:
+        """Refuse one more request of an API key that has enough running."""
+        limit = self.options.max_per_key
+        if limit and call.client and sum(each.client == call.client for each in self.flights - {call}) >= limit:
+            raise Crowded(f"{limit} requests with this API key are running")
 
     def in_flight(self) -> Iterator[Call]:
         """The requests that count: not those to /health and the like."""

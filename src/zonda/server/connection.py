@@ -1,0 +1,81 @@
+"""A connection that keeps its patience and its memory: slow and large headers are refused, in the usual envelope."""
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from zonda.options import ServerOptions
+from zonda.server.errors import OPENAI, BadRequest, LargeHeaders
+
+MAX_HEADERS = 100
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's connection with limits on what comes before a request's body."""
+
+    max_head: ClassVar[int]
+    patience: ClassVar[float]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = True
+        self._head = 0
+        self._too_large = False
+        self._clock: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wind()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head += len(data)
+            self._wind()
+        super().data_received(data)
+        if self._in_head and self._head > self.max_head and not self.transport.is_closing():
+            self._too_large = True
+            self.send_400_response("")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.max_head or len(self.headers) > MAX_HEADERS:
+            self._too_large = True
+            raise ValueError("headers")
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head, self._head = True, 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or too much of it, and close."""
+        error = LargeHeaders(self.max_head) if self._too_large else BadRequest()
+        body = msgspec.json.encode(OPENAI.body(error, ""))
+        self.transport.write(b"".join([
+            STATUS_LINE[error.status], b"content-type: application/json\r\nconnection: close\r\n",
+            b"content-length: %d\r\n\r\n" % len(body), body]))
+        self.transport.close()
+
+    def _wind(self) -> None:
+        if self._clock is None:
+            self._clock = self.loop.call_later(self.patience, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._clock:
+            self._clock.cancel()
+            self._clock = None
+
+
+def connection(options: ServerOptions) -> type[Connection]:
+    """The class of connections with the limits of these options."""
+    return type("Connection", (Connection,), {"max_head": options.max_header_kb << 10,
+                                              "patience": options.receive_timeout})

@@ -1,0 +1,177 @@
+"""Keys from files, limits for each key, encryption, and what is refused before a request is whole."""
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import subprocess
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import Server, hold, let_go, logged, model, serving, until
+
+from zonda.errors import InvalidRequest
+from zonda.options import ServerOptions, make
+from zonda.server import create_app, serve
+
+CHAT = {"messages": [{"role": "user", "content": "A"}]}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def receive(sock: socket.socket) -> bytes:
+    seen = b""
+    while part := sock.recv(65536):
+        seen += part
+    return seen
+
+
+def test_keys_come_from_a_file_without_its_comments(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# ours\n\n  one \ntwo\n")
+    with serving(model(), api_key=("three",), api_key_file=str(tmp_path / "keys"), access_log=False) as server:
+        allowed = [server.get("/v1/models", **bearer(key)).status for key in ("one", "two", "three", "# ours", "four")]
+    assert allowed == [200, 200, 200, 401, 401]
+
+
+@pytest.mark.parametrize("text", [None, "", "# nothing\n"])
+def test_a_file_without_keys_does_not_open_the_server(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "keys").write_text(text)
+    llm = model()
+    with pytest.raises(InvalidRequest, match="API key") as caught:
+        create_app(llm, ServerOptions(api_key_file=str(tmp_path / "keys")))
+    assert caught.value.param == "api_key_file"
+    llm.engine.close()
+
+
+def test_several_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZONDA_API_KEY", "one, two,")
+    assert make(ServerOptions, {}).api_key == ("one", "two")
+    assert make(ServerOptions, {"api_key": ["a,b"]}).api_key == ("a,b",)
+
+
+def test_one_key_cannot_take_all_places() -> None:
+    with serving(model(), api_key=("one", "two"), max_per_key=2, access_log=False) as server:
+        gate = hold(server.llm)  # type: ignore[arg-type]
+        replies: list[Any] = []
+        threads = [threading.Thread(target=lambda: replies.append(
+            server.post("/v1/chat/completions", CHAT | {"max_tokens": 2}, **bearer("one")))) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(server.service.flights) == 2)
+        reply = server.post("/v1/chat/completions", CHAT, **bearer("one"))
+        assert (reply.status, reply.error["code"]) == (429, "too_many_requests") and reply.headers["retry-after"]
+        let_go(server.llm)  # type: ignore[arg-type]
+        gate.release(100)
+        assert server.post("/v1/chat/completions", CHAT | {"max_tokens": 2}, **bearer("two")).status == 200
+        for thread in threads:
+            thread.join()
+        assert [each.status for each in replies] == [200, 200]
+
+
+def test_prefixes_are_shared_within_a_key_and_a_salt_and_not_beyond() -> None:
+    def cached(server: Server, key: str, path: str, **fields: Any) -> int:
+        body = {"prompt": "A" * 64, "max_tokens": 1} if path == "/v1/completions" else {"messages": "A" * 64}
+        reply = server.post(path, body | {"max_tokens": 1} | fields, **bearer(key))
+        return int(reply.json["usage"]["prompt_tokens_details"]["cached_tokens"])
+
+    with serving(model(), api_key=("one", "two"), access_log=False) as server:
+        for path in ("/v1/completions", "/v1/chat/completions"):
+            assert not cached(server, "one", path) and cached(server, "one", path)
+            assert not cached(server, "two", path)
+            assert not cached(server, "one", path, cache_salt="mine") and cached(server, "one", path, cache_salt="mine")
+            assert not cached(server, "two", path, cache_salt="mine")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_takes_too_long_ends_with_an_error_and_frees_everything(stream: bool) -> None:
+    with serving(model(), request_timeout=0.3, access_log=False) as server:
+        gate = hold(server.llm)  # type: ignore[arg-type]
+        gate.release(2)
+        reply = server.chat("A", stream=stream, n=2)
+        error = reply.events[-1]["error"] if stream else reply.error
+        assert error["code"] == "timeout" and "0.3 s" in error["message"]
+        assert reply.status == (200 if stream else 504)
+        let_go(server.llm)  # type: ignore[arg-type]
+        engine = server.llm.engine  # type: ignore[union-attr]
+        until(lambda: engine.stats().running + engine.stats().waiting == 0)
+        assert engine.stats().finished["cancelled"] == 2 and not server.service.flights
+        assert server.chat("x").status == 200
+
+
+def test_a_server_speaks_tls(tmp_path: Path) -> None:
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem",
+                    "-out", "cert.pem", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=IP:127.0.0.1"],
+                   cwd=tmp_path, check=True, capture_output=True)
+    cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    with serving(model(), tls_cert=cert, tls_key=key, access_log=False) as server:
+        assert server.listener.address == f"https://127.0.0.1:{server.port}"
+        context = ssl.create_default_context(cafile=cert)
+        with urllib.request.urlopen(f"{server.listener.address}/health", context=context) as answer:
+            assert json.load(answer)["status"] == "ok"
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("nonsense")
+    llm = model()
+    for options in ({"tls_cert": str(tmp_path / "cert.pem")}, {"tls_cert": str(tmp_path / "none")}, {"tls_key": "x"}):
+        with pytest.raises(InvalidRequest) as caught:
+            serve(llm, ServerOptions(port=0, **options))
+        assert caught.value.param == "tls_cert"
+    llm.engine.close()
+
+
+@pytest.mark.parametrize("head", [
+    b"X-Long: " + b"a" * 70_000 + b"\r\n", b"".join(b"X-%d: a\r\n" % number for number in range(200)),
+    b"X-Endless: " + b"a" * 70_000])
+def test_headers_that_are_too_large_are_refused(server: Server, head: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n")
+        seen = receive(sock)
+    assert seen.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(seen.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers_too_large"
+    assert server.get("/health").status == 200
+
+
+def test_what_is_no_http_gets_the_envelope(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
+        seen = receive(sock)
+    assert seen.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(seen.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /health HTT", b"GET /health HTTP/1.1\r\nHost: loc"])
+def test_a_head_that_does_not_come_is_not_waited_for(sent: bytes) -> None:
+    with serving(model(), receive_timeout=0.1, access_log=False) as server, \
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(sent)
+        assert receive(sock) == b""
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    with serving(model(), receive_timeout=0.1, access_log=False) as server, \
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     b"Content-Length: 9\r\n\r\n{")
+        seen = receive(sock)
+        assert seen.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in seen
+
+
+def test_what_was_said_is_logged_only_when_asked_for() -> None:
+    with logged("zonda.access") as lines:
+        for fields in ({}, {"log_prompts": True}, {"log_prompts": True, "access_log_format": "json"}):
+            with serving(model(), **fields) as server:
+                server.chat("secretw\n", stream=True)
+                count = len(lines)
+                until(lambda count=count: len(lines) > count or count)
+        until(lambda: len(lines) == 3)
+    assert "secretw" not in lines[0]
+    assert json.loads(json.loads(lines[2])["request"])["messages"][0]["content"] == "secretw\n"
+    assert "request=" in lines[1] and "secretw" in lines[1] and "\n" not in lines[1] and "[DONE]" in lines[1]
