@@ -9,7 +9,17 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from zonda.options import ServerOptions
-from zonda.server import anthropic, chat, completions, models, operations, responses, ui
+from zonda.server import (
+    anthropic,
+    chat,
+    completions,
+    embeddings,
+    models,
+    operations,
+    responses,
+    tokenizing,
+    ui,
+)
 from zonda.server.anthropic_schema import (
     AnsweredMessage,
     AnthropicErrorReply,
@@ -19,6 +29,7 @@ from zonda.server.anthropic_schema import (
     TokensCount,
 )
 from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
+from zonda.server.embeddings import EmbeddingList, EmbeddingRequest, Ranking, RerankRequest
 from zonda.server.endpoint import Endpoint
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
@@ -46,6 +57,7 @@ from zonda.server.schema import (
 )
 from zonda.server.served import Model, Progress
 from zonda.server.service import Service
+from zonda.server.tokenizing import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
@@ -75,6 +87,16 @@ ENDPOINTS = (
              summary="Cancel a response", reply=Response),
     Endpoint(method="GET", path="/v1/responses/{id}/input_items", answer=responses.input_items,
              summary="List what led to a response", query=ItemQuery, reply=ItemList),
+    Endpoint(method="POST", path="/v1/embeddings", answer=embeddings.embed, summary="Embed texts, where the model can",
+             body=EmbeddingRequest, reply=EmbeddingList),
+    *(Endpoint(method="POST", path=path, answer=embeddings.rerank, body=RerankRequest, reply=Ranking,
+               summary="Sort documents by relevance, where the model can") for path in ("/v1/rerank", "/rerank")),
+    Endpoint(method="POST", path="/tokenize", answer=tokenizing.tokenize, summary="Turn text into token ids",
+             body=TokenizeRequest, reply=Tokenized),
+    Endpoint(method="POST", path="/detokenize", answer=tokenizing.detokenize, summary="Turn token ids into text",
+             body=DetokenizeRequest, reply=Detokenized),
+    Endpoint(method="GET", path="/version", answer=operations.about, summary="Name and version", reply=About,
+             quiet=True),
     Endpoint(method="GET", path="/v1/models", answer=models.list_all, summary="List the models", reply=ModelList),
     Endpoint(method="POST", path="/v1/models/load", answer=models.load, summary="Load a model",
              body=ModelRequest, reply=ModelStatus, failures=NOT_LOADED),

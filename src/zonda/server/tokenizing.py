@@ -1,0 +1,90 @@
+"""`/tokenize` and `/detokenize`: between text and token ids, with the fields that vLLM and llama.cpp know."""
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta, Struct
+
+from zonda.errors import InvalidRequest
+from zonda.server import errors
+from zonda.server.call import Call
+from zonda.server.chat_schema import MAX_MESSAGES
+from zonda.server.decode import check_depth
+
+if TYPE_CHECKING:
+    from zonda.sdk import AsyncLLM
+
+class TokenizeRequest(Struct, kw_only=True):
+    """A text, as `prompt` or `content`, or the messages of a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    content: str | None = None
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    add_special_tokens: bool | None = None
+    add_special: bool | None = None
+    add_generation_prompt: bool | None = None
+    enable_thinking: bool | None = None
+    return_token_strs: bool | None = None
+
+
+class Tokenized(Struct, kw_only=True):
+    """The ids of a text's tokens, and the tokens' own texts if asked for."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+class DetokenizeRequest(Struct, kw_only=True):
+    """Token ids."""
+
+    tokens: list[int]
+    model: str | None = None
+    skip_special_tokens: bool | None = None
+
+
+class Detokenized(Struct, kw_only=True):
+    """The text of token ids, under both names that clients look for."""
+
+    prompt: str
+    content: str
+
+
+async def tokenize(call: Call, body: TokenizeRequest) -> Tokenized:
+    """The token ids of a text, or of what the chat template makes of messages."""
+    check_depth(body.messages, "messages")
+    llm = await call.use(body.model)
+    ids = await asyncio.to_thread(_ids, llm, body)
+    result = Tokenized(count=len(ids), max_model_len=llm.engine.max_len, tokens=ids)
+    if body.return_token_strs:
+        result.token_strs = [llm.tokenizer.token_bytes(id).decode("utf-8", "replace") for id in ids]
+    return result
+
+
+def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
+    text = body.content if body.prompt is None else body.prompt
+    special = body.add_special if body.add_special_tokens is None else body.add_special_tokens
+    if body.messages is None and text is None:
+        raise errors.missing("prompt")
+    if body.messages is None:
+        return llm.tokenize(text or "", add_special=special is not False)
+    if text is not None:
+        raise InvalidRequest("`prompt` and `messages` exclude each other", param="messages")
+    for index, each in enumerate(body.messages):
+        if not isinstance(each.get("role"), str):
+            raise errors.missing(f"messages[{index}].role")
+    extra: dict[str, Any] = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
+    return list(llm.render(body.messages, add_generation_prompt=body.add_generation_prompt is not False, **extra))
+
+
+async def detokenize(call: Call, body: DetokenizeRequest) -> Detokenized:
+    """The text of token ids."""
+    llm = await call.use(body.model)
+    if body.tokens and not 0 <= min(body.tokens) <= max(body.tokens) < llm.engine.vocab:
+        raise InvalidRequest("`tokens` has a number that is no token id", hint=f"ids are 0 to {llm.engine.vocab - 1}",
+                             param="tokens")
+    text = await asyncio.to_thread(llm.detokenize, body.tokens, skip_special=bool(body.skip_special_tokens))
+    return Detokenized(prompt=text, content=text)
