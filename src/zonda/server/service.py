@@ -60,7 +60,8 @@ class Service:
     def admit(self, call: Call) -> None:
         """Refuse one more request of an API key that has enough running."""
         limit = self.options.max_per_key
-        if limit and call.client and sum(each.client == call.client for each in self.flights - {call}) >= limit:
+        others = [each for each in self.calls if each is not call and each in self.flights]
+        if limit and call.client and sum(each.client == call.client for each in others) >= limit:
             raise Crowded(f"{limit} requests with this API key are running")
 
     def in_flight(self) -> Iterator[Call]:
