@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "formats": {"errors", "types"},
     "tools": {"errors", "completion"},
     "turns": {"errors", "types", "text", "completion"},
-    "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "text", "texts"},
+    "gpu": PLAIN | BELOW_ENGINE | {"engine", "memory"},
+    "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts"},
     "sdk": BELOW_SDK,
     "server": PLAIN | {"completion", "turns", "text", "engine", "sdk"},
     "cli": BELOW_SDK | {"sdk", "server"},
@@ -171,6 +172,9 @@ def test_nothing_is_imported_that_runs_code_from_files() -> None:
 
 
 def on_device(path: Path) -> set[str]:
+    """What a file may import because it is about a device."""
+    if path.relative_to(SOURCE).as_posix() in {"gpu.py", "engine/graphs.py", "engine/torch_runner.py"}:
+        return {"torch"}
     return ON_DEVICES.get(path.parent.stem, set()) if path.parent.parent == SOURCE / "kernels" else set()
 
 

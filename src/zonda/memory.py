@@ -61,3 +61,8 @@ def _physical() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return 8 << 30
+
+
+def mb(size: int) -> str:
+    """A size for people to read, rounded up."""
+    return f"{-(-size // (1 << 20)):,} MB"

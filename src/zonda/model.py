@@ -2,20 +2,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
-from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory
+from zonda.errors import ModelNotFound, OutOfMemory
+from zonda.gpu import device_of, left_on, on_gpu
 from zonda.kernels import sample
-from zonda.memory import available
+from zonda.memory import available, mb
 from zonda.models import build
 from zonda.nn import Decoder, Pages
 from zonda.options import EngineOptions, ModelOptions, cache_folder
@@ -32,7 +31,6 @@ Progress = Callable[[str, int, int], None]
 """Told a stage's name, how much of it is done, and its total, 0 if unknown."""
 
 _GPU_SHARE = 0.9  # the same on a GPU
-_WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
 _SEQUENCES = 4  # of full length that the cache has room for, if memory allows
 _USUAL = 1024  # positions of each of `max_seqs` sequences that it has room for, if memory allows
@@ -104,11 +102,11 @@ def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free:
     budget = _budget(token * positions, options, free, share)
     fitting = budget // token
     if options.max_seq_len and fitting < wanted:
-        raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {_mb(wanted * token)}, but the cache has "
-                          f"{_mb(budget)} of {_mb(free)} free",
+        raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {mb(wanted * token)}, but the cache has "
+                          f"{mb(budget)} of {mb(free)} free",
                           hint=f"ask for at most {fitting} by --max-seq-len, or give more by --kv-memory-mb")
     if fitting < wanted:
-        _log.warning("the context is %d positions, not the model's %d: the cache has %s", fitting, wanted, _mb(budget))
+        _log.warning("the context is %d positions, not the model's %d: the cache has %s", fitting, wanted, mb(budget))
     return Plan(min(wanted, fitting), budget)
 
 
@@ -118,10 +116,6 @@ def _budget(plenty: int, options: EngineOptions, free: int, share: float) -> int
     if options.kv_memory_fraction:
         return int(free * options.kv_memory_fraction)
     return min(int(free * share), plenty)
-
-
-def _mb(size: int) -> str:
-    return f"{math.ceil(size / (1 << 20)):,} MB"
 
 
 def in_situ(model: ModelOptions) -> Convert | None:
@@ -151,12 +145,13 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
     device = device_of(model)
     options = options.filled() if device == "cpu" else options.filled(256, 8192)
     config, decoder = build(source)
-    free = _left(weight_bytes) if device == "cpu" else _left_on(device, decoder, weight_bytes)
+    free = _left(weight_bytes) if device == "cpu" else left_on(device, decoder, weight_bytes)
     sized = plan(decoder.caches, config.context, options, free=free, share=_SHARE if device == "cpu" else _GPU_SHARE)
     if sized.max_len != config.max_len:
         config, decoder = build(source, max_len=sized.max_len)
     if device != "cpu":
-        runner, draw = _on_gpu(device, decoder, source, sized, options, model, convert, progress or _silent)
+        runner, draw = on_gpu(device, decoder, source, options, model, max_len=sized.max_len, kv_bytes=sized.kv_bytes,
+                              convert=convert, tell=progress or _silent, compiling=_Compiled(progress or _silent))
     else:
         make = _compiled if model.kernels == "compiled" else _plain
         runner, draw = make(decoder, source, sized, options, model.threads, convert, progress or _silent)
@@ -169,62 +164,6 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
     except BaseException:
         runner.close()
         raise
-
-
-def device_of(model: ModelOptions) -> str:
-    """The device that the options name, or that this machine has: `cpu`, or `cuda` with a number."""
-    if model.cpu or model.device == "cpu" or model.kernels == "plain":
-        return "cpu"
-    if model.device == "auto" and not (Path("/proc/driver/nvidia").exists() and find_spec("torch")
-                                       and find_spec("triton")):
-        return "cpu"
-    import torch
-
-    if model.device == "auto":
-        return "cuda:0" if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else "cpu"
-    try:
-        device = torch.device(model.device)
-        torch.cuda.get_device_properties(device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise InvalidRequest(f"there is no device {model.device!r} here: {error}", param="device",
-                             hint="try cpu, or `zonda doctor` to see what is here") from None
-    return f"cuda:{device.index or 0}"
-
-
-def _left_on(device: str, decoder: Decoder, weight_bytes: int) -> int:
-    """Bytes of the device that weights and kernels leave; raises `OutOfMemory` when the weights do not fit."""
-    import torch
-
-    free = torch.cuda.mem_get_info(device)[0]
-    shapes = (shape for _, block in decoder.walk() for shape in block.parameters().values())
-    sixteen = 2 * sum(math.prod(shape) for shape in shapes)
-    weights = min(weight_bytes or sixteen, sixteen)
-    left = free - weights - _WORKSPACE
-    if left <= 0:
-        raise OutOfMemory(f"the weights take {_mb(weights)} and kernels {_mb(_WORKSPACE)}, but {_mb(free)} of {device} "
-                          "are free", hint="choose a smaller file, perhaps by --quant 4 or --isq q4k, or --cpu")
-    return left
-
-
-def _on_gpu(device: str, decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, model: ModelOptions,
-            convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
-    import torch
-
-    from zonda.engine.torch_runner import TorchRunner
-    from zonda.kernels.cpu.draws import CompiledDraw
-    from zonda.kernels.cpu.library import Library
-    from zonda.kernels.cuda.ops import CUDAOps
-
-    assert options.max_seqs and options.max_num_batched_tokens
-    tell("loading", 0, 0)
-    torch.cuda.set_device(device)
-    types = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-    cache = torch.float8_e4m3fn if model.kv_dtype == "fp8" else None
-    ops = CUDAOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
-    runner = TorchRunner(decoder, source, ops, max_len=sized.max_len, kv_bytes=sized.kv_bytes,
-                         max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
-                         progress=lambda done, total: tell("loading", done, total))
-    return runner, CompiledDraw(Library(cache_folder(), progress=_Compiled(tell)), vocab=runner.vocab)
 
 
 def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
@@ -254,7 +193,7 @@ def _left(weight_bytes: int) -> int:
     """Bytes that are free once the weights are in memory; raises `OutOfMemory` when they are too many."""
     free = available()
     if weight_bytes > free:
-        raise OutOfMemory(f"the weights take {_mb(weight_bytes)}, but {_mb(free)} are free",
+        raise OutOfMemory(f"the weights take {mb(weight_bytes)}, but {mb(free)} are free",
                           hint="choose a smaller file, perhaps by --quant 4, or close other programs")
     return free - weight_bytes
 

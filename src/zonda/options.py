@@ -63,6 +63,8 @@ class ModelOptions:
                          metavar="NAME")
     compute_dtype: Literal["auto", "bf16", "f16", "f32"] = option("auto", "type of numbers on a GPU")
     kv_dtype: Literal["auto", "fp8"] = option("auto", "type of cached keys and values on a GPU")
+    capture: Literal["all", "lazy"] = option("all", "capture a GPU's decode steps as graphs while loading, or "
+                                             "each when it first comes")
     kernels: Literal["compiled", "plain"] = option("compiled", "compute by kernels compiled for this processor, or by "
                                                    "plain numpy, slow, to compare")
 

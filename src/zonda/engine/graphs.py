@@ -8,7 +8,7 @@ import torch
 
 from zonda.engine.batch import Batch
 from zonda.engine.runner import Drawing
-from zonda.kernels.torch.step import Sizes, view
+from zonda.kernels.torch.step import Sizes, Step, view
 
 if TYPE_CHECKING:
     from zonda.engine.torch_runner import TorchRunner
@@ -23,7 +23,7 @@ def bucket(rows: int) -> int:
 
 
 class Graphs:
-    """Captures a size when it first comes: that step runs by launches, the next ones by the graph."""
+    """Captures a size when it first comes, or all at once: that step runs by launches, the next ones by the graph."""
 
     def __init__(self, runner: TorchRunner, max_seqs: int) -> None:
         self.most = max(size for size in BUCKETS if size <= max(1, bucket(max_seqs) or BUCKETS[-1]))
@@ -32,6 +32,23 @@ class Graphs:
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
         room = Sizes(self.most, self.most, self.most, 0).places["table"].start + runner._table
         self._buffer = torch.zeros(room, dtype=torch.int32, device=runner.device)
+
+    def capture(self) -> None:
+        """Capture the greedy step of every size, with rows of no sequence."""
+        for size in reversed([size for size in BUCKETS if size <= self.most]):
+            self._buffer.zero_()
+            sizes = Sizes(size, size, size, 0)
+            self._buffer[sizes.places["singles"]] = -1
+            self._graph(view(self._buffer, sizes, self._runner._last, alone=True), size, True)
+
+    def _graph(self, step: Step, size: int, greedy: bool) -> None:
+        runner = self._runner
+        runner.draw(runner.forward(step), step, greedy=greedy)
+        torch.cuda.synchronize(runner.device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            runner.draw(runner.forward(step), step, greedy=greedy)
+        self._graphs[size, greedy] = graph
 
     def run(self, batch: Batch, drawing: Drawing, size: int) -> None:
         """One decode step; the drawn tokens lie in the runner's `last`."""
@@ -43,10 +60,4 @@ class Graphs:
         if graph:
             graph.replay()
             return
-        step = view(self._buffer, sizes, runner._last, alone=True)
-        runner.draw(runner.forward(step), step, greedy=drawing.greedy)
-        torch.cuda.synchronize(runner.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            runner.draw(runner.forward(step), step, greedy=drawing.greedy)
-        self._graphs[key] = graph
+        self._graph(view(self._buffer, sizes, runner._last, alone=True), *key)

@@ -50,7 +50,14 @@ class TorchRunner:
         self._drawn = [self._pinned(max_rows) for _ in range(RING)]
         self._turn = 0
         self._table = max_seqs * (-(-self.max_len // PAGE))
-        self._graphs = Graphs(self, max_seqs) if graphs and self.device.type == "cuda" else None
+        capturing = graphs and ops.captures and self.device.type == "cuda"
+        self._graphs = Graphs(self, max_seqs) if capturing else None
+
+    @torch.inference_mode()
+    def warm(self) -> None:
+        """Capture every size of decode step now, so that none has to when it first comes."""
+        if self._graphs:
+            self._graphs.capture()
 
     def _free(self) -> int:
         if self.device.type != "cuda":

@@ -81,68 +81,71 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
         q = _turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], frequencies, q_norm, q_eps, position,
                     D, DP, RD, Q_NORM, factor).to(DOT)
         first = tl.maximum(position + 1 - window, 0) if window > 0 else 0
-        share = tl.cdiv(tl.cdiv(position - first, SPLITS), BN) * BN
-        low = first + split * share
-        high = tl.minimum(low + share, position)
-        top = tl.full([GP], -1.0e30, tl.float32)
-        total = tl.zeros([GP], tl.float32)
-        mixed = tl.zeros([GP, DP], tl.float32)
-        if split == 0:
-            one = tl.arange(0, 16)
-            k = _turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], frequencies, k_norm, k_eps,
-                        position, D, DP, RD, K_NORM, factor)
-            k = tl.sum(k, 0).to(keys.dtype.element_ty)
-            v = tl.load(base + (HQ + HKV + head) * D + d, mask=inside_d, other=0.0).to(values.dtype.element_ty)
-            page = tl.load(table + position // PAGE).to(tl.int64)
-            place = ((page * HKV + head) * PAGE + position % PAGE) * D + d
-            tl.store(keys + place, k, mask=inside_d)
-            tl.store(values + place, v, mask=inside_d)
-            top = tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1) * scale
-            if SOFTCAP:
-                top = softcap * (2.0 / (1.0 + tl.exp(-2.0 * top / softcap)) - 1.0)
-            total += 1.0
-            mixed += v.to(DOT).to(tl.float32)[None, :]
-        for start in range(low, high, BN):
-            past = start + tl.arange(0, BN)
-            inside = past < high
-            s, place = _score(q, keys, past, inside, table, head, HKV, scale, softcap, D, DP, PAGE, SOFTCAP, DOT)
-            s = tl.where(inside[None, :], s, -1.0e30)
-            higher = tl.maximum(top, tl.max(s, 1))
-            p = tl.exp(s - higher[:, None])
-            fade = tl.exp(top - higher)
-            v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None] & inside_d[None, :],
-                        other=0.0).to(DOT)
-            mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), v, input_precision="ieee")
-            total = total * fade + tl.sum(p, 1)
-            top = higher
-        target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
-        written = (g < G)[:, None] & inside_d[None, :]
-        if SPLITS == 1:
-            tl.store(target, mixed / total[:, None], mask=written)
-        else:
-            cell = (index * HKV + head) * SPLITS
-            tl.store(parts + ((cell + split) * GP + g)[:, None] * DP + d[None, :], mixed)
-            tl.store(sums + ((cell + split) * 2) * GP + g, top)
-            tl.store(sums + ((cell + split) * 2 + 1) * GP + g, total)
-            tl.debug_barrier()
-            before = tl.atomic_add(arrived + index * HKV + head, 1, sem="acq_rel")
-            if before == SPLITS - 1:
-                tl.debug_barrier()
-                top = tl.full([GP], -1.0e30, tl.float32)
-                total = tl.zeros([GP], tl.float32)
-                mixed = tl.zeros([GP, DP], tl.float32)
-                for each in range(SPLITS):
-                    its = tl.load(sums + ((cell + each) * 2) * GP + g, cache_modifier=".cg")
-                    higher = tl.maximum(top, its)
-                    fade, grown = tl.exp(top - higher), tl.exp(its - higher)
-                    total = total * fade + tl.load(sums + ((cell + each) * 2 + 1) * GP + g,
-                                                   cache_modifier=".cg") * grown
-                    mixed = mixed * fade[:, None] + tl.load(
-                        parts + ((cell + each) * GP + g)[:, None] * DP + d[None, :],
-                        cache_modifier=".cg") * grown[:, None]
-                    top = higher
+        # no more splits than blocks of the past
+        active = tl.maximum(tl.minimum(tl.cdiv(position - first, BN), SPLITS), 1)
+        share = tl.cdiv(tl.cdiv(position - first, active), BN) * BN
+        if split < active:
+            low = first + split * share
+            high = tl.minimum(low + share, position)
+            top = tl.full([GP], -1.0e30, tl.float32)
+            total = tl.zeros([GP], tl.float32)
+            mixed = tl.zeros([GP, DP], tl.float32)
+            if split == 0:
+                one = tl.arange(0, 16)
+                k = _turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], frequencies, k_norm, k_eps,
+                            position, D, DP, RD, K_NORM, factor)
+                k = tl.sum(k, 0).to(keys.dtype.element_ty)
+                v = tl.load(base + (HQ + HKV + head) * D + d, mask=inside_d, other=0.0).to(values.dtype.element_ty)
+                page = tl.load(table + position // PAGE).to(tl.int64)
+                place = ((page * HKV + head) * PAGE + position % PAGE) * D + d
+                tl.store(keys + place, k, mask=inside_d)
+                tl.store(values + place, v, mask=inside_d)
+                top = tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1) * scale
+                if SOFTCAP:
+                    top = softcap * (2.0 / (1.0 + tl.exp(-2.0 * top / softcap)) - 1.0)
+                total += 1.0
+                mixed += v.to(DOT).to(tl.float32)[None, :]
+            for start in range(low, high, BN):
+                past = start + tl.arange(0, BN)
+                inside = past < high
+                s, place = _score(q, keys, past, inside, table, head, HKV, scale, softcap, D, DP, PAGE, SOFTCAP, DOT)
+                s = tl.where(inside[None, :], s, -1.0e30)
+                higher = tl.maximum(top, tl.max(s, 1))
+                p = tl.exp(s - higher[:, None])
+                fade = tl.exp(top - higher)
+                v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None] & inside_d[None, :],
+                            other=0.0).to(DOT)
+                mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), v, input_precision="ieee")
+                total = total * fade + tl.sum(p, 1)
+                top = higher
+            target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
+            written = (g < G)[:, None] & inside_d[None, :]
+            if active == 1:
                 tl.store(target, mixed / total[:, None], mask=written)
-                tl.store(arrived + index * HKV + head, 0)
+            else:
+                cell = (index * HKV + head) * SPLITS
+                tl.store(parts + ((cell + split) * GP + g)[:, None] * DP + d[None, :], mixed)
+                tl.store(sums + ((cell + split) * 2) * GP + g, top)
+                tl.store(sums + ((cell + split) * 2 + 1) * GP + g, total)
+                tl.debug_barrier()
+                before = tl.atomic_add(arrived + index * HKV + head, 1, sem="acq_rel")
+                if before == active - 1:
+                    tl.debug_barrier()
+                    top = tl.full([GP], -1.0e30, tl.float32)
+                    for each in tl.static_range(SPLITS):
+                        its = tl.load(sums + ((cell + each) * 2) * GP + g, mask=(g < GP) & (each < active),
+                                      other=-1.0e30, cache_modifier=".cg")
+                        top = tl.maximum(top, its)
+                    total = tl.zeros([GP], tl.float32)
+                    mixed = tl.zeros([GP, DP], tl.float32)
+                    for each in range(active):
+                        its = tl.load(sums + ((cell + each) * 2) * GP + g, cache_modifier=".cg")
+                        grown = tl.exp(its - top)
+                        total += tl.load(sums + ((cell + each) * 2 + 1) * GP + g, cache_modifier=".cg") * grown
+                        mixed += tl.load(parts + ((cell + each) * GP + g)[:, None] * DP + d[None, :],
+                                         cache_modifier=".cg") * grown[:, None]
+                    tl.store(target, mixed / total[:, None], mask=written)
+                    tl.store(arrived + index * HKV + head, 0)
 
 
 @triton.jit

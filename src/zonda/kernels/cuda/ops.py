@@ -33,6 +33,8 @@ class Stream:
 class CUDAOps(TorchOps):
     """The plain operations of `TorchOps`, each in a kernel or a few."""
 
+    captures = True
+
     def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
         super().__init__(device, dtype, cache_dtype=cache_dtype)
         self.early = linear._starts_early(device)

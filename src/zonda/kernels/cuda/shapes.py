@@ -12,6 +12,8 @@ FEW_ROWS = 16
 """Rows up to which a product is bound by reading the matrix."""
 DENSE_ROWS, PACKED_ROWS = 4, 2
 """Rows up to which multiply-adds are as fast as the memory; from there on tensor cores."""
+LARGE = 1 << 25
+"""Numbers of a dense matrix from which programs of one block each are the fastest."""
 UNPACKED_ROWS = 512
 """Rows from which a packed matrix is first made floats."""
 
@@ -54,6 +56,9 @@ def span(matrix: DenseMatrix | GroupIntMatrix) -> int:
 def few(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Few:
     """About 64 numbers of a dense block, or 128 of a packed one, in each thread, and programs that end together."""
     packed = isinstance(matrix, GroupIntMatrix)
+    if not packed and rows == 1 and matrix.outs * matrix.ins >= LARGE:
+        block = max(1, 8192 // matrix.ins // (2 if gated else 1))
+        return Few(block, 4, -(-matrix.outs // block))
     columns = span(matrix) * (matrix.layout.unit if isinstance(matrix, GroupIntMatrix) else 1)
     warps = min(16, max(4, columns // 1024))
     share = max(1, columns // (32 * warps))

@@ -25,6 +25,9 @@ PAGE = 32
 class TorchOps:
     """`Ops` over torch tensors and a `Step`. The residual stream is float32, the rest `dtype`."""
 
+    captures = False
+    """Whether a step can be captured as a graph."""
+
     def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
         self.device = device
         self.dtype = dtype
