@@ -4,6 +4,7 @@ Both read keys and values through the page table. A page's tensor is (pages, kv 
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,8 +17,6 @@ from zonda.kernels.cuda.shapes import power, processors
 from zonda.kernels.ops import Attend
 from zonda.kernels.torch.ops import PAGE
 from zonda.kernels.torch.step import TILE, Step
-
-MOST_SPLITS = 32
 
 
 @triton.jit
@@ -219,10 +218,22 @@ def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, so
              mask=live[:, None] & (d < D)[None, :])
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How single rows are cut: `splits` of the past at most, `block` positions at a time, `warps`, `stages`."""
+
+    splits: int = 32
+    block: int = 64
+    warps: int = 4
+    stages: int = 3
+
+
 class Attention:
     """Launches the kernels; keeps the memory where splits meet."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, *, early: bool) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, early: bool,
+                 cut: Cut = Cut()) -> None:
+        self._cut = cut
         self._device = device
         self._dot = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}.get(dtype, tl.float32)
         if device.type != "cuda":
@@ -242,16 +253,17 @@ class Attention:
     def _singles(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
         heads, count = layer.heads, len(step.singles)
         group = max(16, power(heads.q // heads.kv))
-        splits = min(MOST_SPLITS, max(1, power(2 * processors(self._device) // (count * heads.kv) + 1) // 2))
+        splits = min(self._cut.splits, max(1, power(2 * processors(self._device) // (count * heads.kv) + 1) // 2))
         wide = power(heads.dim)
         sums = torch.empty(count * heads.kv * splits * 2 * group, dtype=torch.float32, device=self._device)
         parts = torch.empty(count * heads.kv * splits * group * wide if splits > 1 else 1, dtype=torch.float32,
                             device=self._device)
-        launch: dict[str, Any] = {"num_warps": 4, "num_stages": 3, **({"launch_pdl": True} if self._early else {})}
+        launch: dict[str, Any] = {"num_warps": self._cut.warps, "num_stages": self._cut.stages,
+                                  **({"launch_pdl": True} if self._early else {})}
         single[(count, heads.kv, splits)](
             qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, out, sums, parts,
             self._arrived, *self._turning(layer), layer.scale, layer.softcap, layer.window, HQ=heads.q, HKV=heads.kv,
-            D=heads.dim, DP=wide, G=heads.q // heads.kv, GP=group, **self._turns(layer), PAGE=PAGE, BN=64,
+            D=heads.dim, DP=wide, G=heads.q // heads.kv, GP=group, **self._turns(layer), PAGE=PAGE, BN=self._cut.block,
             SPLITS=splits, SOFTCAP=layer.softcap > 0, DOT=self._dot, PDL=self._early, **launch)
 
     def _runs(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
