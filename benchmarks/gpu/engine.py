@@ -81,7 +81,7 @@ def measure(case: str) -> None:
     total = min(drive(running, 16, 2048, 1)[2] for _ in range(2))
     say(case=case, what="prefill 16 x 2048", tok_s=16 * 2048 / total)
     for count in STREAMS:
-        drive(running, count, 64, 20)
+        drive(running, count, 512, 128)
         first, all_first, total = drive(running, count, 512, 128)
         say(case=case, what=f"{count} streams", tok_s=count * 128 / total, all_first_s=all_first,
             decode_ms=1e3 * (total - all_first) / 128)

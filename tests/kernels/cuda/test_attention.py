@@ -13,7 +13,8 @@ from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{what}") for what in
+              ("overflow encountered", "divide by zero encountered", "invalid value encountered")]
 
 
 class Bare(TorchRunner):

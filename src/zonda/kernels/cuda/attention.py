@@ -222,10 +222,10 @@ def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, so
 class Cut:
     """How single rows are cut: `splits` of the past at most, `block` positions at a time, `warps`, `stages`."""
 
-    splits: int = 32
+    splits: int = 16
     block: int = 64
     warps: int = 4
-    stages: int = 3
+    stages: int = 1
 
 
 class Attention:

@@ -56,7 +56,7 @@ def span(matrix: DenseMatrix | GroupIntMatrix) -> int:
 def few(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Few:
     """About 64 numbers of a dense block, or 128 of a packed one, in each thread, and programs that end together."""
     packed = isinstance(matrix, GroupIntMatrix)
-    if not packed and rows == 1 and matrix.outs * matrix.ins >= LARGE:
+    if not packed and rows == 1 and matrix.outs * matrix.ins >= LARGE and matrix.outs >= 3 * matrix.ins:
         block = max(1, 8192 // matrix.ins // (2 if gated else 1))
         return Few(block, 4, -(-matrix.outs // block))
     columns = span(matrix) * (matrix.layout.unit if isinstance(matrix, GroupIntMatrix) else 1)
