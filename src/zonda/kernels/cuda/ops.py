@@ -11,7 +11,7 @@ from torch import Tensor
 from zonda.kernels.cuda import linear, rows
 from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
-from zonda.kernels.cuda.shapes import FEW_ROWS, power
+from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
 from zonda.kernels.torch.matrix import DenseMatrix, Matrix
 from zonda.kernels.torch.ops import TorchOps, cap
@@ -65,22 +65,23 @@ class CUDAOps(TorchOps):
     def project(self, x: Stream, weights: Sequence[Matrix], biases: Sequence[Tensor | None], *,  # type: ignore[override]
                 norm: Norm | None = None) -> Tensor:
         assert norm is not None
-        if self._few(x.x):
+        if self._few(x.x, weights[0]):
             self._settled(x)
             return linear.project(x.x, weights, biases, norm=norm, dtype=self.dtype)
         h = self._settled(x, norm)
         parts = [linear.matmul(h, w, b) for w, b in zip(weights, biases)]  # type: ignore[arg-type]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def _few(self, x: Tensor) -> bool:
-        return x.shape[0] <= FEW_ROWS
+    def _few(self, x: Tensor, matrix: Matrix) -> bool:
+        """Whether a fused kernel is faster than a norm and a product by cuBLAS."""
+        return x.shape[0] <= (DENSE_ROWS if isinstance(matrix, DenseMatrix) else FEW_ROWS)
 
     def attend(self, qkv: Tensor, layer: Attend, step: Step) -> Tensor:
         return self._attention(qkv, layer, step, self.caches[layer.index])
 
     def gated(self, x: Stream, gate: Matrix, up: Matrix, *, activation: Activation = "silu",  # type: ignore[override]
               norm: Norm | None = None) -> Tensor:
-        if self._few(x.x):
+        if self._few(x.x, gate):
             self._settled(x)
             return linear.gated(x.x, gate, up, activation, norm=norm, dtype=self.dtype)
         h = self._settled(x, norm)
@@ -88,10 +89,11 @@ class CUDAOps(TorchOps):
 
     def output(self, x: Tensor, weight: Matrix, bias: Tensor | None, *, residual: Stream,  # type: ignore[override]
                norm: Norm | None = None) -> Stream:
-        if self._few(x) and norm is None:
+        few = self._few(x, weight)
+        if few and norm is None:
             self._settled(residual)
             return Stream(linear.output(x, weight, bias, residual.x))
-        if self._few(x):
+        if few:
             y = linear.project(x, [weight], [bias], dtype=self.dtype)
         else:
             y = linear.matmul(x, weight, bias)
@@ -107,7 +109,7 @@ class CUDAOps(TorchOps):
                softcap: float = 0.0, scale: float = 1.0) -> Tensor:
         self._settled(x)
         chosen = x.x if step.alone else x.x[step.sample.long()]
-        if self._few(chosen):
+        if self._few(chosen, head):
             found = linear.logits(chosen, head, norm=norm, dtype=self.dtype)
         else:
             found = self._many_logits(self._settled(Stream(chosen), norm), head)  # type: ignore[arg-type]
