@@ -132,7 +132,7 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
                     tl.debug_barrier()
                     top = tl.full([GP], -1.0e30, tl.float32)
                     for each in tl.static_range(SPLITS):
-                        its = tl.load(sums + ((cell + each) * 2) * GP + g, mask=(g < GP) & (each < active),
+                        its = tl.load(sums + ((cell + each) * 2) * GP + g, mask=g * 0 + each < active,
                                       other=-1.0e30, cache_modifier=".cg")
                         top = tl.maximum(top, its)
                     total = tl.zeros([GP], tl.float32)
