@@ -26,7 +26,7 @@ class Graphs:
     """Captures a size when it first comes, or all at once: that step runs by launches, the next ones by the graph."""
 
     def __init__(self, runner: TorchRunner, max_seqs: int) -> None:
-        self.most = max(size for size in BUCKETS if size <= max(1, bucket(max_seqs) or BUCKETS[-1]))
+        self.most = bucket(max_seqs) or BUCKETS[-1]
         self._runner = runner
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
