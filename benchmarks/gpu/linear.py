@@ -6,14 +6,15 @@
 """
 from __future__ import annotations
 
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 
 import torch
+from replay import seconds
 from torch import Tensor
 
 from zonda.kernels.cuda import linear, shapes
@@ -244,25 +245,8 @@ def times(part: str = "one") -> list[tuple[str, float, float]]:
 def _time(case: Case, weights: list[list[Matrix]], repeats: int = 5) -> float:
     """Seconds a launch, in a graph that goes through all weights."""
     x, out, norm = arrays(case)
-    launch(case, weights[0], x, out, norm)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    turns = max(1, 24 // len(weights))
-    with torch.cuda.graph(graph):
-        for _ in range(turns):
-            for each in weights:
-                launch(case, each, x, out, norm)
-    return statistics.median(_replay(graph) for _ in range(repeats)) / (turns * len(weights))
-
-
-def _replay(graph: torch.cuda.CUDAGraph) -> float:
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    graph.replay()
-    start.record()
-    graph.replay()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    work = [partial(launch, case, each, x, out, norm) for each in weights]
+    return seconds(work, turns=max(1, 24 // len(weights)), repeats=repeats)
 
 
 def show(found: list[tuple[str, float, float]]) -> None:
