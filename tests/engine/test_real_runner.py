@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -135,6 +136,20 @@ def test_greedy_siblings_say_the_same(requests: list[Request], expected: Collect
     assert several
     for each in several:
         assert answer(expected, each.id, 1) == answer(expected, each.id, 0)
+
+
+def test_no_thread_outlives_its_engine() -> None:
+    """A thread that still took part in a step would read memory that is free by now."""
+    def ours() -> set[threading.Thread]:
+        return {each for each in threading.enumerate() if each.name.startswith("zonda-")}
+
+    for number in range(5):
+        before, collector = ours(), Collector()
+        with engine(CROWDED, threads=4) as it:
+            it.submit(Request("r", (1, 2, 3), Sampling(max_tokens=2 + number)), collector)
+            collector.wait("r")
+            assert len(ours() - before) == 4
+        assert ours() <= before
 
 
 def test_nothing_is_compiled_once_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

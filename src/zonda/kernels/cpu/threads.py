@@ -72,10 +72,12 @@ class Team:
             self._join(thread, self._work)
 
     def close(self) -> None:
+        """End the threads; from then on none of them looks at a program's memory any more."""
         self._closed = True
-        for gate in self._gates:
+        for gate, thread in zip(self._gates, self._threads):
             if gate.locked():
                 gate.release()
+            thread.join()
 
 
 def sync_lines(count: int) -> np.ndarray:
