@@ -110,6 +110,18 @@ def test_thinking_that_was_not_asked_for_is_not_shown() -> None:
         assert client.messages.create(**asked()).content[0].type == "text"
 
 
+@pytest.mark.parametrize("system", [
+    "x-anthropic-billing-header: cc=1;\nBe kind.",
+    [{"type": "text", "text": "x-anthropic-billing-header: cc=1;\nBe kind."}],
+    [{"type": "text", "text": "x-anthropic-billing-header: cc=1;"}, {"type": "text", "text": "Be kind."}]],
+    ids=["text", "line", "block"])
+def test_a_line_that_changes_with_every_request_does_not_reach_the_model(system: Any) -> None:
+    llm: Any = speaking()
+    with asking(llm) as (client, _):
+        client.messages.create(**asked(system=system))
+    assert llm.turns[0].messages[0] == {"role": "system", "content": "Be kind."}
+
+
 @pytest.mark.parametrize("display", ["summarized", "omitted"])
 def test_a_tool_round_trip_reaches_the_model_as_a_chat(display: str) -> None:
     llm: Any = speaking()

@@ -15,8 +15,8 @@ from zonda.types import Grammar, Sampling
 
 MEDIA = frozenset({"image", "container_upload"})
 VOLATILE = "x-anthropic-billing-header"
-"""How a text of the system begins that differs from request to request and says nothing to the model; with it no two
-prompts would begin alike."""
+"""How a line begins that clients put before their system text. It differs from request to request and says nothing to
+the model; with it no two prompts would begin alike."""
 
 
 def turn_of(body: CountRequest) -> Turn:
@@ -58,9 +58,13 @@ def _messages(body: CountRequest) -> list[dict[str, Any]]:
 
 def _system(system: str | list[Block] | None) -> str:
     if system is None or isinstance(system, str):
-        return system or ""
-    texts = [_text(block, f"system[{index}]") for index, block in enumerate(system)]
-    return "\n\n".join(text for text in texts if text and not text.startswith(VOLATILE))
+        return _steady(system or "")
+    texts = [_steady(_text(block, f"system[{index}]")) for index, block in enumerate(system)]
+    return "\n\n".join(filter(None, texts))
+
+
+def _steady(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith(VOLATILE) else text
 
 
 def _heard(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
