@@ -70,6 +70,7 @@ def test_the_client_raises_what_was_wrong(client: openai.OpenAI) -> None:
 
 def test_the_client_is_told_of_a_wrong_key_and_a_full_queue() -> None:
     with serving(model(max_seqs=1, max_queue=1), api_key=("good",), access_log=False) as server:
+        hold(server.llm)  # type: ignore[arg-type]
         for key, error in (("bad", openai.AuthenticationError), ("good", None)):
             with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0) as client:
                 if error:
@@ -79,6 +80,8 @@ def test_the_client_is_told_of_a_wrong_key_and_a_full_queue() -> None:
                 with pytest.raises(openai.RateLimitError) as caught:
                     client.completions.create(model="chain", prompt=["A", "B", "C"])
                 assert caught.value.code == "queue_full"
+                let_go(server.llm)  # type: ignore[arg-type]
+                until(lambda: not server.llm.engine._groups)  # type: ignore[union-attr]
                 assert client.completions.create(model="chain", prompt="x").choices[0].text == "yz"
 
 
