@@ -6,9 +6,10 @@ class ZondaError(Exception):
     """Base of all errors that carry a message for the user.
 
     `hint` says what to do about it; `status` is the HTTP status that the server answers with; `code` and `param`
-    fill the fields of an OpenAI error object.
+    fill the fields of an OpenAI error object; `exit_code` is that of a command which ends by it.
     """
 
+    exit_code = 1
     status = 500
     code: str | None = None
 

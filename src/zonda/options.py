@@ -183,6 +183,8 @@ class ServerOptions:
                                   low=0)
     stall_timeout: float = option(120.0, "seconds without a finished step after which /health reports the engine stuck",
                                   low=0.01)
+    stall_exit: float = option(300.0, "seconds without a finished step after which running requests get an error and "
+                               "the process ends with status 70, to be started again", low=0.01)
     stored_responses: int = option(1000, "responses of /v1/responses that are kept in memory to be asked for again; 0 "
                                    "keeps none", low=0)
     stored_mb: int = option(64, "memory of the kept responses in MB; the least used go first", low=1)

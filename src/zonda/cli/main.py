@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -25,6 +25,8 @@ COMMANDS = {
     "completions": "Print a shell's completion script.",
 }
 INTERRUPTED = 130
+STUCK = 70
+"""The exit code of a server whose engine hangs."""
 
 
 class Lazy(click.Group):
@@ -72,7 +74,16 @@ def cli() -> None:
 
 def main() -> None:
     """The console script."""
-    sys.exit(call())
+    leave(call())
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; where a thread hangs, the interpreter's own end might wait for it."""
+    if code == STUCK:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def call(args: Sequence[str] | None = None) -> int:
@@ -103,4 +114,4 @@ def tell(error: Exception) -> int:
     click.echo(f"error: {message}" if known else f"error: internal: {message}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)
-    return 1
+    return error.exit_code if isinstance(error, ZondaError) else 1

@@ -94,6 +94,7 @@ class Engine:
         self._draining = self._closing = self._dead = False
         self._failures = 0
         self._moved = time.monotonic()
+        """When a step has ended, or the first request has come to an idle engine."""
         self._thread = threading.Thread(target=self._main, name="zonda-engine", daemon=True)
         self._thread.start()
 
@@ -190,7 +191,6 @@ class Engine:
             while not (self._inbox or self._scheduler.busy or self._closing):
                 self._wake.wait()
             messages, self._inbox = self._inbox, []
-        self._moved = time.monotonic()
         for message in messages:
             if isinstance(message, Group):
                 self._enqueue(message)
@@ -275,6 +275,7 @@ class Engine:
             self._fail(flight.step, error)
             return
         self._failures = 0
+        self._moved = time.monotonic()
         self._count(flight.fresh, time.perf_counter() - waiting)
         self._scheduler.publish(flight.step, flight.lengths)
         self._deliver(flight, tokens.tolist())
@@ -387,6 +388,7 @@ class Engine:
 
     def _fail(self, step: Step, error: Exception) -> None:
         """End the requests of a step that could not be computed."""
+        self._moved = time.monotonic()
         self._failures += 1
         if self._failures == MAX_FAILURES:
             raise error

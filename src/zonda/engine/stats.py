@@ -42,7 +42,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The engine at one moment. `last_step_age`: seconds since the engine last moved, 0 when it has nothing to do.
+    """The engine at one moment. `last_step_age`: seconds since a step ended, 0 when there is nothing to do.
 
     `prompt_tokens` counts computed prompt tokens, `cached_tokens` those that were taken from the prefix cache.
     `step_seconds` of all steps contain `compute_seconds`, the runner's and the sampler's share.

@@ -51,6 +51,16 @@ class Loading(ZondaError):
         self.retry_after = retry_after
 
 
+class Stuck(Closed):
+    """A step does not end. Its thread cannot be stopped, so the process has to end."""
+
+    exit_code = 70
+
+    def __init__(self, title: str, seconds: float) -> None:
+        super().__init__(f"the engine of {title} has finished no step for {seconds:.0f} s",
+                         hint="the server ends, so that what supervises it can start it again")
+
+
 class Overdue(ZondaError):
     """A request that has taken longer than a request may."""
 

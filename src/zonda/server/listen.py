@@ -20,6 +20,7 @@ from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions
 from zonda.server.app import DEFAULTS, Models, application, service
 from zonda.server.connection import connection
+from zonda.server.errors import Stuck
 from zonda.server.guard import is_loopback
 from zonda.server.service import Service
 
@@ -40,14 +41,15 @@ def serve(models: Models, options: ServerOptions = DEFAULTS, *, default: str | N
     """Serve until SIGTERM or SIGINT; then refuse new requests, let the others finish, close the models and return.
 
     Models are loaded beside the server; until the first is there, /health says `loading`. If none can be loaded, the
-    reason is raised here. A second signal ends everything at once.
+    reason is raised here, and so is `Stuck` when a step does not end. A second signal ends everything at once.
     """
     with _logging(options), _bound(options) as sock:
         server = Listener(service(models, options, default=default), sock)
         try:
             server.run(sockets=[sock])
         finally:
-            _close(server.service.registry.loaded(), HURRY if server.force_exit else GOODBYE)
+            hurry = server.force_exit or server.error
+            _close(server.service.registry.loaded(), HURRY if hurry else GOODBYE)
         if server.error:
             raise server.error
 
@@ -100,16 +102,24 @@ class Listener(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True to stop."""
         await super().on_tick(counter)
-        if not self.service.draining and time.monotonic() - self._tended > TEND:
-            self._tended = time.monotonic()
-            self.service.registry.tend()
-        if not self.service.draining:
+        stuck = None if self.service.draining else self._tend()
+        if stuck:
+            self.error = stuck
+        elif not self.service.draining:
             return self.should_exit
-        if self.service.flights and time.monotonic() < self._deadline and not self.force_exit:
+        elif self.service.flights and time.monotonic() < self._deadline and not self.force_exit:
             return False
-        self.service.abort()
+        self.service.abort(stuck)
         await asyncio.sleep(0)
         return True
+
+    def _tend(self) -> Stuck | None:
+        """Look after the models, now and then; what is returned ends the server."""
+        if time.monotonic() - self._tended <= TEND:
+            return None
+        self._tended = time.monotonic()
+        self.service.registry.tend()
+        return self.service.registry.stuck()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """On a signal."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.errors import Closed, InvalidRequest, ModelNotFound, OutOfMemory, Unsupported, ZondaError
 from zonda.options import ServerOptions
-from zonda.server.errors import Loading
+from zonda.server.errors import Loading, Stuck
 from zonda.server.served import Cancelled, Model, Served, beside
 
 if TYPE_CHECKING:
@@ -156,10 +156,9 @@ class Registry:
             await served.free.wait()
 
     async def _close(self, served: Served) -> None:
-        llm, served.llm = served.llm, None
-        if llm is not None:
-            await beside(llm.engine.close, "zonda-unload")
-            del llm
+        if served.llm is not None:
+            await beside(served.llm.engine.close, "zonda-unload")
+            served.llm = None
             await beside(gc.collect, "zonda-unload")
 
     async def load(self, name: str) -> Served:
@@ -213,6 +212,14 @@ class Registry:
                     served.restarts.append(now)
                     log.error("the engine of %s has stopped; it is loaded again", served.title)
                     self._reload(served)
+
+    def stuck(self) -> Stuck | None:
+        """The error of an engine whose step has lasted for too long."""
+        for served in self:
+            age = served.llm.engine.stats().last_step_age if served.llm else 0.0
+            if age > self._options.stall_exit:
+                return Stuck(served.title, age)
+        return None
 
     def health(self) -> tuple[str, dict[str, str]]:
         """The state of all models together, and of each."""

@@ -68,10 +68,10 @@ class Service:
         """The requests that count: not those to /health and the like."""
         return (call for call in self.calls if not call.quiet)
 
-    def abort(self) -> None:
-        """End what still runs; each client is told."""
+    def abort(self, why: Exception | None = None) -> None:
+        """End what still runs; each client is told why."""
         for flight in tuple(self.flights):
-            flight.stop(Closed("the server has shut down before the answer was complete"))
+            flight.stop(why or Closed("the server has shut down before the answer was complete"))
 
     def _end_requests(self, served: Served) -> None:
         for flight in tuple(self.flights):
