@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from ipaddress import ip_address
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from zonda.server.errors import Forbidden, Unauthorized
 if TYPE_CHECKING:
     from zonda.server.call import Call
 
+_PRIVATE = (".local", ".lan", ".internal", ".home.arpa")
 
 class Guard:
     """Lets a request in, or raises. Without keys, pages of other sites and foreign host names are kept out as well."""
@@ -55,10 +57,14 @@ class Guard:
         origin = call.headers.get(b"origin")
         if origin is None or "*" in self._origins:
             return
-        text = origin.decode("latin-1")
-        same = _netloc(text) == call.headers.get(b"host", b"").decode("latin-1").lower()
-        if not same and text not in self._origins:
+        text, host = origin.decode("latin-1"), call.headers.get(b"host", b"").decode("latin-1").lower()
+        if text in self._origins:
+            return
+        if _netloc(text) != host:
             raise Forbidden("pages of this origin may not call", hint="allow it with --cors-origin")
+        if not self._hosts and is_public(_name(host)):
+            raise Forbidden("pages of this host name may not call, since anyone may own it",
+                            hint="allow it with --allowed-host, or set --api-key")
 
     def _check_host(self, call: Call) -> None:
         host = _name(call.headers.get(b"host", b"").decode("latin-1"))
@@ -92,6 +98,15 @@ def is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def is_public(host: str) -> bool:
+    """Whether a name may belong to anyone in the world, who could let it lead to an address of ours."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return "." in host and not is_loopback(host) and not host.endswith(_PRIVATE) and host != gethostname().lower()
+    return False
 
 
 def _key(call: Call) -> bytes:
