@@ -33,8 +33,8 @@ class SlowRunner(ChainRunner):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    engine = Engine(SlowRunner(pages=8192, max_len=2 * LENGTH + 100), EngineOptions(max_seqs=16), stop_ids=frozenset({END}),
-                    words=ByteTokenizer())
+    engine = Engine(SlowRunner(pages=8192, max_len=2 * LENGTH + 100), EngineOptions(max_seqs=16),
+                    stop_ids=frozenset({END}), words=ByteTokenizer())
     llm = AsyncLLM.from_parts(engine, ByteTokenizer(), PlainTemplate(), name="slow")  # type: ignore[arg-type]
     with serving(llm, access_log=False) as server:
         yield server
