@@ -22,6 +22,7 @@ from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
+    from zonda.models.config import Config
     from zonda.text.template import ChatTemplate
     from zonda.text.tokenizer import Tokenizer
     from zonda.texts import Texts
@@ -72,12 +73,23 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
         beside.submit(import_module, "zonda.engine.cpu_runner")
         source = open_source(files)
         reading = beside.submit(_read_texts, model, root, source.metadata, own)
-        stored = sum(path.stat().st_size for path in files.weights)
-        weight_bytes = in_situ_bytes(stored, model) if files.kind == "safetensors" else stored
         engine = start(source, model, options, texts=reading.result, progress=progress, convert=convert,
-                       weight_bytes=weight_bytes)
+                       weight_bytes=_weight_bytes(files, model))
     texts = reading.result()
     return Parts(files.name, engine, texts.tokenizer, texts.template, texts.defaults)
+
+
+def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
+    """What the model would take of this machine's memory. Reads no weights; raises `OutOfMemory` if it does not fit."""
+    from zonda.weights.hub import open_source
+
+    files = resolve_model(model, progress=True)
+    return size(open_source(files), model, options, weight_bytes=_weight_bytes(files, model))
+
+
+def _weight_bytes(files: Files, model: ModelOptions) -> int:
+    stored = sum(path.stat().st_size for path in files.weights)
+    return in_situ_bytes(stored, model) if files.kind == "safetensors" else stored
 
 
 def _read_texts(model: ModelOptions, root: Path, metadata: Mapping[str, Any], own: bool) -> Texts:
@@ -94,9 +106,27 @@ class Plan:
     kv_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A model and what it takes of a device's memory, in bytes; `free` is what the weights leave of it."""
+
+    device: str
+    options: EngineOptions
+    config: Config
+    decoder: Decoder
+    weight_bytes: int
+    free: int
+    cache: Plan
+
+
+def position_bytes(caches: Iterable[Pages]) -> int:
+    """Bytes that one position of a sequence takes of the cache."""
+    return sum(2 * cache.heads.kv * cache.heads.dim * _KEY_BYTES for cache in caches)
+
+
 def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free: int, share: float = _SHARE) -> Plan:
     """Size the cache for `free` bytes; raises `OutOfMemory` with the arithmetic when `max_seq_len` does not fit."""
-    token = sum(2 * cache.heads.kv * cache.heads.dim * _KEY_BYTES for cache in caches)
+    token = position_bytes(caches)
     wanted = options.max_seq_len or context
     positions = max(max(wanted, context) * _SEQUENCES, (options.max_seqs or 0) * _USUAL)
     budget = _budget(token * positions, options, free, share)
@@ -136,25 +166,33 @@ def in_situ_bytes(stored: int, model: ModelOptions) -> int:
     return int(stored * bytes_a_weight(format_of(model.isq)) / 2)
 
 
+def size(source: Source, model: ModelOptions, options: EngineOptions, *, weight_bytes: int = 0) -> Sized:
+    """Choose the device and plan its memory; raises `OutOfMemory` with the arithmetic if the model does not fit."""
+    device = device_of(model)
+    options = options.filled() if device == "cpu" else options.filled(256, 8192)
+    config, decoder = build(source)
+    free = _left(weight_bytes) if device == "cpu" else left_on(device, decoder, weight_bytes)
+    cache = plan(decoder.caches, config.context, options, free=free, share=_SHARE if device == "cpu" else _GPU_SHARE)
+    if cache.max_len != config.max_len:
+        config, decoder = build(source, max_len=cache.max_len)
+    return Sized(device, options, config, decoder, weight_bytes, free, cache)
+
+
 def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts: Callable[[], Texts] | None = None,
           convert: Convert | None = None, weight_bytes: int = 0, progress: Progress | None = None) -> Engine:
     """An engine that runs a checkpoint on this machine's processor.
 
     `convert` sets the formats of its weights; `texts` is asked when the weights are there.
     """
-    device = device_of(model)
-    options = options.filled() if device == "cpu" else options.filled(256, 8192)
-    config, decoder = build(source)
-    free = _left(weight_bytes) if device == "cpu" else left_on(device, decoder, weight_bytes)
-    sized = plan(decoder.caches, config.context, options, free=free, share=_SHARE if device == "cpu" else _GPU_SHARE)
-    if sized.max_len != config.max_len:
-        config, decoder = build(source, max_len=sized.max_len)
-    if device != "cpu":
-        runner, draw = on_gpu(device, decoder, source, options, model, max_len=sized.max_len, kv_bytes=sized.kv_bytes,
-                              convert=convert, tell=progress or _silent, compiling=_Compiled(progress or _silent))
+    sized = size(source, model, options, weight_bytes=weight_bytes)
+    config, decoder, options, cache = sized.config, sized.decoder, sized.options, sized.cache
+    if sized.device != "cpu":
+        runner, draw = on_gpu(sized.device, decoder, source, options, model, max_len=cache.max_len,
+                              kv_bytes=cache.kv_bytes, convert=convert, tell=progress or _silent,
+                              compiling=_Compiled(progress or _silent))
     else:
         make = _compiled if model.kernels == "compiled" else _plain
-        runner, draw = make(decoder, source, sized, options, model.threads, convert, progress or _silent)
+        runner, draw = make(decoder, source, cache, options, model.threads, convert, progress or _silent)
     try:
         said = texts() if texts else None
         if said is None:

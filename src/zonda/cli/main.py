@@ -17,6 +17,7 @@ COMMANDS = {
     "run": "Chat with a model, or answer one prompt.",
     "serve": "Serve a model over HTTP, as OpenAI's API.",
     "bench": "Measure a model's speed.",
+    "plan": "Tell what memory a model would take, without loading it.",
     "pull": "Download a model and print where it lies.",
     "cache": "List or delete downloaded models.",
     "from-config": "Run or serve as a TOML file says.",

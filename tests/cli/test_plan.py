@@ -1,0 +1,75 @@
+"""What a model would take, told before anything is loaded, and true once it is."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+import zonda.model
+from zonda.cli import main
+from zonda.model import start
+from zonda.models import build
+from zonda.options import EngineOptions, ModelOptions
+from zonda.weights.random import RandomSource
+from zonda.weights.safetensors import SafetensorsSource
+
+CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+          "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 64, "vocab_size": 64, "rms_norm_eps": 1e-5,
+          "max_position_embeddings": 4096, "rope_theta": 1e4, "tie_word_embeddings": True}
+POSITION = 2 * 2 * 32 * 2  # bytes: layers, keys and values, head_dim, float16
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A checkpoint of 40 MB whose weights nobody may read."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    save_file({"model.embed_tokens.weight": np.zeros((10 << 10, 1 << 10), np.float32)}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(SafetensorsSource, "read", lambda *given: pytest.fail("weights were read"))
+    return str(tmp_path)
+
+
+def planned(capsys: pytest.CaptureFixture[str], *args: str) -> dict[str, int]:
+    assert main.call(["plan", "--cpu", "--json", *args]) == 0
+    return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+
+def test_a_plan_has_the_weights_the_cache_and_the_context(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = planned(capsys, "-m", folder, "--kv-memory-mb", "1")
+    assert 40 << 20 <= found["weights"] < 41 << 20
+    assert (found["cache"], found["position"], found["positions"]) == (1 << 20, POSITION, (1 << 20) // POSITION)
+    assert (found["context"], found["max_seq_len"], found["max_seqs"]) == (4096, 4096, 32)
+    assert planned(capsys, "-m", folder, "--max-seq-len", "100")["max_seq_len"] == 100
+    assert planned(capsys, "-m", folder, "--isq", "q4_0")["weights"] < 20 << 20
+
+
+def test_the_plan_is_a_table_for_people(folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["plan", "--cpu", "-m", folder]) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()] == ["weights", "free", "cache", "max_seq_len", "max_seqs"]
+    assert "0.2 KB" in out and "the model's own context" in out
+
+
+def test_what_does_not_fit_is_told_with_what_to_change(folder: str, capsys: pytest.CaptureFixture[str],
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main.call(["plan", "--cpu", "-m", folder, "--max-seq-len", "4096", "--kv-memory-mb", "1"]) == 0
+    monkeypatch.setattr(zonda.model, "available", lambda: 41 << 20)
+    assert main.call(["plan", "--cpu", "-m", folder, "--max-seq-len", "4096", "--kv-memory-fraction", "0.1"]) == 1
+    assert "--max-seq-len" in capsys.readouterr().err
+    monkeypatch.setattr(zonda.model, "available", lambda: 39 << 20)
+    assert main.call(["plan", "--cpu", "-m", folder]) == 1
+    assert "take 41 MB, but 39 MB are free" in capsys.readouterr().err
+
+
+def test_an_engine_is_as_planned() -> None:
+    source = RandomSource(CONFIG, "q4_0")
+    source.shape_of(build(source)[1])
+    model, options = ModelOptions(cpu=True, threads=1), EngineOptions(kv_memory_mb=1, max_seq_len=3000)
+    sized = zonda.model.size(source, model, options)
+    engine = start(source, model, options)
+    stats = engine.stats()
+    engine.close()
+    assert engine.max_len == sized.cache.max_len == 3000
+    assert stats.pages_total * 32 * POSITION == sized.cache.kv_bytes
