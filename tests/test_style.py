@@ -160,7 +160,7 @@ def test_the_public_names_are_those_that_the_package_declares() -> None:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    needed = project["dependencies"] + project["optional-dependencies"]["gpu"]
+    needed = project["dependencies"] + project["optional-dependencies"]["cuda"]
     declared = {re.split(r"[\s<>=!;\[]", each)[0].replace("-", "_") for each in needed}
     found = {each.split(".")[0] for tree in TREES.values() for each in imports(tree)}
     assert found - set(sys.stdlib_module_names) - {"zonda"} == declared - FOUND_BY_OTHERS
