@@ -1,6 +1,4 @@
-"""A mixture of experts on a GPU: checks against float64, and times of every candidate.
-
-    python benchmarks/gpu/experts.py [check] [times]
+"""A mixture of experts on a GPU: times of every candidate.
 
 The layer is that of Qwen3 30B-A3B: 128 experts of 768 units on 2048 columns, 8 for each row.
 """
@@ -14,13 +12,12 @@ from typing import Any
 
 import torch
 from linear import random_matrix
-from replay import BF16, MEMORY, Found, main, off, seconds
+from replay import BF16, MEMORY, Found, seconds, show
 from torch import Tensor
 
 from zonda.kernels.cuda import experts as fused
 from zonda.kernels.cuda.experts import LONE, Blocks, Shape, blocks_for
 from zonda.kernels.ops import Experts, Norm
-from zonda.kernels.torch import experts as plain
 from zonda.kernels.torch.float8 import Float8Matrix
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 from zonda.kernels.torch.packed import Planes
@@ -72,20 +69,6 @@ def rows_of(count: int) -> Tensor:
 
 def norm() -> Norm:
     return Norm(torch.rand(DIM, device="cuda") + 0.5, 1e-6)
-
-
-def check() -> Found:
-    """(case, relative error, limit); also that a second run gives the same bits."""
-    found: Found = []
-    for format in ("bf16", "fp8", "fp8b", "q4_0", "q8_0", "q4_k", "q6_k"):
-        made, own = mixture(format, 32), norm()
-        for rows in (1, 3, 8, 9, 40, 300, 2000):
-            x = rows_of(rows)
-            wanted = plain.experts(x, made, x, own, dtype=torch.float64) - x
-            first, second = (fused.experts(x, made, x.clone(), own) for _ in range(2))
-            found.append((f"{format} {rows} rows", off(first - x, wanted), 2e-2))
-            found.append((f"{format} {rows} rows again", float((first != second).sum()), 0.5))
-    return found
 
 
 def candidates(format: str, *, all: bool = True) -> Iterator[Case]:
@@ -162,4 +145,4 @@ def _compile(case: Case) -> None:
 
 
 if __name__ == "__main__":
-    main(check, times)
+    show(times())

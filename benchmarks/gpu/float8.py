@@ -1,7 +1,4 @@
-"""Products with eight-bit floats on a GPU: checks against float64, and times of every candidate.
-
-    python benchmarks/gpu/float8.py [check] [times]
-"""
+"""Products with eight-bit floats on a GPU: times of every candidate."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -10,13 +7,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import torch
-from replay import FP8, MEMORY, Found, main, off, seconds
+from replay import FP8, MEMORY, Found, seconds, show
 from torch import Tensor
 
 from zonda.kernels.cuda import float8
 from zonda.kernels.cuda.float8 import Tile, Walk
 from zonda.kernels.ops import Norm
-from zonda.kernels.torch.float8 import Float8Matrix, round_rows
+from zonda.kernels.torch.float8 import Float8Matrix
 
 BEYOND_CACHE = 200e6
 SHAPES = (("project", 6144, 4096), ("output", 4096, 4096), ("gated", 14336, 4096), ("output", 4096, 14336))
@@ -71,34 +68,6 @@ def launch(case: Case, matrices: list[Float8Matrix], x: Tensor, out: Tensor, nor
     float8.multiply(x, matrices[0], out, dot=torch.bfloat16, norm=None if case.kind == "output" else norm,
                     residual=out if case.kind == "output" else None, up=matrices[1] if case.kind == "gated" else None,
                     shape=None if isinstance(case.how, str) else case.how)
-
-
-def reference(case: Case, matrices: list[Float8Matrix], x: Tensor, norm: Norm, before: Tensor) -> Tensor:
-    y = x.double()
-    if case.kind != "output":
-        y = y * torch.rsqrt(y.square().mean(-1, keepdim=True) + norm.eps) * norm.weight.double()
-    if case.rows > float8.SOME:
-        group = case.ins if case.by == "rows" else 128
-        codes, scales = round_rows(y.float(), group)
-        y = codes.double() * scales.double().repeat_interleave(group, -1)
-    first = y @ matrices[0].dense(torch.float64).T
-    if case.kind == "gated":
-        return torch.nn.functional.silu(first) * (y @ matrices[1].dense(torch.float64).T)
-    return first + before.double() if case.kind == "output" else first
-
-
-def check() -> Found:
-    """(case, relative error, limit)."""
-    found = []
-    for by in ("rows", "blocks"):
-        for kind, outs, ins in (("project", 1008, 2048), ("gated", 336, 4096), ("output", 784, 14336)):
-            for rows in (1, 2, 4, 5, 16, 64, 65, 300):
-                case = Case(kind, outs, ins, rows, by)
-                matrices, (x, out, norm) = random(case), arrays(case)
-                wanted = reference(case, matrices, x, norm, out)
-                launch(case, matrices, x, out, norm)
-                found.append((str(case), off(out, wanted), 2e-2))
-    return found
 
 
 def candidates() -> Iterator[Case]:
@@ -160,4 +129,4 @@ def _compile(case: Case) -> None:
 
 
 if __name__ == "__main__":
-    main(check, times)
+    show(times())

@@ -1,6 +1,6 @@
-"""Products with matrices on a GPU: checks against float64, and times of every candidate shape.
+"""Products with matrices on a GPU: times of every candidate shape.
 
-    python benchmarks/gpu/linear.py [check] [one] [few] [many]
+    python benchmarks/gpu/linear.py [one] [few] [many]
 
 `one` is one row, `few` 2 to 16 rows, `many` 32 to 2048. Candidates are compiled by several processes first.
 """
@@ -111,38 +111,6 @@ def arrays(case: Case) -> tuple[Tensor, Tensor, Norm]:
     made = torch.float32 if case.kind in ("output", "logits") else torch.bfloat16
     out = torch.full((case.rows, case.outs), float("nan"), device="cuda", dtype=made)
     return x, out, Norm(torch.rand(case.ins, device="cuda") + 0.5, 1e-5)
-
-
-def reference(case: Case, matrices: list[Matrix], x: Tensor, norm: Norm, before: Tensor) -> Tensor:
-    y = x.double()
-    if case.kind in ("project", "gated", "logits"):
-        y = y / (y.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight.double()
-    first = y @ matrices[0].dense(torch.float64).T
-    if case.kind == "gated":
-        return torch.nn.functional.silu(first) * (y @ matrices[1].dense(torch.float64).T)
-    return first + before.double() if case.kind == "output" else first
-
-
-def check() -> list[tuple[str, float, float]]:
-    """(case, relative error, limit)."""
-    found = []
-    formats = ("f32", "f16", "bf16", *LAYOUTS)
-    for case in [Case(kind, format, rows, outs, ins) for format in formats for kind, outs, ins in
-                 (("project", 1000, 2048), ("gated", 333, 4096), ("output", 777, 14336), ("matmul", 520, 1024))
-                 for rows in ((1, 2, 3, 8, 16) if kind != "matmul" else (17, 33, 100, 700))]:
-        matrices = [random_matrix(case.format, case.outs, case.ins) for _ in range(1 + (case.kind == "gated"))]
-        x, out, norm = arrays(case)
-        dtype = matrices[0].values.dtype if isinstance(matrices[0], DenseMatrix) else torch.bfloat16
-        if case.kind == "output":
-            x, out = x.to(dtype), torch.randn_like(out)
-        wanted = reference(case, matrices, x, norm, out)
-        if case.kind == "matmul":
-            out = linear.matmul(x.to(dtype), matrices[0])
-        else:
-            launch(case, matrices, x, out, norm)
-        error = ((out.double() - wanted).norm() / wanted.norm()).item()
-        found.append((str(case), error, 1e-2))
-    return found
 
 
 def candidates(kind: str, format: str, rows: int, outs: int, ins: int) -> Iterator[Case]:
@@ -266,14 +234,8 @@ PARTS: dict[str, Callable[[], None]] = {part: (lambda part=part: show(times(part
 
 
 def main() -> None:
-    for part in sys.argv[1:] or ["check", *PARTS]:
-        if part == "check":
-            bad = [line for line in check() if not line[1] < line[2]]
-            print("check:", "all right" if not bad else "")
-            for name, error, limit in bad:
-                print(f"{name} relative error {error:.2e}, limit {limit:.0e}")
-        else:
-            PARTS[part]()
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part]()
 
 
 if __name__ == "__main__":

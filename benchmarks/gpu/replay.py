@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 
 import torch
@@ -34,20 +33,7 @@ def _replay(graph: torch.cuda.CUDAGraph) -> float:
     return start.elapsed_time(end) / 1e3
 
 
-def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Relative error."""
-    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
-
-
-def main(check: Callable[[], Found], times: Callable[[], Found]) -> None:
-    """`check`, `times`, or both, as the command line says."""
-    asked = sys.argv[1:] or ["check", "times"]
-    if "check" in asked:
-        found = check()
-        bad = [each for each in found if not each[1] < each[2]]
-        print(f"check: {len(found) - len(bad)} of {len(found)} cases are right")
-        for name, error, limit in bad:
-            print(f"{name}: relative error {error:.2e}, limit {limit:.0e}")
-    if "times" in asked:
-        for name, micros, share in times():
-            print(f"{name:70} {micros:9.1f} us {share:.2f}")
+def show(found: Found) -> None:
+    """One line each."""
+    for name, micros, share in found:
+        print(f"{name:70} {micros:9.1f} us {share:.2f}")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.nearness import DEVICE, LIMITS, near, on_card
 from zonda.engine.batch import Batch
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
@@ -12,7 +13,6 @@ from zonda.kernels.ops import Attend, Heads, Norm, Rotary
 from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 pytestmark = [pytest.mark.filterwarnings(f"ignore:{what}") for what in
               ("overflow encountered", "divide by zero encountered", "invalid value encountered")]
 
@@ -41,12 +41,14 @@ def step_of(counts: list[int], lengths: list[int], seed: int = 0) -> tuple[Step,
     return Bare().upload(batch, None), batch
 
 
-def both(heads: Heads, cache: torch.dtype = torch.float32) -> tuple[CUDAOps, TorchOps]:
+def both(heads: Heads, dtype: torch.dtype = torch.float32, cache: torch.dtype = torch.float32, pages: int = 24
+         ) -> tuple[CUDAOps, TorchOps]:
+    """The kernels for a type, and plain torch in float32, over equal caches."""
     made = []
-    for kind in (CUDAOps, TorchOps):
-        ops = kind(DEVICE, torch.float32, cache_dtype=cache)
+    for ops in (CUDAOps(DEVICE, dtype, cache_dtype=cache), TorchOps(DEVICE, torch.float32, cache_dtype=cache)):
         generator = torch.Generator().manual_seed(1)
-        ops.caches = [tuple((torch.randn(24, heads.kv, PAGE, heads.dim, generator=generator) / 2).to(DEVICE).to(cache)
+        shape = pages, heads.kv, PAGE, heads.dim
+        ops.caches = [tuple((torch.randn(shape, generator=generator) / 2).to(DEVICE).to(cache)
                             for _ in range(2))]  # type: ignore[list-item]
         made.append(ops)
     return made[0], made[1]  # type: ignore[return-value]
@@ -67,9 +69,24 @@ def test_attention_equals_plain_torch(counts: list[int], lengths: list[int], var
     qkv = torch.randn(step.rows, (heads.q + 2 * heads.kv) * heads.dim, device=DEVICE)
     expected = plain.attend(qkv.clone(), layer, step)
     found = ours.attend(qkv.clone(), layer, step)
-    assert (found - expected).norm() <= 1e-4 * expected.norm()
+    near(found, expected, LIMITS[torch.float32])
     for mine, theirs in zip(ours.caches[0], plain.caches[0]):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        near(mine, theirs, LIMITS[torch.float32])
+
+
+@on_card
+@pytest.mark.parametrize("cache", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("heads", [Heads(32, 8, 128), Heads(32, 8, 64), Heads(8, 8, 96), Heads(8, 1, 256),
+                                   Heads(14, 2, 80)], ids=str)
+@pytest.mark.parametrize(("counts", "lengths"), [([1], [4000]), ([1] * 70, list(range(1, 281, 4))),
+                                                 ([700, 1, 130, 1], [700, 900, 1030, 33])])
+def test_heads_of_real_models(counts: list[int], lengths: list[int], heads: Heads, cache: torch.dtype) -> None:
+    step, _ = step_of(counts, lengths)
+    ours, plain = both(heads, torch.bfloat16, cache, len(counts) * -(-max(lengths) // PAGE))
+    layer = Attend(0, heads, heads.dim ** -0.5, Rotary(torch.rand(heads.dim // 2, device=DEVICE), heads.dim))
+    qkv = torch.randn(step.rows, (heads.q + 2 * heads.kv) * heads.dim, device=DEVICE).bfloat16()
+    expected = plain.attend(qkv.float(), layer, step)
+    near(ours.attend(qkv, layer, step), expected, LIMITS[torch.bfloat16])
 
 
 def test_rows_beyond_a_batch_change_nothing() -> None:

@@ -6,15 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.nearness import DEVICE, LIMITS, near, on_card
 from tests.packing import HALVES, random_packed
 from zonda.kernels.cuda import linear, shapes
 from zonda.kernels.ops import Norm
 from zonda.kernels.torch.matrix import Matrix, prepare
 from zonda.weights.formats import Dense
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # and one over it is zero
-LIMITS = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 1e-2}
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -41,21 +40,7 @@ def product(x: Tensor, matrix: Matrix, norm: Norm | None = None) -> Tensor:
 
 
 def close(made: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
-    assert made.shape == wanted.shape
-    error = (made.double() - wanted).norm() / wanted.norm()
-    assert error < LIMITS[dtype], f"relative error {error}"
-
-
-@pytest.fixture(autouse=True)
-def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is allocated holds no numbers, so that an output which is not written shows."""
-    empty = torch.empty
-
-    def poisoned(*shape, **kind) -> Tensor:
-        made = empty(*shape, **kind)
-        return made.fill_(float("nan")) if made.is_floating_point() else made
-
-    monkeypatch.setattr(torch, "empty", poisoned)
+    near(made, wanted, LIMITS[dtype])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -160,3 +145,33 @@ def test_programs_end_together() -> None:
     blocks = -(-1000 // shape.block)
     assert -(-blocks // shape.programs) * shape.programs - blocks < shape.programs
     assert np.log2(shape.block) % 1 == 0
+
+
+FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+
+
+@on_card
+@pytest.mark.parametrize("name", [*FLOATS, *HALVES])
+@pytest.mark.parametrize("rows", [1, 2, 3, 16])
+def test_few_rows_on_matrices_of_real_models(rows: int, name: str) -> None:
+    dtype = FLOATS.get(name, torch.bfloat16)
+
+    def made(outs: int, ins: int, seed: int = 0) -> Matrix:
+        return dense(outs, ins, dtype) if name in FLOATS else packed(name, outs, ins, seed)
+
+    x, norm, matrix = numbers(rows, 2048), Norm(numbers(2048), 1e-5), made(1000, 2048)
+    close(linear.project(x, [matrix], [None], norm=norm, dtype=dtype), product(x, matrix, norm), dtype)
+    x, norm, gate, up = numbers(rows, 4096), Norm(numbers(4096), 1e-5), made(333, 4096), made(333, 4096, 1)
+    wanted = torch.nn.functional.silu(product(x, gate, norm)) * product(x, up, norm)
+    close(linear.gated(x, gate, up, "silu", norm=norm, dtype=dtype), wanted, dtype)
+    x, residual, matrix = numbers(rows, 14336).to(dtype), numbers(rows, 777), made(777, 14336)
+    wanted = residual.double() + product(x, matrix)
+    close(linear.output(x, matrix, None, residual), wanted, dtype)
+
+
+@on_card
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("rows", [17, 100, 700])
+def test_many_rows_on_matrices_of_real_models(rows: int, name: str) -> None:
+    x, matrix = numbers(rows, 1024, dtype=torch.bfloat16), packed(name, 520, 1024)
+    close(linear.matmul(x, matrix), product(x, matrix), torch.bfloat16)

@@ -102,9 +102,9 @@ def gated_many(x, out, starts, order, a, b, c, d, a2, b2, c2, d2, E: tl.constexp
             k = start + tl.arange(0, BK)
             mine = tl.load(x + row[:, None] * INS + k[None, :], mask=live[:, None] & (k < INS)[None, :], other=0.0)
             gate = tile(a, b, c, d, n, expert, start, OUTS, INS, BK, KIND, P0, P1, P2, P3, P4, P5)
-            first = tl.dot(mine, tl.trans(gate.to(mine.dtype)), first)
+            first = tl.dot(mine, tl.trans(gate.to(mine.dtype)), first, input_precision="ieee")
             up = tile(a2, b2, c2, d2, n, expert, start, OUTS, INS, BK, KIND2, Q0, Q1, Q2, Q3, Q4, Q5)
-            second = tl.dot(mine, tl.trans(up.to(mine.dtype)), second)
+            second = tl.dot(mine, tl.trans(up.to(mine.dtype)), second, input_precision="ieee")
         hidden = (activate(first, ACTIVATION) * second).to(out.dtype.element_ty)
         tl.store(out + at[:, None] * OUTS + n[None, :], hidden, mask=live[:, None] & (n < OUTS)[None, :])
 
@@ -125,7 +125,7 @@ def down_many(x, out, starts, order, a, b, c, d, E: tl.constexpr, EP: tl.constex
             k = start + tl.arange(0, BK)
             mine = tl.load(x + at[:, None] * INS + k[None, :], mask=live[:, None] & (k < INS)[None, :], other=0.0)
             down = tile(a, b, c, d, n, expert, start, OUTS, INS, BK, KIND, P0, P1, P2, P3, P4, P5)
-            sums = tl.dot(mine, tl.trans(down.to(mine.dtype)), sums)
+            sums = tl.dot(mine, tl.trans(down.to(mine.dtype)), sums, input_precision="ieee")
         slot = tl.load(order + at, mask=live, other=0).to(tl.int64)
         tl.store(out + slot[:, None] * OUTS + n[None, :], sums.to(out.dtype.element_ty),
                  mask=live[:, None] & (n < OUTS)[None, :])
