@@ -37,7 +37,8 @@ class Recorded:
         items, merges = attention_items(sequence, positions, self.ops.query_rows, self.ops.slots)
         tokens = self.ops.block_tokens(rows)
         self._team.run(program, sync_lines(len(program)), frame, {
-            f.ROWS: rows, **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.ITEMS: len(items),
+            f.ROWS: rows, f.STRIPS: -(-rows // f.STRIP),
+            **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.ITEMS: len(items),
             f.MERGES: len(merges), f.MERGE: address(merges),
             **f.domain(f.SAMPLES, len(sample), self.ops.block_tokens(len(sample))), f.SAMPLE: address(sample),
             f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),

@@ -7,12 +7,9 @@ alone or in a block of queries; so its result does not depend on the batch.
 """
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numba import njit
 
-from zonda.kernels.cpu.activations import inverse_rms
 from zonda.kernels.cpu.attention_tiles import (
     LOWEST,
     PEAK,
@@ -37,7 +34,6 @@ from zonda.kernels.cpu.frame import (
     RUN,
     SCRATCH,
     SCRATCH_BYTES,
-    SEQ_OF,
     SPAN,
     STATE,
 )
@@ -46,15 +42,12 @@ from zonda.kernels.cpu.words import (
     bits_f32,
     inline,
     load3,
-    load4,
     load6,
     load7,
-    load8,
     load_f32,
     load_i32,
     load_i64,
     prefetch,
-    store_f16,
     store_f32,
     store_i32,
 )
@@ -65,99 +58,29 @@ ITEM_WORDS, MERGE_WORDS = 5, 3
 slot that it goes to; and of a merge: row, first slot, runs."""
 
 
-def angles(op: int, frame: int, piece: int, thread: int) -> None:
-    """Cosines and sines of one row. Arguments: frequencies, count, factor bits, out (rows, 2, count)."""
-    frequencies, count, factor, out = load4(op, ARGUMENTS)
-    position = f32(load_i32(load_i64(frame, POSITIONS), piece))
-    scale = bits_f32(np.int32(factor))
-    for i in range(count):
-        angle = position * load_f32(frequencies, i)
-        store_f32(out, piece * 2 * count + i, f32(math.cos(angle)) * scale)
-        store_f32(out, piece * 2 * count + count + i, f32(math.sin(angle)) * scale)
-
-
-@njit(error_model="numpy")
-def _rotated(head: int, dim: int, norm: int, eps: int, table: int, half: int, scale: float, out: int) -> None:
-    """One head, normed (if `norm`), rotated (if `half`), times scale; `dim` padded by the caller's zeros."""
-    factor = f32(1)
-    if norm:
-        factor = inverse_rms(head, dim, bits_f32(np.int32(eps)))
-        for i in range(dim):
-            store_f32(out, i, load_f32(head, i) * factor * load_f32(norm, i))
-    else:
-        for i in range(dim):
-            store_f32(out, i, load_f32(head, i))
-    for i in range(half):
-        a, b = load_f32(out, i), load_f32(out, i + half)
-        c, s = load_f32(table, i), load_f32(table, half + i)
-        store_f32(out, i, a * c - b * s)
-        store_f32(out, i + half, b * c + a * s)
-    for i in range(dim):
-        store_f32(out, i, load_f32(out, i) * scale)
-
-
-def place(half: bool) -> object:
-    """The kernel that norms and rotates one row, and puts its keys and values into their page.
-
-    Arguments: qkv, row stride, q heads, kv heads, dim, padded dim, scale bits, angle table or 0, half of the rotary
-    dim, q norm or 0, k norm or 0, q eps bits, k eps bits, keys, values, q out.
-    """
-    size = 2 if half else 4
-
-    @njit(error_model="numpy")
-    def store(base: int, index: int, value: float) -> None:
-        if half:
-            store_f16(base, index, value)
-        else:
-            store_f32(base, index, value)
-
-    def place_row(op: int, frame: int, piece: int, thread: int) -> None:
-        qkv, stride, heads, kv_heads, dim, padded, scale, table = load8(op, ARGUMENTS)
-        rotary, q_norm, k_norm, q_eps, k_eps, keys, values, out = load8(op, ARGUMENTS + 8)
-        row = qkv + piece * stride * 4
-        here = table + piece * 2 * rotary * 4
-        position = np.int64(load_i32(load_i64(frame, POSITIONS), piece))
-        sequence = np.int64(load_i32(load_i64(frame, SEQ_OF), piece))
-        stride_pages = load_i64(frame, PAGES_STRIDE)
-        page = np.int64(load_i32(load_i64(frame, PAGES), sequence * stride_pages + position // PAGE))
-        slot = position % PAGE
-        factor = bits_f32(np.int32(scale))
-        for h in range(heads):
-            target = out + (piece * heads + h) * padded * 4
-            _rotated(row + h * dim * 4, dim, q_norm, q_eps, here, rotary, factor, target)
-        scratch = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-        for h in range(kv_heads):
-            place_of = (page * kv_heads + h) * padded * PAGE * size
-            _rotated(row + (heads + h) * dim * 4, dim, k_norm, k_eps, here, rotary, f32(1), scratch)
-            value = row + (heads + kv_heads + h) * dim * 4
-            for i in range(dim):
-                store(keys + place_of, i * PAGE + slot, load_f32(scratch, i))
-                store(values + place_of, slot * padded + i, load_f32(value, i))
-
-    return place_row
-
-
 @njit(error_model="numpy")
 def _cap(scores: int, count: int, limit: float) -> None:
     for i in range(count):
         store_f32(scores, i, limit * tanh(load_f32(scores, i) / limit))
 
 
-def attend(half: bool) -> object:
-    """The kernel of one work item and one key/value head.
+def attend(half: bool, most: int) -> object:
+    """The kernel of one work item and one key/value head, which takes up to `most` queries at a time.
 
     Arguments: q, q heads, kv heads, dim, padded dim, window, softcap bits, keys, values, out, rows an item at most,
     where runs are kept until they are merged.
     """
     size = 2 if half else 4
-    score1, score2, score3, score4 = (inline(scores(half, n), 5) for n in (1, 2, 3, 4))
-    mix1, mix2, mix3, mix4 = (inline(mix(half, n), 4) for n in (1, 2, 3, 4))
+    score1, score2, score3, score4, score_most = (inline(scores(half, n), 5) for n in (1, 2, 3, 4, most))
+    mix1, mix2, mix3, mix4, mix_most = (inline(mix(half, n), 4) for n in (1, 2, 3, 4, most))
     soften_one = inline(soften, 3)
 
     @njit(error_model="numpy")
     def score(count: int, q: int, padded: int, keys: int, dim: int, weights: int) -> None:
         """Scores of `count` queries on a page."""
-        if count == 4:
+        if count == most:
+            score_most((q, padded, keys, dim, weights))
+        elif count == 4:
             score4((q, padded, keys, dim, weights))
         elif count == 3:
             score3((q, padded, keys, dim, weights))
@@ -169,7 +92,9 @@ def attend(half: bool) -> object:
     @njit(error_model="numpy")
     def blend(count: int, weights: int, values: int, padded: int, mixed: int) -> None:
         """Add a page's values to the mixes of `count` queries."""
-        if count == 4:
+        if count == most:
+            mix_most((weights, values, padded, mixed))
+        elif count == 4:
             mix4((weights, values, padded, mixed))
         elif count == 3:
             mix3((weights, values, padded, mixed))
@@ -198,9 +123,11 @@ def attend(half: bool) -> object:
             place = keys + (page_of(frame, sequence, first + page) * kv_heads + head) * page_bytes
             if count == 1 and page + 1 < pages:
                 fetch(keys + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
-            for i in range(0, queries, 4):
-                score(min(4, queries - i), loaded + i * padded * 4, padded, place, dim,
-                      weights + (i * SPAN + page * PAGE) * 4)
+            i = 0
+            while i < queries:
+                together = most if queries - i >= most else min(4, queries - i)
+                score(together, loaded + i * padded * 4, padded, place, dim, weights + (i * SPAN + page * PAGE) * 4)
+                i += together
         for i in range(queries):
             until = position + i // group - first * PAGE + 1
             store_i32(states + STATE * i + SEEN_FROM, 0, np.int32(max(0, until - window) if window else 0))
@@ -213,24 +140,26 @@ def attend(half: bool) -> object:
             place = values + (page_of(frame, sequence, first + page) * kv_heads + head) * page_bytes
             if count == 1 and page + 1 < pages:
                 fetch(values + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
-            for i in range(0, queries, 4):
-                blend(min(4, queries - i), weights + (i * SPAN + page * PAGE) * 4, place, padded,
-                      mixed + i * padded * 4)
+            i = 0
+            while i < queries:
+                together = most if queries - i >= most else min(4, queries - i)
+                blend(together, weights + (i * SPAN + page * PAGE) * 4, place, padded, mixed + i * padded * 4)
+                i += together
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
         q, heads, kv_heads, dim, padded, window, _ = load7(op, ARGUMENTS)
-        out, most, parts = load3(op, ARGUMENTS + 9)
+        out, rows, parts = load3(op, ARGUMENTS + 9)
         item, head = load_i64(frame, ITEM) + piece // kv_heads * ITEM_WORDS * 4, piece % kv_heads
         row, count, only = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1)), np.int64(load_i32(item, 3))
         position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
         group = heads // kv_heads
         queries = count * group
         loaded = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-        mixed = loaded + most * group * padded * 4
-        total = mixed + most * group * padded * 4
-        weights = total + most * group * padded * 4
-        states = weights + most * group * SPAN * 4
-        wholes = states + most * group * STATE
+        mixed = loaded + rows * group * padded * 4
+        total = mixed + rows * group * padded * 4
+        weights = total + rows * group * padded * 4
+        states = weights + rows * group * SPAN * 4
+        wholes = states + rows * group * STATE
         for i in range(queries):
             source = ((row + i // group) * heads + head * group + i % group) * padded
             for d in range(padded):

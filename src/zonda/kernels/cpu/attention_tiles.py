@@ -11,12 +11,22 @@ from llvmlite import ir
 
 from zonda.kernels.cpu.frame import PAGE, SPAN
 from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.vector import F16, F32, I32, Emit, exp, largest, total
+from zonda.kernels.cpu.vector import F16, F32, I32, Emit, Registers, exp, largest, total
 
 PEAK, SUM, SEEN_FROM, SEEN_TO = range(0, 16, 4)
 """In a query's state: its highest score and the sum of its weights, and the positions of the run of pages that it sees,
 from and to (int32)."""
 LOWEST = -1e30
+
+
+def _sums(e: Emit) -> int:
+    """How many vectors of sums stay in registers, beside two of the cache and one factor."""
+    return 12 if e.registers.count == 16 else 24
+
+
+def most_queries(target: Target) -> int:
+    """The queries that share what is read of the cache, as many as registers hold."""
+    return 12 if Registers.of(target).lanes == 16 else 6
 
 
 def _cache_vector(e: Emit, half: bool, address: Any, offset: int) -> Any:
@@ -31,7 +41,7 @@ def scores(half: bool, queries: int) -> Callable[..., None]:
     def write(builder: ir.IRBuilder, target: Target, q: Any, stride: Any, keys: Any, dim: Any, out: Any) -> None:
         e = Emit(builder, target)
         lanes, size = e.registers.lanes, 2 if half else 4
-        vectors = max(1, min(PAGE // lanes, (12 if e.registers.count == 16 else 16) // queries))
+        vectors = max(1, min(PAGE // lanes, _sums(e) // queries))
         while PAGE // lanes % vectors:
             vectors -= 1
         with e.loop(e.word(PAGE // lanes // vectors)) as p:
@@ -40,12 +50,11 @@ def scores(half: bool, queries: int) -> Callable[..., None]:
             totals = [[e.variable(zero) for _ in range(vectors)] for _ in range(queries)]
             with e.loop(dim) as d:
                 row = e.at(e.at(keys, e.times(d, PAGE * size)), e.times(first, size))
-                x = [e.splat(e.load(F32, e.at(e.at(q, e.times(stride, 4 * i)), e.times(d, 4))), lanes)
-                     for i in range(queries)]
-                for v in range(vectors):  # one key at a time: more would not fit beside twelve sums
-                    key = _cache_vector(e, half, row, v * lanes * size)
-                    for i in range(queries):
-                        totals[i][v].set(e.fma(key, x[i], totals[i][v].get()))
+                key = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
+                for i in range(queries):
+                    x = e.splat(e.load(F32, e.at(e.at(q, e.times(stride, 4 * i)), e.times(d, 4))), lanes)
+                    for v in range(vectors):
+                        totals[i][v].set(e.fma(key[v], x, totals[i][v].get()))
             for i in range(queries):
                 for v in range(vectors):
                     e.store(totals[i][v].get(), e.at(out, e.times(first, 4)), 4 * (i * SPAN + v * lanes))
@@ -122,7 +131,7 @@ def mix(half: bool, queries: int) -> Callable[..., None]:
         lanes = e.registers.lanes
         narrow = 16 // lanes
         wide = narrow
-        while 2 * wide * queries <= (12 if e.registers.count == 16 else 16) and 2 * wide * lanes <= 64:
+        while 2 * wide * queries <= _sums(e) and 2 * wide * lanes <= 64:
             wide *= 2
         strips = e.b.sdiv(dim, e.word(wide * lanes))
         _mix_strips(e, half, queries, wide, strips, e.word(0), arguments)
@@ -145,11 +154,11 @@ def _mix_strips(e: Emit, half: bool, queries: int, vectors: int, count: Any, sta
         totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
         with e.loop(e.word(PAGE)) as t:
             row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
-            w = [e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * SPAN * i), lanes) for i in range(queries)]
-            for v in range(vectors):
-                value = _cache_vector(e, half, row, v * lanes * size)
-                for i in range(queries):
-                    totals[i][v].set(e.fma(value, w[i], totals[i][v].get()))
+            value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
+            for i in range(queries):
+                w = e.splat(e.load(F32, e.at(weights, e.times(t, 4)), 4 * SPAN * i), lanes)
+                for v in range(vectors):
+                    totals[i][v].set(e.fma(value[v], w, totals[i][v].get()))
         for i in range(queries):
             for v in range(vectors):
                 e.store(totals[i][v].get(), place[i], 4 * v * lanes)

@@ -9,7 +9,7 @@ A domain is a run of rows that are multiplied alike, in five words: its rows, th
 row, and whether it has any. Rows come exact first, then fast. `PLACES` are the rows of experts."""
 TOKENS, BLOCKS, FIRST, ANY = 1, 2, 3, 4
 """Words of a domain."""
-IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF, MERGE = range(24, 34)
+IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF, MERGE, STRIPS = range(24, 35)
 FRAME_WORDS = 40
 
 INSTRUCTION = 32
@@ -28,6 +28,9 @@ SPAN = RUN * PAGE
 
 STATE = 16
 """Bytes of a query's state in attention."""
+
+STRIP = 16
+"""Rows whose keys and values one thread writes: neighbours share cache lines. The frame's `STRIPS` counts them."""
 
 SPREADERS = 64
 """Pieces that copying rows to their experts' places is cut into."""

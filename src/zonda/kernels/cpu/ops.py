@@ -14,6 +14,7 @@ import numpy as np
 
 from zonda.errors import Unsupported
 from zonda.kernels.cpu import frame as f
+from zonda.kernels.cpu.attention_tiles import most_queries
 from zonda.kernels.cpu.library import Kernel, Library
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
 from zonda.kernels.cpu.memory import Arena, address
@@ -29,6 +30,8 @@ _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 
 
+_QUERIES = 24
+"""Queries that a work item of attention has, about."""
 _SLOTS, _MOST_SLOTS = 64, 512
 """Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
 
@@ -147,17 +150,19 @@ class CPUOps:
         rotary = layer.rotary
         q_norm, k_norm = layer.q_norm, layer.k_norm
         suffix = "f16" if self.half_cache else "f32"
-        self._emit(Kernel(f"place_{suffix}", 4, "attention:place", (self.half_cache,)), f.ROWS, 1,
+        self._emit(Kernel(f"place_{suffix}", 4, "place:place", (self.half_cache,)), f.STRIPS, 1,
                    qkv.at, qkv.cols, heads.q, heads.kv, heads.dim, padded, bits(layer.scale),
                    self._angle_table(rotary).at if rotary else 0, rotary.dim // 2 if rotary else 0,
-                   address(q_norm.weight) if q_norm else 0, address(k_norm.weight) if k_norm else 0,
+                   address(q_norm.weight if q_norm else self._one(heads.dim)),
+                   address(k_norm.weight if k_norm else self._one(heads.dim)),
                    bits(q_norm.eps) if q_norm else 0, bits(k_norm.eps) if k_norm else 0,
                    address(keys), address(values), q.at)
         out = self._rows(heads.q * heads.dim)
         most = self.query_rows
         self._scratch(most * group * (12 * padded + 4 * f.SPAN + 2 * f.STATE))
         parts = self._memory(self.slots * heads.q * (4 * padded + f.STATE))
-        self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache,)), f.ITEMS, heads.kv,
+        together = most_queries(self.library.target)
+        self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache, together)), f.ITEMS, heads.kv,
                    q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
                    address(values), out.at, most, parts.at)
         self._emit(Kernel("merge", 4, "attention:merge_row"), f.MERGES, heads.kv, heads.q, heads.kv, heads.dim, padded,
@@ -299,7 +304,7 @@ class CPUOps:
         if key not in self._angles:
             count = rotary.dim // 2
             self._angles[key] = table = self._rows(2 * count)
-            self._emit(Kernel("angles", 4, "attention:angles"), f.ROWS, 1, address(rotary.frequencies), count,
+            self._emit(Kernel("angles", 4, "place:angles"), f.ROWS, 1, address(rotary.frequencies), count,
                        bits(rotary.factor), table.at)
         return self._angles[key]
 
@@ -312,7 +317,8 @@ class CPUOps:
             padded = -(-need.heads.dim // 16) * 16
             shape = pages, need.heads.kv, padded * f.PAGE * size
             self.caches.append((arena.take(int(np.prod(shape))), arena.take(int(np.prod(shape)))))
-            self.query_rows = max(self.query_rows, min(self.max_rows, 16 // min(16, need.heads.q // need.heads.kv)))
+            rows = max(1, _QUERIES // (need.heads.q // need.heads.kv))
+            self.query_rows = max(self.query_rows, min(self.max_rows, rows))
 
 
 def page_bytes(caches: Sequence[Any], *, half: bool = True) -> int:
