@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,6 +123,11 @@ HOSTILE: dict[str, tuple[str, Any]] = {
         f"^(.*{chr(97 + i)}.{{{i + 30}}})$": {} for i in range(8)}}),
     "a tiny step": ("json_schema", {"type": "number", "multipleOf": 1e-300}),
     "a large step": ("json_schema", {"type": "integer", "multipleOf": 123_456_789}),
+    "steps that multiply": ("json_schema", {"allOf": [{"multipleOf": 9973 - i} for i in range(80)]}),
+    "two steps that multiply": ("json_schema", {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}),
+    "a step that hides": ("lark", 'start: %json {"\\u0061llOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}'),
+    "many patterns of properties": ("json_schema", {"type": "object", "patternProperties": {
+        f"^p{i}_[0-9]{{1,{i + 2}}}$": {} for i in range(1000)}}),
     "white space without end": ("json_schema", {"x-guidance": {"whitespace_pattern": " *"}, "type": "object"}),
     "a large regular expression": ("regex", "a" * 200_000),
     "a deep regular expression": ("regex", "(" * 50_000 + ")" * 50_000),
@@ -153,7 +160,7 @@ def engine() -> Iterator[Engine]:
 def test_hostile_grammars_are_refused_or_bounded(engine: Engine, name: str) -> None:
     kind, source = HOSTILE[name]
     text = source if isinstance(source, str) else json.dumps(source)
-    got, began = Collector(), time.monotonic()
+    before, got, began = memory(peak=False), Collector(), time.monotonic()
     try:
         engine.submit(constrained("r", Grammar(kind, text), n=2, max_tokens=40), got)  # type: ignore[arg-type]
     except InvalidRequest as error:
@@ -161,8 +168,52 @@ def test_hostile_grammars_are_refused_or_bounded(engine: Engine, name: str) -> N
     else:
         got.wait("r", timeout=60)
         assert got.finish("r") in {"stop", "length", "error"}
-    assert time.monotonic() - began < 30  # it is some 0.1 s on an idle machine; a bomb would take minutes
+    assert time.monotonic() - began < 30  # it is at most 4 s on an idle machine; a bomb would take minutes
+    assert memory(peak=True) - before < 400 << 10
     assert engine.alive
+
+
+def memory(*, peak: bool) -> int:
+    """KB that the process has in memory; or the most that it had since this was asked for without."""
+    if not peak:
+        Path("/proc/self/clear_refs").write_text("5")
+    found = re.search(rf"Vm{'HWM' if peak else 'RSS'}:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1])
+
+
+# ---- the process that can be ended
+
+def test_usual_grammars_start_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.Popen", lambda *given, **options: pytest.fail("a process was started"))
+    own = Grammars(Spelling(), VOCAB)
+    person = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0},
+                                               "tags": {"type": "array", "items": {"enum": ["a", "b"]}}}}
+    for kind, source in (("json_schema", json.dumps(person)), ("regex", "yes|no"), ("choice", '["a", "b"]')):
+        own.compile(Grammar(kind, source))  # type: ignore[arg-type]
+
+
+def test_a_process_that_was_ended_is_started_again(grammars: Grammars) -> None:
+    for text in ("a", "b"):
+        grammars.compile(Grammar("json_schema", json.dumps({"type": "string", "pattern": f"^{text}+$"})))
+        trial = grammars._trial
+        assert trial and trial._process
+        trial._process.kill()
+        trial._process.wait()
+
+
+def test_the_trial_knows_the_models_special_tokens(grammars: Grammars) -> None:
+    """Else what stands behind one would never be tried."""
+    bomb = '%json {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}'
+    assert "too much time or memory" in refusal(grammars, "lark", f"start: <end> {bomb}")
+
+
+def test_the_process_ends_with_the_engine() -> None:
+    with running() as engine:
+        engine.grammars.compile(Grammar("lark", 'start: "a"'))
+        trial = engine.grammars._trial
+        assert trial and trial._process and trial._process.poll() is None
+    assert trial._process.poll() is not None
 
 
 # ---- the cache

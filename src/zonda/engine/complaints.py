@@ -40,6 +40,8 @@ def followed(said: str) -> InvalidRequest:
 
 
 def _reason(grammar: Grammar, said: str) -> str:
+    if said.startswith("panic"):
+        return "it is too large"
     reason, caret = _REASON.search(said), _CARET.search(said)
     if reason:  # of a regular expression, with a picture of it
         place = f" at character {len(caret[1]) + 1}" if caret and grammar.kind == "regex" else ""

@@ -183,6 +183,7 @@ class Engine:
             self._wake.notify_all()
         self._abort()
         self._masks.close()
+        self.grammars.close()
         self._runner.close()
 
     def _receive(self) -> bool:

@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from zonda.engine import trial
 from zonda.engine.complaints import complaint
 from zonda.engine.schema import check, prepared
+from zonda.engine.trial import Trial
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.types import Grammar
 
@@ -63,7 +65,11 @@ class Compiled:
 
 
 class Grammars:
-    """The grammars of one model, the last ones kept. Any thread may ask; a compilation takes up to some 100 ms."""
+    """The grammars of one model, the last ones kept. Any thread may ask.
+
+    A compilation takes some milliseconds, at most about `trial.SECONDS`; what could take longer is tried in a process
+    that can be ended.
+    """
 
     def __init__(self, words: Words | None, vocab: int) -> None:
         self._words = words
@@ -73,6 +79,7 @@ class Grammars:
         self._size = 0
         self._lock = threading.Lock()
         self._compiling = threading.Lock()
+        self._trial: Trial | None = None
 
     def compile(self, grammar: Grammar) -> Compiled:
         """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
@@ -106,12 +113,27 @@ class Grammars:
     def _make(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
-        limits = LLParserLimits(**_LIMITS)
-        start = LLMatcher(self._vocabulary(), _internal(grammar), log_level=0, limits=limits)
+        internal = _internal(grammar)
+        if trial.needed(grammar.kind, internal) and not self._tried().passes(internal):
+            raise InvalidRequest("the grammar takes too much time or memory to compile", param="grammar",
+                                 hint=f"make it simpler: it may take {trial.SECONDS} s and {trial.MEMORY >> 20} MB")
+        start = LLMatcher(self._vocabulary(), internal, log_level=0, limits=LLParserLimits(**_LIMITS))
         start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
         if start.is_error():
             raise complaint(grammar, start.get_error())
         return start
+
+    def _tried(self) -> Trial:
+        if self._trial is None:
+            assert self._words is not None
+            special = [self._words.token_bytes(id).decode(errors="replace") for id in sorted(self._words.special_ids)]
+            self._trial = Trial(special, limits=_LIMITS, stack=_STACK)
+        return self._trial
+
+    def close(self) -> None:
+        """End the process beside this one, if there is one."""
+        if self._trial:
+            self._trial.close()
 
     def _vocabulary(self) -> LLTokenizer:
         if self._tokenizer is None:
