@@ -1,11 +1,10 @@
 """`/v1/messages` and `/v1/messages/count_tokens`, as Anthropic's API has them."""
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -26,7 +25,6 @@ from zonda.server.anthropic_schema import (
 from zonda.server.anthropic_writer import Writer, frame, usage_of
 from zonda.server.call import Call
 from zonda.server.errors import Envelope
-from zonda.server.responses import INLINE
 from zonda.server.sse import stream
 from zonda.turns import Conversing, Spoken, offered
 from zonda.types import Usage
@@ -34,7 +32,6 @@ from zonda.types import Usage
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
-T = TypeVar("T")
 OVERLOADED = 529
 PING = frame(Ping())
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
@@ -60,7 +57,7 @@ async def create(call: Call, body: MessageRequest) -> None:
     llm = await call.use(body.model)
     async with call.flight():
         turn = replace(turn_of(body), sampling=sampling_of(body))
-        prepared = await _beside(call, lambda: llm.prepare(turn))
+        prepared = await call.beside(lambda: llm.prepare(turn))
         message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],
                                   usage=MessageUsage(input_tokens=len(prepared.prompt), output_tokens=0))
         writer = Writer(message, thinking=_shown(body))
@@ -78,13 +75,8 @@ async def count(call: Call, body: CountRequest) -> TokensCount:
     """Count the tokens of the prompt that a request would make."""
     llm: AsyncLLM = await call.use(body.model)
     turn = turn_of(body)
-    prompt = await _beside(call, lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
+    prompt = await call.beside(lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
     return TokensCount(len(prompt))
-
-
-async def _beside(call: Call, work: Callable[[], T]) -> T:
-    """Do it at once if it is little work, else beside the event loop."""
-    return work() if call.size <= INLINE else await asyncio.to_thread(work)
 
 
 def _shown(body: MessageRequest) -> str:

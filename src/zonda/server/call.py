@@ -4,9 +4,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from zonda.server.registry import Lease
     from zonda.server.service import Service
 
+T = TypeVar("T")
 JSON = b"application/json"
+INLINE = 16_384
+"""Bytes of a request whose prompt is made at once; that of larger ones is made beside the event loop."""
 MAX_LOGGED = 65536  # bytes of a body that are logged, if bodies are logged at all
 GONE = 499
 """What the log calls the status of a request whose client left."""
@@ -114,6 +117,10 @@ class Call:
         if self.service.options.log_prompts:
             self.asked = body[:MAX_LOGGED]
         return body
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Make the request's prompt: at once if the request is small, else beside the event loop."""
+        return work() if self.size <= INLINE else await asyncio.to_thread(work)
 
     async def _next(self) -> Message:
         limit = self.service.options.receive_timeout

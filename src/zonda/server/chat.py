@@ -1,7 +1,6 @@
 """`/v1/chat/completions`."""
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -34,14 +33,11 @@ from zonda.server.schema import ChatLogprobs
 from zonda.server.sse import frame, stream
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import Answer, AnswerChoice, Conversing, Prepared, Spoken, Turn
+from zonda.turns import Answer, AnswerChoice, Conversing, Spoken
 from zonda.types import Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
-
-INLINE = 16_384
-"""Bytes of a request whose template is rendered at once; larger ones are rendered beside the event loop."""
 
 
 async def create(call: Call, body: ChatRequest) -> None:
@@ -50,7 +46,7 @@ async def create(call: Call, body: ChatRequest) -> None:
     field, form = wanted_form(body)
     turn = replace(conversation.turn(body, _sampling(body, llm), form), salt=call.salt(body.cache_salt))
     async with call.flight():
-        prepared = await prepare(llm, turn, size=call.size)
+        prepared = await call.beside(lambda: llm.prepare(turn))
         await compiled(llm, prepared.grammar, field)
         reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body)
         async with llm.converse(prepared, request_id=reply.id) as speech:
@@ -68,13 +64,6 @@ def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` true", param="top_logprobs")
     return sampling_of(body, max_tokens=wanted, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
-
-
-async def prepare(llm: AsyncLLM, turn: Turn, *, size: int) -> Prepared:
-    """The turn ready to be answered; where the request is large, made beside the event loop."""
-    if size <= INLINE:
-        return llm.prepare(turn)
-    return await asyncio.to_thread(llm.prepare, turn)
 
 
 @dataclass(frozen=True, slots=True)

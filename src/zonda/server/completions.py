@@ -1,7 +1,6 @@
 """`/v1/completions`."""
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +13,6 @@ from zonda.completion import Choice, Completion
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.answers import answers, chunks
 from zonda.server.call import Call
-from zonda.server.chat import INLINE
 from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, total, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
@@ -45,7 +43,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
     given = _split(body)
     field, grammar = wanted_form(body)
     async with call.flight():
-        prompts = await _prompts(call, llm, given, echo=bool(body.echo))
+        prompts = await call.beside(lambda: [_prompt(llm, each, echo=bool(body.echo)) for each in given])
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
         form = await compiled(llm, grammar, field)
@@ -82,12 +80,6 @@ def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
     if len(several) * (body.n or 1) > MAX_PROMPTS:
         raise InvalidRequest(f"`prompt` and `n` ask for more than {MAX_PROMPTS} choices", param="prompt")
     return several  # type: ignore[return-value]
-
-
-async def _prompts(call: Call, llm: AsyncLLM, given: Sequence[str | list[int]], *, echo: bool) -> list[Prompt]:
-    if call.size <= INLINE:
-        return [_prompt(llm, each, echo=echo) for each in given]
-    return await asyncio.to_thread(lambda: [_prompt(llm, each, echo=echo) for each in given])
 
 
 def _prompt(llm: AsyncLLM, given: str | list[int], *, echo: bool) -> Prompt:

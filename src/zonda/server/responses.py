@@ -1,14 +1,12 @@
 """`/v1/responses`."""
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaError
 from zonda.server import errors
@@ -44,9 +42,6 @@ from zonda.types import Chunk, Sampling
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
-T = TypeVar("T")
-INLINE = 16_384
-"""Bytes of a request whose template is rendered at once; larger ones are rendered beside the event loop."""
 _SAID = {"messages": "input", "response_format": "text.format"}
 """What errors about a turn call its parts, and what they are called here."""
 
@@ -77,7 +72,8 @@ async def create(call: Call, body: ResponseRequest) -> None:
         names = Names(secrets.token_hex(16))
         items = _context(call, body, names)
         turn = replace(_turn(body, items), sampling=sampling)
-        prepared = await _beside(call, partial(_prepare, llm, turn, shorten=body.truncation == "auto"))
+        with _named():
+            prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
         kept = Kept(_response(call, llm, body, names.core), items, call.owner)
         writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
                         sealing="reasoning.encrypted_content" in (body.include or ()))
@@ -141,7 +137,8 @@ async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:
     llm = await call.use(body.model)
     given.check_supported(body)
     turn = _turn(body, _context(call, body, Names(secrets.token_hex(16))))
-    prompt = await _beside(call, lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
+    with _named():
+        prompt = await call.beside(lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
     return TokenCount(input_tokens=len(prompt))
 
 
@@ -201,12 +198,6 @@ def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
     return Turn(messages=given.messages_of(items, body.instructions), tools=given.as_chat(given.tools_of(body)),
                 choice=choice, allowed=allowed, parallel=body.parallel_tool_calls is not False,
                 format=given.format_of(body), variables=given.variables_of(body))
-
-
-async def _beside(call: Call, work: Callable[[], T]) -> T:
-    """Do it at once if it is little work, else beside the event loop."""
-    with _named():
-        return work() if call.size <= INLINE else await asyncio.to_thread(work)
 
 
 @contextmanager
