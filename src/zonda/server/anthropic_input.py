@@ -8,7 +8,7 @@ import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.anthropic_schema import AnthropicMessage, AnthropicTool, Block, CountRequest, MessageRequest, Source
-from zonda.server.decode import check_depth
+from zonda.server.decode import check_depth, missing, needed
 from zonda.server.responses_writer import unseal
 from zonda.turns import Named, ToolChoice, Turn
 from zonda.types import Grammar, Sampling
@@ -78,7 +78,7 @@ def _heard(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
         if block.type == "tool_result":
             found += _spoken(message.role, texts)
             texts = []
-            found.append({"role": "tool", "tool_call_id": _needed(block, "tool_use_id", where),
+            found.append({"role": "tool", "tool_call_id": needed(block, "tool_use_id", where),
                           "content": _result(block, f"{where}.content")})
         else:
             texts.append(_text(block, where))
@@ -119,8 +119,8 @@ def _call(block: Block, place: str) -> dict[str, Any]:
     if not isinstance(block.input, dict):
         raise InvalidRequest(f"`{place}.input` is not an object", param=f"{place}.input")
     check_depth(block.input, f"{place}.input")
-    function = {"name": _needed(block, "name", place), "arguments": msgspec.json.encode(block.input).decode()}
-    return {"id": _needed(block, "id", place), "type": "function", "function": function}
+    function = {"name": needed(block, "name", place), "arguments": msgspec.json.encode(block.input).decode()}
+    return {"id": needed(block, "id", place), "type": "function", "function": function}
 
 
 def _result(block: Block, place: str) -> str:
@@ -130,18 +130,10 @@ def _result(block: Block, place: str) -> str:
     return "\n".join(_text(each, f"{place}[{index}]") for index, each in enumerate(content))
 
 
-def _needed(block: Block, field: str, place: str) -> str:
-    value = getattr(block, field)
-    if value is None:
-        raise InvalidRequest(f"`{place}.{field}` is missing", param=f"{place}.{field}",
-                             code="missing_required_parameter")
-    return str(value)
-
-
 def _text(block: Block, place: str) -> str:
     match block.type:
         case "text":
-            return _needed(block, "text", place)
+            return needed(block, "text", place)
         case "document" if isinstance(block.source, Source) and block.source.type in ("text", "content"):
             return "\n".join(filter(None, (block.title, _document(block.source, f"{place}.source"))))
         case "search_result":
@@ -168,8 +160,7 @@ def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
     if not tool.name:
         raise InvalidRequest(f"`{place}.name` is empty", param=f"{place}.name")
     if tool.input_schema is None:
-        raise InvalidRequest(f"`{place}.input_schema` is missing", param=f"{place}.input_schema",
-                             code="missing_required_parameter")
+        raise missing(f"{place}.input_schema")
     check_depth(tool.input_schema, f"{place}.input_schema")
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
     function |= {"description": tool.description} if tool.description else {}
@@ -182,8 +173,7 @@ def _choice(body: CountRequest) -> ToolChoice:
         return "auto"
     if choice.type == "tool":
         if not choice.name:
-            raise InvalidRequest("`tool_choice.name` is missing", param="tool_choice.name",
-                                 code="missing_required_parameter")
+            raise missing("tool_choice.name")
         return Named(choice.name)
     return "required" if choice.type == "any" else "none"
 

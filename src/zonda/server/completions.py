@@ -13,6 +13,7 @@ from zonda.completion import Choice, Completion
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.answers import answers, chunks
 from zonda.server.call import Call
+from zonda.server.decode import check_ids, several
 from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, total, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
@@ -68,31 +69,17 @@ def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
 
 
 def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
-    """The prompts: one text, several texts, one list of ids, or several lists of ids."""
-    given = body.prompt
-    if isinstance(given, str):
-        return [given]
-    kinds = {type(each) for each in given}
-    if len(kinds) > 1:
-        raise InvalidRequest("`prompt` mixes kinds", param="prompt",
-                             hint="expected a text, token ids, a list of texts, or a list of lists of token ids")
-    several = [given] if kinds == {int} else given
-    if len(several) * (body.n or 1) > MAX_PROMPTS:
+    prompts = several(body.prompt, "prompt")
+    if len(prompts) * (body.n or 1) > MAX_PROMPTS:
         raise InvalidRequest(f"`prompt` and `n` ask for more than {MAX_PROMPTS} choices", param="prompt")
-    return several  # type: ignore[return-value]
+    return prompts
 
 
 def _prompt(llm: AsyncLLM, given: str | list[int], *, echo: bool) -> Prompt:
     if isinstance(given, str):
         return Prompt(llm.tokenize(given), given)
-    _check_ids(given, llm.engine.vocab)
+    check_ids(given, llm.engine.vocab, "prompt")
     return Prompt(given, llm.detokenize(given, skip_special=False) if echo else "")
-
-
-def _check_ids(ids: Sequence[int], vocab: int) -> None:
-    if ids and not 0 <= min(ids) <= max(ids) < vocab:
-        raise InvalidRequest("`prompt` has a number that is no token id", hint=f"ids are 0 to {vocab - 1}",
-                             param="prompt")
 
 
 @dataclass(slots=True)

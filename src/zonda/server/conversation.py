@@ -5,7 +5,7 @@ from typing import Any
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
-from zonda.server.decode import check_depth
+from zonda.server.decode import check_depth, needed
 from zonda.server.tools import check_function, choice_of, function_tools
 from zonda.turns import Named, ToolChoice, Turn
 from zonda.types import Grammar, Sampling
@@ -96,12 +96,9 @@ def _content(message: ChatMessage, place: str) -> str | list[dict[str, str]] | N
 def _text(part: Part, place: str) -> str:
     if part.type in _MEDIA:
         raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
-    text = part.refusal if part.type == "refusal" else part.text
     if part.type not in _TEXTS and part.type != "refusal":
         raise InvalidRequest(f"`{place}.type` is not known", hint="expected 'text'", param=f"{place}.type")
-    if text is None:
-        raise InvalidRequest(f"`{place}.text` is missing", param=f"{place}.text", code="missing_required_parameter")
-    return text
+    return needed(part, "refusal" if part.type == "refusal" else "text", place)
 
 
 def variables(body: ChatRequest) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -20,6 +20,37 @@ _SAID = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?$
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _KEY_BEFORE = re.compile(rb'"([A-Za-z0-9_]{1,64})"\s*:\s*\[?\s*-?$')
 _STEP = re.compile(r"([^.\[\]]+)|\[[^\]]*\]")
+
+
+def missing(field: str) -> InvalidRequest:
+    """The error of a request without this field."""
+    return InvalidRequest(f"`{field}` is missing", param=field, code="missing_required_parameter")
+
+
+def needed(given: msgspec.Struct, field: str, place: str) -> str:
+    """A field that must be there; `place` is what has it."""
+    value = getattr(given, field)
+    if value is None:
+        raise missing(f"{place}.{field}")
+    return str(value)
+
+
+def several(given: str | list[Any], field: str) -> list[str | list[int]]:
+    """Prompts, of a field that holds one text, several texts, one list of token ids, or several."""
+    if isinstance(given, str):
+        return [given]
+    kinds = {type(each) for each in given}
+    if len(kinds) > 1:
+        raise InvalidRequest(f"`{field}` mixes kinds", param=field,
+                             hint="expected a text, token ids, a list of texts, or a list of lists of token ids")
+    return [given] if kinds == {int} else given
+
+
+def check_ids(ids: Sequence[int], vocab: int, field: str) -> None:
+    """Refuse numbers that are no token ids."""
+    if ids and not 0 <= min(ids) <= max(ids) < vocab:
+        raise InvalidRequest(f"`{field}` has a number that is no token id", hint=f"ids are 0 to {vocab - 1}",
+                             param=field)
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -79,10 +110,8 @@ def _malformed(said: str, body: bytes) -> InvalidRequest:
 def _invalid(said: str, kind: type) -> InvalidRequest:
     match = _SAID.match(said)
     what, path = (match["what"], (match["path"] or "").replace("[...]", "")) if match else (said, "")
-    missing = _MISSING.search(what)
-    if missing:
-        path = f"{path}.{missing[1]}".lstrip(".")
-        return InvalidRequest(f"`{path}` is missing", param=path, code="missing_required_parameter")
+    if absent := _MISSING.search(what):
+        return missing(f"{path}.{absent[1]}".lstrip("."))
     if what.startswith("Invalid enum value"):
         known = ", ".join(repr(each) for each in _choices(inspect.type_info(kind), path))
         what = f"expected one of {known}"

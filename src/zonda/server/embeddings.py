@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.call import Call
+from zonda.server.decode import several
 from zonda.server.schema import MAX_PROMPTS
 
 Items = Meta(min_length=1, max_length=MAX_PROMPTS)
@@ -109,18 +110,12 @@ async def embed(call: Call, body: EmbeddingRequest) -> EmbeddingList:
 
 
 def _inputs(body: EmbeddingRequest) -> list[str | list[int]]:
-    if isinstance(body.input, str):
-        return [body.input]
-    kinds = {type(each) for each in body.input}
-    if len(kinds) > 1:
-        raise InvalidRequest("`input` mixes kinds", param="input",
-                             hint="expected a text, token ids, a list of texts, or a list of lists of token ids")
-    several = [body.input] if kinds == {int} else body.input
-    if len(several) > MAX_PROMPTS:
+    inputs = several(body.input, "input")
+    if len(inputs) > MAX_PROMPTS:
         raise InvalidRequest(f"`input` has more than {MAX_PROMPTS} entries", param="input")
-    if not all(several):
+    if not all(inputs) and body.input:  # a lone text may be empty
         raise InvalidRequest("`input` has an empty entry", param="input")
-    return several  # type: ignore[return-value]
+    return inputs
 
 
 def _coded(vector: Sequence[float], form: str | None) -> list[float] | str:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.exceptions import HTTPException
 
-from zonda.errors import Closed, InvalidModel, InvalidRequest, Overloaded, ZondaError
+from zonda.errors import Closed, InvalidModel, Overloaded, ZondaError
 from zonda.server.schema import ErrorObject, ErrorReply
 
 Header = tuple[bytes, bytes]
@@ -114,11 +114,6 @@ class TooLarge(ZondaError):
 
     status = 413
     code = "request_too_large"
-
-
-def missing(field: str) -> InvalidRequest:
-    """The error of a request without this field."""
-    return InvalidRequest(f"`{field}` is missing", param=field, code="missing_required_parameter")
 
 
 def told(error: Exception) -> ErrorReply:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest
+from zonda.server.decode import missing
 from zonda.types import Grammar
 
 if TYPE_CHECKING:
@@ -93,8 +94,7 @@ def _response_format(given: ResponseFormat | None) -> Iterator[Wanted]:
         yield "response_format.schema" if given.schema else "response_format", Grammar("json_schema", source)
         return
     if given.json_schema is None:
-        raise InvalidRequest("`response_format.json_schema` is missing", param="response_format.json_schema",
-                             code="missing_required_parameter")
+        raise missing("response_format.json_schema")
     field = "response_format.json_schema.schema"
     yield field, Grammar("json_schema", _text(given.json_schema.schema or {}, field))
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from zonda.errors import ModelNotFound, Unsupported, ZondaError
 from zonda.server import errors
 from zonda.server.call import Call
+from zonda.server.decode import missing
 from zonda.server.schema import ModelCard, ModelList, ModelRequest, ModelStatus
 from zonda.server.served import Served
 
@@ -59,7 +60,7 @@ async def status(call: Call, body: ModelRequest) -> None:
 async def _change(call: Call, body: ModelRequest, change: Callable[[str], Awaitable[Served]]) -> None:
     name = body.model_id or body.model
     if not name:
-        raise errors.missing("model_id")
+        raise missing("model_id")
     try:
         async with call.flight():
             served = await change(name)

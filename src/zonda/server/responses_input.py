@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
-from zonda.server.decode import check_depth
+from zonda.server.decode import check_depth, missing, needed
 from zonda.server.responses_schema import (
     Choice,
     ContextFields,
@@ -42,7 +42,7 @@ FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[str], Item | None]) -> list[Item]:
     """The input as items, each with an id: its own, or one that `name` makes; `find` looks up what is referred to."""
     if body.input is None:
-        raise InvalidRequest("`input` is missing", param="input", code="missing_required_parameter")
+        raise missing("input")
     if isinstance(body.input, str):
         return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]
     return [_item(each, f"input[{index}]", name, find) for index, each in enumerate(body.input)]
@@ -55,18 +55,17 @@ def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callab
         case None if given.role is not None:
             return _message(given, place, name)
         case "function_call":
-            return FunctionCall(id=given.id or name("fc"), call_id=_needed(given, "call_id", place),
-                                name=_needed(given, "name", place), arguments=_needed(given, "arguments", place))
+            return FunctionCall(id=given.id or name("fc"), call_id=needed(given, "call_id", place),
+                                name=needed(given, "name", place), arguments=needed(given, "arguments", place))
         case "function_call_output":
-            return FunctionCallOutput(id=given.id or name("fco"), call_id=_needed(given, "call_id", place),
+            return FunctionCallOutput(id=given.id or name("fco"), call_id=needed(given, "call_id", place),
                                       output=_output(given, place))
         case "reasoning":
             return _reasoning(given, place, name)
         case "item_reference" | None if given.id:
             return _referred(given.id, place, find)
         case None:
-            raise InvalidRequest(f"`{place}.type` is missing", param=f"{place}.type",
-                                 code="missing_required_parameter")
+            raise missing(f"{place}.type")
     raise Unsupported(f"`{place}.type` is not among the items that are understood", param=f"{place}.type",
                       hint="expected message, function_call, function_call_output, reasoning or item_reference")
 
@@ -79,20 +78,11 @@ def _referred(id: str, place: str, find: Callable[[str], Item | None]) -> Item:
     return found
 
 
-def _needed(given: InputItem, field: str, place: str) -> str:
-    value = getattr(given, field)
-    if value is None:
-        raise InvalidRequest(f"`{place}.{field}` is missing", param=f"{place}.{field}",
-                             code="missing_required_parameter")
-    return str(value)
-
-
 def _message(given: InputItem, place: str, name: Callable[[str], str]) -> Message:
     if given.role not in ROLES:
         raise InvalidRequest(f"`{place}.role` is not known", param=f"{place}.role", hint=f"expected {', '.join(ROLES)}")
     if given.content is None:
-        raise InvalidRequest(f"`{place}.content` is missing", param=f"{place}.content",
-                             code="missing_required_parameter")
+        raise missing(f"{place}.content")
     make = OutputText if given.role == "assistant" else InputText
     content: list[Any]
     if isinstance(given.content, str):
@@ -108,18 +98,12 @@ def _text(part: InputPart, place: str) -> str:
         raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
     if part.type not in TEXTS and part.type != "refusal":
         raise InvalidRequest(f"`{place}.type` is not known", param=f"{place}.type", hint="expected input_text")
-    field = "refusal" if part.type == "refusal" else "text"
-    text = getattr(part, field)
-    if text is None:
-        raise InvalidRequest(f"`{place}.{field}` is missing", param=f"{place}.{field}",
-                             code="missing_required_parameter")
-    return str(text)
+    return needed(part, "refusal" if part.type == "refusal" else "text", place)
 
 
 def _output(given: InputItem, place: str) -> str | list[InputText]:
     if given.output is None:
-        raise InvalidRequest(f"`{place}.output` is missing", param=f"{place}.output",
-                             code="missing_required_parameter")
+        raise missing(f"{place}.output")
     if isinstance(given.output, str):
         return given.output
     return [InputText(_text(part, f"{place}.output[{index}]")) for index, part in enumerate(given.output)]
@@ -198,7 +182,7 @@ def _tool(tool: Tool, place: str) -> FunctionTool:
     if tool.function is not None:
         tool = _unfolded(tool.function, place)
     if not tool.name:
-        raise InvalidRequest(f"`{place}.name` is missing", param=f"{place}.name", code="missing_required_parameter")
+        raise missing(f"{place}.name")
     check_depth(tool.parameters, f"{place}.parameters")
     return FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
 
@@ -226,8 +210,7 @@ def choice_of(body: ContextFields) -> tuple[ToolChoice, tuple[str, ...]]:
         return choice or "auto", ()
     if choice.type == "function":
         if not choice.name:
-            raise InvalidRequest("`tool_choice.name` is missing", param="tool_choice.name",
-                                 code="missing_required_parameter")
+            raise missing("tool_choice.name")
         return Named(choice.name), ()
     if choice.type == "allowed_tools":
         return choice.mode or "auto", tuple(_allowed(tool, index) for index, tool in enumerate(choice.tools or ()))
@@ -256,8 +239,7 @@ def format_of(body: ContextFields) -> Grammar | None:
         raise InvalidRequest("`text.format.name` is missing or not a name", param="text.format.name",
                              hint="expected up to 64 letters, digits, `_` and `-`")
     if wanted.schema is None:
-        raise InvalidRequest("`text.format.schema` is missing", param="text.format.schema",
-                             code="missing_required_parameter")
+        raise missing("text.format.schema")
     check_depth(wanted.schema, "text.format.schema")
     return Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())
 

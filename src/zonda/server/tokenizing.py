@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest
-from zonda.server import errors
 from zonda.server.call import Call
 from zonda.server.chat_schema import MAX_MESSAGES
-from zonda.server.decode import check_depth
+from zonda.server.decode import check_depth, check_ids, missing
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
@@ -68,14 +67,14 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
     text = body.content if body.prompt is None else body.prompt
     special = body.add_special if body.add_special_tokens is None else body.add_special_tokens
     if body.messages is None and text is None:
-        raise errors.missing("prompt")
+        raise missing("prompt")
     if body.messages is None:
         return llm.tokenize(text or "", add_special=special is not False)
     if text is not None:
         raise InvalidRequest("`prompt` and `messages` exclude each other", param="messages")
     for index, each in enumerate(body.messages):
         if not isinstance(each.get("role"), str):
-            raise errors.missing(f"messages[{index}].role")
+            raise missing(f"messages[{index}].role")
     extra: dict[str, Any] = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
     return list(llm.render(body.messages, add_generation_prompt=body.add_generation_prompt is not False, **extra))
 
@@ -83,8 +82,6 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
 async def detokenize(call: Call, body: DetokenizeRequest) -> Detokenized:
     """The text of token ids."""
     llm = await call.use(body.model)
-    if body.tokens and not 0 <= min(body.tokens) <= max(body.tokens) < llm.engine.vocab:
-        raise InvalidRequest("`tokens` has a number that is no token id", hint=f"ids are 0 to {llm.engine.vocab - 1}",
-                             param="tokens")
+    check_ids(body.tokens, llm.engine.vocab, "tokens")
     text = await asyncio.to_thread(llm.detokenize, body.tokens, skip_special=bool(body.skip_special_tokens))
     return Detokenized(prompt=text, content=text)
