@@ -22,10 +22,10 @@ from zonda.server.anthropic_schema import (
     StopReason,
     TokensCount,
 )
-from zonda.server.anthropic_writer import Writer, frame, usage_of
+from zonda.server.anthropic_writer import Writer, usage_of
 from zonda.server.call import Call
 from zonda.server.errors import Envelope
-from zonda.server.sse import stream
+from zonda.server.sse import named, stream
 from zonda.turns import Conversing, Spoken, offered
 from zonda.types import Usage
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
 OVERLOADED = 529
-PING = frame(Ping())
+PING = named(Ping())
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
           405: "invalid_request_error", 413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error",
           503: "overloaded_error", OVERLOADED: "overloaded_error"}
@@ -48,7 +48,7 @@ def _body(error: Exception, id: str) -> AnthropicErrorReply:
     return AnthropicErrorReply(AnthropicError(kind, errors.told(error).error.message), id)
 
 
-ENVELOPE = Envelope(_body, frame, _status, id_header=b"request-id")
+ENVELOPE = Envelope(_body, named, _status, id_header=b"request-id")
 """How these routes tell of errors."""
 
 
@@ -111,6 +111,6 @@ def _reason(last: Spoken | None, usage: Usage, asked: int) -> StopReason:
 
 
 async def _frames(writer: Writer, events: AsyncIterator[list[Struct]]) -> AsyncIterator[bytes]:
-    yield b"".join(map(frame, writer.begin()))
+    yield named(*writer.begin())
     async for each in events:
-        yield b"".join(map(frame, each))
+        yield named(*each)

@@ -34,14 +34,6 @@ from zonda.server.responses_writer import seal
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
 from zonda.types import Usage
 
-_encoder = msgspec.json.Encoder()
-
-
-def frame(event: Struct) -> bytes:
-    """The event as a named server-sent event."""
-    name = str(type(event).__struct_config__.tag)
-    return b"event: " + name.encode() + b"\ndata: " + _encoder.encode(event) + b"\n\n"
-
 
 def usage_of(usage: Usage, thinking: int) -> MessageUsage:
     """Token counts as the Messages API reports them."""

@@ -13,7 +13,7 @@ from zonda.server import errors
 from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.errors import Envelope, NotFound
-from zonda.server.responses_events import ErrorEvent, Event, frame
+from zonda.server.responses_events import ErrorEvent
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
     ContextFields,
@@ -34,7 +34,7 @@ from zonda.server.responses_store import Kept
 from zonda.server.responses_writer import Writer, retell
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import TokenLogprob
-from zonda.server.sse import stream
+from zonda.server.sse import named, stream
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.turns import Prepared, Turn, offered
 from zonda.types import Chunk, Sampling
@@ -285,16 +285,16 @@ async def _stream(call: Call, kept: Kept, writing: Writing) -> None:
 
 
 async def _frames(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[bytes]:
-    yield _joined(writing.writer.begin())
+    yield named(*writing.writer.begin())
     try:
         async for events in writing.events():
             if writing.writer.done:
                 _keep(call, kept, writing)
-            yield _joined(events)
+            yield named(*events)
     except Exception as error:
         events = writing.fail(error)
         _keep(call, kept, writing)
-        yield _joined(events)
+        yield named(*events)
 
 
 def _keep(call: Call, kept: Kept, writing: Writing) -> None:
@@ -313,14 +313,10 @@ async def _show(call: Call, kept: Kept, after: int) -> None:
 async def _shown(kept: Kept, after: int) -> AsyncIterator[bytes]:
     if kept.log is None:
         told = retell(kept.response, lambda prefix, place: kept.response.output[place].id)
-        yield _joined(told[after + 1:])
+        yield named(*told[after + 1:])
         return
     async for events in kept.follow(after):
-        yield _joined(events)
-
-
-def _joined(events: Sequence[Event]) -> bytes:
-    return b"".join(map(frame, events))
+        yield named(*events)
 
 
 def _tell_errors(call: Call, number: Callable[[], int]) -> None:
@@ -329,4 +325,4 @@ def _tell_errors(call: Call, number: Callable[[], int]) -> None:
         told = errors.told(error).error
         return ErrorEvent(sequence_number=number(), code=told.code, message=told.message, param=told.param)
 
-    call.envelope = Envelope(body, frame)
+    call.envelope = Envelope(body, named)

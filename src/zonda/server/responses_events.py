@@ -1,7 +1,6 @@
 """The events of a streamed response, in the Responses API's words."""
 from __future__ import annotations
 
-import msgspec
 from msgspec import Struct
 
 from zonda.server.responses_schema import Item, OutputText, ReasoningText, Response, SummaryText
@@ -169,11 +168,3 @@ ResponseEvent = (
     Created | Queued | InProgress | Completed | Ended | Failed | Cancelled | ItemAdded | ItemDone | PartAdded | PartDone
     | TextDelta | TextDone | ReasoningDelta | ReasoningDone | SummaryAdded | SummaryDelta | SummaryTextDone
     | SummaryDone | ArgumentsDelta | ArgumentsDone | ErrorEvent)
-
-_encoder = msgspec.json.Encoder()
-
-
-def frame(event: Event) -> bytes:
-    """The event as a named server-sent event."""
-    name = str(type(event).__struct_config__.tag)
-    return b"event: " + name.encode() + b"\ndata: " + _encoder.encode(event) + b"\n\n"

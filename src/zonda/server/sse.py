@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from zonda.server.call import Call
 from zonda.server.errors import Header
@@ -21,6 +22,11 @@ _encoder = msgspec.json.Encoder()
 def frame(value: Any) -> bytes:
     """One event."""
     return b"data: " + _encoder.encode(value) + b"\n\n"
+
+
+def named(*events: Struct) -> bytes:
+    """Events under the names that their types are tagged with."""
+    return b"".join([b"event: %s\n" % str(type(each).__struct_config__.tag).encode() + frame(each) for each in events])
 
 
 async def stream(call: Call, frames: AsyncIterator[bytes], *, beat: bytes = COMMENT, end: bytes = DONE) -> None:
