@@ -75,15 +75,24 @@ def test_one_key_cannot_take_all_places() -> None:
 
 
 def test_prefixes_are_shared_within_a_key_and_a_salt_and_not_beyond() -> None:
-    def cached(server: Server, key: str, path: str, **fields: Any) -> int:
-        body = {"prompt": "A" * 64, "max_tokens": 1} if path == "/v1/completions" else {"messages": "A" * 64}
-        reply = server.post(path, body | {"max_tokens": 1} | fields, **bearer(key))
-        return int(reply.json["usage"]["prompt_tokens_details"]["cached_tokens"])
+    said = [{"role": "user", "content": "A" * 64}]
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/completions": {"prompt": "A" * 64, "max_tokens": 1},
+        "/v1/chat/completions": {"messages": said, "max_tokens": 1, "chat_template_kwargs": {}},
+        "/v1/messages": {"model": "chain", "messages": said, "max_tokens": 1},
+        "/v1/responses": {"input": "A" * 64, "max_output_tokens": 16}}
 
-    with serving(model(), api_key=("one", "two"), access_log=False) as server:
-        for path in ("/v1/completions", "/v1/chat/completions"):
+    def cached(server: Server, key: str, path: str, **fields: Any) -> int:
+        usage = server.post(path, bodies[path] | fields, **bearer(key)).json["usage"]
+        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        return int(usage.get("cache_read_input_tokens") or details.get("cached_tokens", 0))
+
+    for path in bodies:
+        with serving(model(), api_key=("one", "two"), access_log=False) as server:
             assert not cached(server, "one", path) and cached(server, "one", path)
-            assert not cached(server, "two", path)
+            assert not cached(server, "two", path) and cached(server, "two", path)
+            if path not in ("/v1/completions", "/v1/chat/completions"):
+                continue
             assert not cached(server, "one", path, cache_salt="mine") and cached(server, "one", path, cache_salt="mine")
             assert not cached(server, "two", path, cache_salt="mine")
 

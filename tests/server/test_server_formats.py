@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
 import pydantic
 import pytest
-from fakes import Server
+from fakes import Server, model, serving
 
 OPEN = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 NAMED = {"type": "json_schema", "json_schema": {"name": "it", "schema": OPEN, "strict": True}}
@@ -66,6 +68,51 @@ def test_a_schema_that_is_not_supported_names_the_keyword_and_the_field(server: 
     reply = server.chat("x", **fields)
     assert reply.status == 400 and reply.error["param"] == param
     assert "`uniqueItems` at `$.properties.a.uniqueItems`" in reply.error["message"]
+
+
+BAD_TOOL = {"type": "function", "name": "f", "parameters": BAD}
+
+
+@pytest.mark.parametrize(("path", "body", "param"), [
+    ("/v1/responses", {"input": "x", "text": {"format": {"type": "json_schema", "name": "n", "schema": BAD}}},
+     "text.format.schema"),
+    ("/v1/responses", {"input": "x", "tools": [BAD_TOOL], "tool_choice": "required"}, "tools"),
+    ("/v1/chat/completions", {"messages": "x", "tools": [{"type": "function", "function": BAD_TOOL}],
+                              "tool_choice": "required"}, "tools"),
+    ("/v1/messages", {"model": "chain", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}],
+                      "output_config": {"format": {"type": "json_schema", "schema": BAD}}}, None)])
+def test_every_protocol_tells_what_a_schema_cannot_have(server: Server, path: str, body: dict[str, Any],
+                                                        param: str | None) -> None:
+    reply = server.post(path, body)
+    assert reply.status == 400 and b"`uniqueItems`" in reply.body, reply.body
+    assert param is None or reply.error["param"] == param
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"])
+def test_a_grammar_that_takes_long_holds_nobody_up(path: str) -> None:
+    """The event loop goes on: other answers come while a grammar is compiled."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "name": "n", "schema": schema}
+    said = {"model": "chain", "max_tokens": 16, "messages": [{"role": "user", "content": "x"}]}
+    body = {"/v1/chat/completions": said | {"guided_json": schema},
+            "/v1/completions": {"prompt": "x", "guided_json": schema},
+            "/v1/messages": said | {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
+            "/v1/responses": {"input": "x", "text": {"format": wanted}}}[path]
+    with serving(model(), access_log=False) as server, ThreadPoolExecutor(1) as pool:
+        grammars, begun, go_on = server.llm.engine.grammars, threading.Event(), threading.Event()  # type: ignore[union-attr]
+        make = grammars._make
+
+        def slowly(grammar: Any) -> Any:
+            begun.set()
+            assert go_on.wait(20)
+            return make(grammar)
+
+        grammars._make = slowly  # type: ignore[method-assign]
+        slow = pool.submit(server.post, path, body)
+        assert begun.wait(20)
+        assert server.complete("x").status == 200 and not slow.done()
+        go_on.set()
+        assert slow.result(20).status == 200
 
 
 @pytest.mark.parametrize(("fields", "param"), [

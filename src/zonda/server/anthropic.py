@@ -25,6 +25,7 @@ from zonda.server.anthropic_schema import (
 from zonda.server.anthropic_writer import Writer, usage_of
 from zonda.server.call import Call
 from zonda.server.errors import Envelope
+from zonda.server.formats import compiled
 from zonda.server.sse import named, stream
 from zonda.turns import Conversing, Spoken, offered
 from zonda.types import Usage
@@ -56,8 +57,9 @@ async def create(call: Call, body: MessageRequest) -> None:
     """Answer a conversation, whole or as a stream."""
     llm = await call.use(body.model)
     async with call.flight():
-        turn = replace(turn_of(body), sampling=sampling_of(body))
+        turn = replace(turn_of(body), sampling=sampling_of(body), salt=call.salt(None))
         prepared = await call.beside(lambda: llm.prepare(turn))
+        await compiled(llm, prepared.grammar, "output_config.format.schema" if turn.format else "tools")
         message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],
                                   usage=MessageUsage(input_tokens=len(prepared.prompt), output_tokens=0))
         writer = Writer(message, thinking=_shown(body))

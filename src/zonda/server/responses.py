@@ -13,6 +13,7 @@ from zonda.server import errors
 from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.errors import Envelope, NotFound
+from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
@@ -71,9 +72,10 @@ async def create(call: Call, body: ResponseRequest) -> None:
     async with call.flight():
         names = Names(secrets.token_hex(16))
         items = _context(call, body, names)
-        turn = replace(_turn(body, items), sampling=sampling)
+        turn = replace(_turn(body, items), sampling=sampling, salt=call.salt(None))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
+        await compiled(llm, prepared.grammar, "text.format.schema" if turn.format else "tools")
         kept = Kept(_response(call, llm, body, names.core), items, call.owner)
         writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
                         sealing="reasoning.encrypted_content" in (body.include or ()))
