@@ -7,17 +7,18 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
 from zonda.errors import InvalidModel, Unsupported
 from zonda.weights import names
-from zonda.weights.formats.dense import STORAGE, Dense, DenseType
+from zonda.weights.formats.dense import STORAGE, Dense
 from zonda.weights.formats.ggml import CODECS, DENSE, OTHERS
 from zonda.weights.formats.group_int import GroupInt
 from zonda.weights.mapped import Mapped
 from zonda.weights.source import Weight
+from zonda.weights.stored import Stored
 
 MOST_ENTRIES = 1 << 14
 MOST_TENSORS = 1 << 15
@@ -239,48 +240,23 @@ def _check_overlaps(reader: Reader, tensors: dict[str, Tensor]) -> None:
         end, last = one.offset + (one.size or 0), one.name
 
 
-class GGUFSource:
-    """A GGUF file, or all the shards of one, under canonical names.
+class GGUFSource(Stored[Tensor]):
+    """A GGUF file, or all the shards of one, under canonical names; `metadata` is that of the first file.
 
-    Of a file named `-00001-of-0000N` the other shards are found beside it.
+    Of a file named `-00001-of-0000N` the other shards are found beside it. Arrays of strings are lists, arrays of
+    numbers are numpy arrays.
     """
 
     def __init__(self, paths: str | Path | Sequence[str | Path]) -> None:
         given = [paths] if isinstance(paths, str | Path) else paths
-        self._files = [Mapped(path) for path in shards([Path(path) for path in given])]
-        self._tensors: dict[str, tuple[Mapped, Tensor]] = {}
-        parsed = [self._add(file) for file in self._files]
-        self._metadata = parsed[0]
-        _check_split(self._files[0].path.name, self._metadata, len(self._files), len(self._tensors))
-        facts = names.Facts.of_gguf(self._metadata)
+        files = [Mapped(path) for path in shards([Path(path) for path in given])]
+        found, tensors = zip(*map(parse, files))
+        super().__init__(found[0], zip(files, tensors))
+        _check_split(files[0].path.name, self.metadata, len(files), len(self._tensors))
+        facts = names.Facts.of_gguf(self.metadata)
         table = names.GGUF.having(names.GGUF_ODD.get(facts.architecture, ()))
         self._named = names.Tensors(self._tensors, table, facts)
         self.release()
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Metadata of the first file: arrays of strings are lists, arrays of numbers are numpy arrays."""
-        return self._metadata
-
-    def names(self) -> set[str]:
-        return self._named.names()
-
-    def read(self, name: str) -> Weight:
-        return self._named.read(name, self._fetch)
-
-    def release(self) -> None:
-        """Give back the memory of what was read so far."""
-        for file in self._files:
-            file.release()
-
-    def _add(self, file: Mapped) -> dict[str, Any]:
-        metadata, tensors = parse(file)
-        for name, tensor in tensors.items():
-            if name in self._tensors:
-                other = self._tensors[name][0].path.name
-                raise InvalidModel(f"tensor {name!r} is both in {other} and in {file.path.name}")
-            self._tensors[name] = file, tensor
-        return metadata
 
     def _fetch(self, name: str) -> Weight:
         file, tensor = self._tensors[name]
@@ -288,12 +264,11 @@ class GGUFSource:
             raise Unsupported(f"tensor {name!r} in {file.path.name} is of type {OTHERS.get(tensor.type, tensor.type)}",
                               hint=f"choose a file with types among {', '.join(supported())}")
         if tensor.type in DENSE:
-            dtype = cast(DenseType, DENSE[tensor.type])
-            values = file.array(STORAGE[dtype], tensor.offset, math.prod(tensor.shape))
-            return Dense(values.reshape(tensor.shape), dtype)
+            dtype = DENSE[tensor.type]
+            return Dense(file.array(STORAGE[dtype], tensor.offset, tensor.shape), dtype)
         codec = CODECS[tensor.type]
-        packed = file.array(np.dtype(np.uint8), tensor.offset, tensor.size)
-        return GroupInt(codec, packed.reshape(*tensor.shape[:-1], codec.row_bytes(tensor.shape[-1])), tensor.shape)
+        packed = *tensor.shape[:-1], codec.row_bytes(tensor.shape[-1])
+        return GroupInt(codec, file.array(np.dtype(np.uint8), tensor.offset, packed), tensor.shape)
 
 
 def supported() -> list[str]:

@@ -1,6 +1,7 @@
 """Files mapped into memory, so that only what is read takes memory, and only while it is read."""
 from __future__ import annotations
 
+import math
 import mmap
 from pathlib import Path
 
@@ -25,11 +26,11 @@ class Mapped:
     def __len__(self) -> int:
         return len(self.buffer)
 
-    def array(self, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
-        """`count` numbers at a checked offset, without a copy if they are aligned."""
-        if not count:
-            return np.empty(0, dtype)
-        values = np.frombuffer(self.buffer, dtype, count, offset)
+    def array(self, dtype: np.dtype, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+        """Numbers at a checked offset, without a copy if they are aligned."""
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        values = np.frombuffer(self.buffer, dtype, math.prod(shape), offset).reshape(shape)
         return values if values.flags.aligned else values.copy()
 
     def release(self) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from zonda.weights.choose import PICKLES, whole
 from zonda.weights.formats.dense import STORAGE, Dense, DenseType
 from zonda.weights.mapped import Mapped
 from zonda.weights.source import Weight
+from zonda.weights.stored import Stored
 
 LARGEST_HEADER = 100_000_000
 LARGEST_INDEX = 1 << 26
@@ -29,7 +30,7 @@ MOST_PAIRS = 1 << 20
 MOST_DIMENSIONS = 8
 SINGLE, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 AGAIN = "the download is incomplete or damaged: download the model again"
-DENSE = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+DENSE: dict[str, DenseType] = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2,
          "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "C64": 8}
 
@@ -116,47 +117,20 @@ def _check_cover(name: str, entries: Mapping[str, Entry], size: int) -> None:
                            hint=AGAIN)
 
 
-class SafetensorsSource:
-    """A folder with `config.json` and safetensors files, or one such file in its folder, under canonical names."""
+class SafetensorsSource(Stored[Tensor]):
+    """A folder with `config.json`, the metadata, and safetensors files, or one such file in its folder."""
 
     def __init__(self, path: str | Path) -> None:
         path = Path(path)
-        folder, files = (path.parent, [path]) if path.suffix == ".safetensors" else (path, weight_files(path))
-        self._metadata = read_object(folder / CONFIG)
-        self._tensors: dict[str, tuple[Mapped, Tensor]] = {}
-        self._files = [self._add(file) for file in files]
-        scaled.check(self._metadata)
+        folder, paths = (path.parent, [path]) if path.suffix == ".safetensors" else (path, weight_files(path))
+        super().__init__(read_object(folder / CONFIG), ((file, parse(file)) for file in map(Mapped, paths)))
+        scaled.check(self.metadata)
         apart = scaled.companions({name: tensor.dtype for name, (_, tensor) in self._tensors.items()})
-        facts = names.Facts.of_hugging_face(self._metadata)
+        facts = names.Facts.of_hugging_face(self.metadata)
         table = names.HUGGING_FACE.having(names.HUGGING_FACE_ODD.get(facts.architecture, ()))
         self._named = names.Tensors((name for name in self._tensors if name not in apart), table, facts)
         if path == folder and (folder / INDEX).is_file() and not (folder / SINGLE).is_file():
             self._check_index(index_of(folder))
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """`config.json` as it is."""
-        return self._metadata
-
-    def names(self) -> set[str]:
-        return self._named.names()
-
-    def read(self, name: str) -> Weight:
-        return self._named.read(name, self._fetch)
-
-    def release(self) -> None:
-        """Give back the memory of what was read so far."""
-        for file in self._files:
-            file.release()
-
-    def _add(self, path: Path) -> Mapped:
-        file = Mapped(path)
-        for name, tensor in parse(file).items():
-            if name in self._tensors:
-                other = self._tensors[name][0].path.name
-                raise InvalidModel(f"tensor {name!r:.100} is both in {other} and in {path.name}")
-            self._tensors[name] = file, tensor
-        return file
 
     def _check_index(self, index: Mapping[str, str]) -> None:
         for name, file in index.items():
@@ -165,18 +139,17 @@ class SafetensorsSource:
 
     def _fetch(self, name: str) -> Weight:
         file, tensor = self._tensors[name]
-        count = math.prod(tensor.shape)
         if tensor.dtype == "F64":
-            return Dense.of(file.array(np.dtype("<f8"), tensor.offset, count).reshape(tensor.shape))
+            return Dense.of(file.array(np.dtype("<f8"), tensor.offset, tensor.shape))
         if tensor.dtype == "F8_E4M3":
-            codes = file.array(np.dtype(np.uint8), tensor.offset, count).reshape(tensor.shape)
+            codes = file.array(np.dtype(np.uint8), tensor.offset, tensor.shape)
             return scaled.read(name, codes, self._tensors, lambda other: self._fetch(other).dense(),
-                               declared=self._metadata.get(scaled.CONFIG) is not None)
+                               declared=self.metadata.get(scaled.CONFIG) is not None)
         if tensor.dtype not in DENSE:
             raise Unsupported(f"tensor {name!r} in {file.path.name} is of type {tensor.dtype}",
                               hint=f"supported are {', '.join(DENSE)}, F64 and F8_E4M3")
-        dtype = cast(DenseType, DENSE[tensor.dtype])
-        return Dense(file.array(STORAGE[dtype], tensor.offset, count).reshape(tensor.shape), dtype)
+        dtype = DENSE[tensor.dtype]
+        return Dense(file.array(STORAGE[dtype], tensor.offset, tensor.shape), dtype)
 
 
 def weight_files(folder: Path) -> list[Path]:

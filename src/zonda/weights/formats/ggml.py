@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from zonda.weights.formats.dense import DenseType
 from zonda.weights.formats.group_int import Codec, Unpacked
 
 NIBBLES = (0, 4)
@@ -132,7 +133,7 @@ CODECS: dict[int, Codec] = {
 SMALLER_BLOCKS = {"q2_k": "q4_0", "q3_k": "q4_0", "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 """A format of blocks of 256 -> its neighbour for rows that are not whole ones."""
 
-DENSE = {0: "f32", 1: "f16", 30: "bf16"}
+DENSE: dict[int, DenseType] = {0: "f32", 1: "f16", 30: "bf16"}
 """GGML type number -> floating-point format."""
 
 OTHERS = {
