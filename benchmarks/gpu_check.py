@@ -47,6 +47,10 @@ class Table:
     skipped: int = 0
     said: float = field(default_factory=time.monotonic)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            print(f"FAILED {report.nodeid}\n{report.longreprtext[-1500:]}", flush=True)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped:
             self.skipped += 1
@@ -82,15 +86,15 @@ def main() -> int:
     options = [each for each in sys.argv[1:] if each not in PARTS]
     workers = [] if "-n" in options else ["-n", str(min(WORKERS, os.cpu_count() or 1))]
     table = Table()
-    pytest.main(["-p", "tests.nearness", "-p", "no:terminal", *workers, *options,
-                 *(f"tests/{PARTS[each]}" for each in parts or PARTS)], plugins=[table])
+    status = pytest.main(["-p", "tests.nearness", "-p", "no:terminal", "-W", "ignore::pytest.PytestConfigWarning",
+                          *workers, *options, *(f"tests/{PARTS[each]}" for each in parts or PARTS)], plugins=[table])
     table.show()
     from tests.nearness import kernels
 
     never = set() if parts or options else kernels() - set(table.rows)
     if never:
         print("never launched:", ", ".join(sorted(never)))
-    return int(bool(table.failed or never or not table.done))
+    return int(status) or int(bool(never))
 
 
 if __name__ == "__main__":
