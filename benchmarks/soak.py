@@ -20,6 +20,7 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from traffic import free_port
 
@@ -64,11 +65,9 @@ def _arguments() -> argparse.Namespace:
 async def _soak(args: argparse.Namespace, own: subprocess.Popen[bytes] | None) -> int:
     counts: Counter[str] = Counter()
     await _crowd(args, counts, min(5.0, args.seconds / 4))  # memory and files as they are once all has been used
-    await asyncio.sleep(1)
-    before = _state(args)
+    before = await _settled(args)
     await _crowd(args, counts, args.seconds)
-    await asyncio.sleep(2)
-    after = _state(args)
+    after = await _settled(args)
     wrong = [f"{name}: {before[name]} -> {after[name]}" for name, most in
              {"running": 0, "waiting": 0, "pages": before["pages"], "files": before["files"] + 4,
               "kb": before["kb"] * 1.1 + 8192}.items() if after[name] > most]
@@ -82,6 +81,16 @@ async def _soak(args: argparse.Namespace, own: subprocess.Popen[bytes] | None) -
     return bool(wrong)
 
 
+async def _settled(args: argparse.Namespace) -> dict[str, float]:
+    """The state once nobody is served any more, or after two seconds."""
+    for _ in range(10):
+        await asyncio.sleep(0.2)
+        state = _state(args)
+        if not state["running"] + state["waiting"] + state["pages"]:
+            break
+    return state
+
+
 async def _crowd(args: argparse.Namespace, counts: Counter[str], seconds: float) -> None:
     end = time.monotonic() + seconds
     await asyncio.gather(*(_client(args.port, random.Random(number), end, counts) for number in range(args.clients)))
@@ -89,7 +98,8 @@ async def _crowd(args: argparse.Namespace, counts: Counter[str], seconds: float)
 
 async def _client(port: int, dice: random.Random, end: float, counts: Counter[str]) -> None:
     while time.monotonic() < end:
-        how = dice.choice(("whole", "stream", "stream", "stall", "vanish", "vanish before", "half a body"))
+        how = dice.choice(("whole", "stream", "stream", "stall", "vanish", "vanish before", "half a body",
+                           "bad field"))
         try:
             counts[how] += 1
             await _one(port, dice, how, counts)
@@ -101,10 +111,10 @@ async def _client(port: int, dice: random.Random, end: float, counts: Counter[st
 async def _one(port: int, dice: random.Random, how: str, counts: Counter[str]) -> None:
     place = dice.randrange(26)
     leaves = how.startswith("vanish") or how == "half a body"
-    prompt = "A" if leaves else LETTERS[place]
-    body = json.dumps({"prompt": prompt, "max_tokens": 400, "stream": how != "whole"}).encode()
+    path, fields = _asked("A" if leaves else LETTERS[place], dice.choice(("text", "chat", "regex")))
+    body = json.dumps(fields | {"stream": how != "whole"} | ({"n": 0} if how == "bad field" else {})).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = ("POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head = (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n")
     writer.write(head.encode() + (body[:9] if how == "half a body" else body))
     try:
@@ -122,17 +132,33 @@ async def _one(port: int, dice: random.Random, how: str, counts: Counter[str]) -
         writer.close()
 
 
+def _asked(letter: str, kind: str) -> tuple[str, dict[str, Any]]:
+    """A route, and a request to which the rest of the alphabet is the answer."""
+    if kind == "chat":
+        said = [{"role": "user", "content": letter}]
+        return "/v1/chat/completions", {"messages": said, "max_tokens": 400, "temperature": 0}
+    form = {"guided_regex": "[A-Za-z]*"} if kind == "regex" else {}
+    return "/v1/completions", {"prompt": letter, "max_tokens": 400, "temperature": 0} | form
+
+
 def _judged(answer: bytes, how: str, expected: str) -> str:
     head, _, rest = answer.partition(b"\r\n\r\n")
     if b" 429 " in head[:20]:
         return "full"
+    if how == "bad field":
+        return "refused as it should" if b" 400 " in head[:20] and b'"param":"n"' in rest else "wrong"
     if how == "whole":
-        text = json.loads(rest)["choices"][0]["text"] if b" 200 " in head[:20] else None
+        text = _text(json.loads(rest)) if b" 200 " in head[:20] else None
     else:
         events = [json.loads(line[6:]) for line in rest.splitlines() if line.startswith(b"data: {")]
-        text = "".join(event["choices"][0]["text"] for event in events if event.get("choices"))
-        text = text if b"[DONE]" in rest else None
+        text = "".join(map(_text, events)) if b"[DONE]" in rest else None
     return "right" if text == expected else "wrong"
+
+
+def _text(said: dict[str, Any]) -> str:
+    """The text in an answer, or in a piece of one."""
+    choice = (said.get("choices") or [{}])[0]
+    return (choice.get("message") or choice.get("delta") or {}).get("content") or choice.get("text") or ""
 
 
 async def _drain(args: argparse.Namespace, own: subprocess.Popen[bytes], counts: Counter[str]) -> float:

@@ -6,6 +6,7 @@ import importlib
 import json
 import math
 import os
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,14 @@ from zonda.types import Logprob
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 peers, engines, traffic, models, quality = map(
     importlib.import_module, ("peers", "engines", "traffic", "models", "quality"))
+
+
+def test_a_crowd_of_all_kinds_leaves_nothing_behind() -> None:
+    """Streams are right, and no sequence, page, file or memory is left of clients that stall, vanish and err."""
+    soak = Path(__file__).parents[1] / "benchmarks" / "soak.py"
+    done = subprocess.run([sys.executable, str(soak), "--seconds", "2", "--clients", "32"], capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0 and "nothing was left behind" in done.stdout, done.stdout + done.stderr
 
 
 class Scripted:

@@ -19,6 +19,10 @@ class FakeHub:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.requests: list[str] = []
         self.corrupt = False
+        self.resumed: list[int] = []
+        """Where downloads went on."""
+        self.cut: int | None = None
+        """How many bytes of the next file are sent before the connection breaks."""
 
     def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
         parts = path.split("?")[0].strip("/").split("/")
@@ -58,11 +62,18 @@ def serve(hub: FakeHub) -> Iterator[str]:
         def do_GET(self) -> None:
             hub.requests.append(self.path)
             status, headers, body = hub.answer(self.path)
+            start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
+            if start and status == 200:
+                hub.resumed.append(start)
+                status, headers = 206, headers | {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+                body = body[start:]
             self.send_response(status)
             for key, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command == "GET":
+                if "/resolve/" in self.path and hub.cut:
+                    body, hub.cut, self.close_connection = body[:hub.cut], None, True
                 self.wfile.write(body)
 
         do_HEAD = do_GET

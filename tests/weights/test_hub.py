@@ -275,6 +275,24 @@ def test_a_reference_in_the_cache_cannot_lead_elsewhere(tmp_path, monkeypatch, n
         resolve(REPO)
 
 
+def test_a_download_that_was_cut_off_goes_on_where_it_was(tmp_path, fake, monkeypatch):
+    whole = gguf_bytes(tmp_path / "s")
+    fake.repos[REPO] = {"m-Q4_0.gguf": whole}
+    fake.cut = 100
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert resolve(REPO).weights[0].read_bytes() == whole and fake.resumed == [100]
+
+
+def test_what_is_on_the_disk_stays_though_the_hub_has_moved_on(tmp_path, fake, monkeypatch):
+    fake.repos[REPO] = {"m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
+    first = resolve(REPO)
+    monkeypatch.setattr("fake_hub.COMMIT", "9" * 40)
+    fake.repos[REPO] = {"m-Q4_0.gguf": gguf_bytes(tmp_path / "s", 1)}
+    assert resolve(REPO) == first and first.commit == COMMIT
+    assert resolve(REPO, refresh=True).commit == "9" * 40
+    assert resolve(REPO, revision=COMMIT) == first
+
+
 def test_weights_that_arrive_changed_are_deleted(tmp_path, fake):
     fake.repos[REPO] = {"m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
     fake.corrupt = True
