@@ -188,6 +188,32 @@ class Members:
         return end
 
 
+def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing: str, end: str, *,
+             typed: bool = False) -> Steps[bool]:
+    """Read a name, then arguments as elements of a key and a value between `opening` and `closing`, then `end`.
+
+    With `typed` keys may say whether their values are texts. Without a name all becomes text, and false is returned; a
+    call that is cut short stays open.
+    """
+    name = yield from name_in(reader, ">")
+    if not name:
+        writer.text(reader.recorded())
+        return False
+    reader.recorded()
+    call, ends = Members(reader, writer, tools, name), Marks(closing)
+    while True:
+        yield from reader.space()
+        if not (yield from reader.literal(opening)):
+            break
+        key = yield from name_in(reader, *((">", "string=") if typed else (">",)))
+        said = (yield from reader.literal('"true">', '"false">')) if typed else ""
+        if not key or not (yield from call.read(key, ends, string="true" in said if said else None)):
+            break
+    if (yield from reader.literal(end)) or not reader.ended:
+        call.close()
+    return True
+
+
 class Framed:
     """Passes a text on without one line break at its beginning and one at its end."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import Members, name_in
+from zonda.text.dialects.calls import elements
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools
-from zonda.text.reader import Marks, Reader, Steps, spoken
+from zonda.text.reader import Reader, Steps, spoken
 from zonda.text.writer import Writer
 
 
@@ -22,29 +22,7 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Di
         while mark := (yield from spoken(reader, writer, open_, close, invoke)):
             if mark == invoke:
                 reader.record(mark)
-                yield from call(reader, writer, tools)
-
-    def call(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
-        found = yield from name_in(reader, ">")
-        if not found:
-            writer.text(reader.recorded())
-            return
-        reader.recorded()
-        members = Members(reader, writer, tools, found)
-        while True:
-            yield from reader.space()
-            if not (yield from reader.literal(parameter)):
-                break
-            key = yield from name_in(reader, ">", "string=")
-            string = yield from said(reader) if typed else unsaid()
-            if not key or not (yield from members.read(key, Marks(value_end), string=string)):
-                break
-        if (yield from reader.literal(end)) or not reader.ended:
-            members.close()
-
-    def said(reader: Reader) -> Steps[bool | None]:
-        word = yield from reader.literal('"true">', '"false">')
-        return {'"true">': True, '"false">': False}.get(word)
+                yield from elements(reader, writer, tools, parameter, value_end, end, typed=typed)
 
     def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
         def one(key: str, value: Mapping[str, Any]) -> str:
@@ -60,12 +38,6 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Di
 
     return Dialect(name=name, tells=((open_, invoke),), script=read, form=form, marks=(open_, close),
                    ends=(open_,), before=f"{open_}\n", between="\n", after=f"\n{close}")
-
-
-def unsaid() -> Steps[bool | None]:
-    """Nothing is read, and nothing said."""
-    return None
-    yield
 
 
 MINIMAX = dialect("minimax", "minimax:tool_call")

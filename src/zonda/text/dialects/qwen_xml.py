@@ -4,16 +4,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import Members, name_in
+from zonda.text.dialects.calls import elements
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools
-from zonda.text.reader import Marks, Reader, Steps, spoken
+from zonda.text.reader import Reader, Steps, spoken
 from zonda.text.writer import Writer
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
-FUNCTION, PARAMETER = "<function=", "<parameter="
-_VALUE_END = Marks("</parameter>")
+FUNCTION, FUNCTION_END, PARAMETER, VALUE_END = "<function=", "</function>", "<parameter=", "</parameter>"
 
 
 def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
@@ -41,21 +40,8 @@ def element(reader: Reader, writer: Writer, tools: Tools, mark: str) -> Steps[bo
 
 def function(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
     """Read from the name to the end of the element."""
-    name = yield from name_in(reader, ">")
-    if not name:
-        writer.text(reader.recorded())
+    if not (yield from elements(reader, writer, tools, PARAMETER, VALUE_END, FUNCTION_END)):
         return
-    reader.recorded()
-    call = Members(reader, writer, tools, name)
-    while True:
-        yield from reader.space()
-        if not (yield from reader.literal(PARAMETER)):
-            break
-        key = yield from name_in(reader, ">")
-        if (not key or not (yield from call.read(key, _VALUE_END))) and reader.ended:
-            return
-    yield from reader.literal("</function>")
-    call.close()
     reader.record()
     yield from reader.space()
     if (yield from reader.literal(CLOSE)):
@@ -67,16 +53,16 @@ def function(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
 def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     """A call with each argument in an element of its own."""
     def one(key: str, value: Mapping[str, Any]) -> str:
-        opening = lark.text(f"{PARAMETER}{key}>\n")
-        if value.get("type") == "string" and "enum" not in value:
-            return f"{opening} {lark.until(chr(10) + '</parameter>' + chr(10))}"
-        if value.get("type") == "string":
-            words = " | ".join(lark.text(str(word)) for word in value["enum"])
-            return f"{opening} ({words}) {lark.text(chr(10) + '</parameter>' + chr(10))}"
-        return f"{opening} {lark.value(value)} {lark.text(chr(10) + '</parameter>' + chr(10))}"
+        opening, closing = lark.text(f"{PARAMETER}{key}>\n"), f"\n{VALUE_END}\n"
+        if value.get("type") != "string":
+            return f"{opening} {lark.value(value)} {lark.text(closing)}"
+        if "enum" not in value:
+            return f"{opening} {lark.until(closing)}"
+        words = " | ".join(lark.text(str(word)) for word in value["enum"])
+        return f"{opening} ({words}) {lark.text(closing)}"
 
     head = lark.text(f"{OPEN}\n{FUNCTION}{name}>\n")
-    return f"{head} {members(lark, schema, one)} {lark.text('</function>' + chr(10) + CLOSE)}"
+    return f"{head} {members(lark, schema, one)} {lark.text(f'{FUNCTION_END}{chr(10)}{CLOSE}')}"
 
 
 DIALECT = Dialect(name="qwen_xml", tells=((FUNCTION, PARAMETER),), script=read, form=form, marks=(OPEN, CLOSE),
