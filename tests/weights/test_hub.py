@@ -279,6 +279,7 @@ def test_a_download_that_was_cut_off_goes_on_where_it_was(tmp_path, fake, monkey
     whole = gguf_bytes(tmp_path / "s")
     fake.repos[REPO] = {"m-Q4_0.gguf": whole}
     fake.cut = 100
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert resolve(REPO).weights[0].read_bytes() == whole and fake.resumed == [100]
 
