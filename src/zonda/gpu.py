@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from zonda.engine.runner import Runner
 from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels import sample
 from zonda.memory import mb
-from zonda.options import EngineOptions, ModelOptions, cache_folder
+from zonda.options import EngineOptions, ModelOptions, cache_folder, keep_triton_kernels
 from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
@@ -69,6 +70,7 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     from zonda.kernels.cuda.ops import CUDAOps
 
     assert options.max_seqs and options.max_num_batched_tokens
+    keep_triton_kernels()
     tell("loading", 0, 0)
     torch.cuda.set_device(device)
     types = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
@@ -77,7 +79,8 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
                          max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
                          progress=lambda done, total: tell("loading", done, total))
-    if model.capture == "all":
-        tell("capturing steps", 0, 0)
-        runner.warm()
+    number = count(1)
+    runner.compile(lambda: tell("preparing kernels", next(number), 0))
+    tell("capturing steps", 0, 0)
+    runner.warm(all=model.capture == "all")
     return runner, CompiledDraw(Library(cache_folder(), progress=compiling), vocab=runner.vocab)

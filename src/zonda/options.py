@@ -63,8 +63,8 @@ class ModelOptions:
                          metavar="NAME")
     compute_dtype: Literal["auto", "bf16", "f16", "f32"] = option("auto", "type of numbers on a GPU")
     kv_dtype: Literal["auto", "fp8"] = option("auto", "type of cached keys and values on a GPU")
-    capture: Literal["all", "lazy"] = option("all", "capture a GPU's decode steps as graphs while loading, or "
-                                             "each when it first comes")
+    capture: Literal["all", "lazy"] = option("lazy", "capture a GPU's decode steps as graphs while loading, or "
+                                             "each when it first comes or nothing is to be done")
     kernels: Literal["compiled", "plain"] = option("compiled", "compute by kernels compiled for this processor, or by "
                                                    "plain numpy, slow, to compare")
 
@@ -204,6 +204,11 @@ def cache_folder() -> Path:
     """Where compiled kernels, re-tiled weights and fetched aliases lie: ZONDA_CACHE, else the user's cache folder."""
     named = os.environ.get("ZONDA_CACHE")
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zonda"
+
+
+def keep_triton_kernels() -> None:
+    """Have Triton keep what it compiles in the cache folder, unless TRITON_CACHE_DIR names another."""
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
 
 
 def config_folder() -> Path:

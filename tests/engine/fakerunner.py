@@ -70,6 +70,9 @@ class AheadRunner(FakeRunner):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.launched = 0
+        self.chores = 0
+        """Calls of `idle` that are still answered by True."""
+        self.idled = threading.Event()
         self._last = np.zeros(0, np.int32)
 
     def launch(self, batch: Batch, drawing: Drawing) -> Callable[[], np.ndarray]:
@@ -80,6 +83,11 @@ class AheadRunner(FakeRunner):
         tokens = np.array([_drawn(row, drawing, i) for i, row in enumerate(rows)], np.int32)
         self._last = tokens
         return lambda: tokens
+
+    def idle(self) -> bool:
+        self.chores -= 1
+        self.idled.set()
+        return self.chores > 0
 
 
 def _drawn(row: np.ndarray, drawing: Drawing, i: int) -> int:

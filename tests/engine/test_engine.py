@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from fakerunner import Collector, FakeRunner, request
+from fakerunner import AheadRunner, Collector, FakeRunner, request
 
 from zonda.engine.batch import Batch
 from zonda.engine.engine import MAX_FAILURES, Engine
@@ -501,3 +501,16 @@ def test_a_sink_may_submit_and_cancel() -> None:
         engine.submit(request("a"), sink)
         got.wait("a", "b")
     assert got.finish("b") == "cancelled"
+
+
+def test_an_idle_engine_works_ahead_and_leaves_that_for_a_request() -> None:
+    runner, collector = AheadRunner(), Collector()
+    runner.chores = 1 << 60
+    engine = Engine(runner)
+    assert runner.idled.wait(20)
+    engine.submit(request("r", max_tokens=3), collector)
+    collector.wait("r")
+    assert len(collector.tokens("r")) == 3
+    runner.idled.clear()
+    assert runner.idled.wait(20)
+    engine.close()

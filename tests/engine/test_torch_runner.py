@@ -1,6 +1,11 @@
 """The torch runner against the numpy reference, on a tiny random model, by itself and under the engine."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +89,23 @@ def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
         engine.close()
         found.append(collector.tokens("seeded"))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("case", ["dense", "packed", "float8", "mixture"])
+def test_no_request_calls_for_a_kernel_that_was_not_rehearsed(case) -> None:
+    script = Path(__file__).parent / "rehearsed.py"
+    ran = subprocess.run([sys.executable, script, case], capture_output=True, text=True, timeout=300,
+                         env=os.environ | {"TRITON_INTERPRET": "0"})
+    assert ran.returncode == 0, ran.stderr
+    summary, *unknown = ran.stdout.strip().splitlines()
+    assert not unknown and " 0 " not in f" {summary}", ran.stdout
+
+
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="graphs need a GPU")
+def test_steps_captured_ahead_give_the_same_answers() -> None:
+    runner = torch_runner(CUDAOps)
+    runner.compile()
+    runner.warm(all=False)
+    while runner.idle():
+        pass
+    assert answers(runner) == answers(reference())

@@ -188,8 +188,10 @@ class Engine:
 
     def _receive(self) -> bool:
         """Take in what was posted, after waiting for it if there is nothing else to do; False to stop."""
+        while self._unasked() and isinstance(self._runner, Ahead) and self._runner.idle():
+            pass
         with self._wake:
-            while not (self._inbox or self._scheduler.busy or self._closing):
+            while self._unasked():
                 self._wake.wait()
             messages, self._inbox = self._inbox, []
         for message in messages:
@@ -198,6 +200,9 @@ class Engine:
             else:
                 self._cancel(*message)
         return not self._closing
+
+    def _unasked(self) -> bool:
+        return not (self._inbox or self._scheduler.busy or self._closing)
 
     def _enqueue(self, group: Group) -> None:
         for seq in group.sequences:

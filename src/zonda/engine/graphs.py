@@ -1,6 +1,7 @@
 """Decode steps as captured graphs, one for each size of batch, so that a step costs the host one launch."""
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from zonda.engine.torch_runner import TorchRunner
 
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+log = logging.getLogger("zonda.engine")
 _NO_ITEMS = np.zeros((0, 4), np.int32)
 
 
@@ -23,23 +25,43 @@ def bucket(rows: int) -> int:
 
 
 class Graphs:
-    """Captures a size when it first comes, or all at once: that step runs by launches, the next ones by the graph."""
+    """Captures sizes ahead, or a size when it first comes: that step runs by launches, the next ones by the graph."""
 
     def __init__(self, runner: TorchRunner, max_seqs: int) -> None:
         self.most = bucket(max_seqs) or BUCKETS[-1]
         self._runner = runner
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        sizes = [size for size in BUCKETS if size <= self.most]
+        self._missing = [(size, greedy) for greedy in (False, True) for size in sizes]
+        """What `capture_next` will take, from the end: the large before the small, which fit into their memory."""
         room = Sizes(self.most, self.most, self.most, 0).places["table"].start + runner._table
         self._buffer = torch.zeros(room, dtype=torch.int32, device=runner.device)
 
-    def capture(self) -> None:
-        """Capture the greedy step of every size, with rows of no sequence."""
-        for size in reversed([size for size in BUCKETS if size <= self.most]):
-            self._buffer.zero_()
-            sizes = Sizes(size, size, size, 0)
-            self._buffer[sizes.places["singles"]] = -1
-            self._graph(view(self._buffer, sizes, self._runner._last, alone=True), size, True)
+    def capture(self, *, all: bool) -> None:
+        """Capture the greedy step of every size, or of the largest and the smallest."""
+        for size in sorted({size for size, _ in self._missing} if all else {self.most, BUCKETS[0]}, reverse=True):
+            self._blank(size, True)
+
+    def capture_next(self) -> bool:
+        """Capture one more step; False when there is none that was not, or no memory for it."""
+        while self._missing and self._missing[-1] in self._graphs:
+            self._missing.pop()
+        if not self._missing:
+            return False
+        try:
+            self._blank(*self._missing.pop())
+        except torch.OutOfMemoryError:
+            log.warning("no memory is left to capture more steps ahead")
+            self._missing.clear()
+        return bool(self._missing)
+
+    def _blank(self, size: int, greedy: bool) -> None:
+        """Capture a step by one with rows of no sequence."""
+        self._buffer.zero_()
+        sizes = Sizes(size, size, size, 0)
+        self._buffer[sizes.places["singles"]] = -1
+        self._graph(view(self._buffer, sizes, self._runner._last, alone=True), size, greedy)
 
     def _graph(self, step: Step, size: int, greedy: bool) -> None:
         runner = self._runner

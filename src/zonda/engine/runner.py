@@ -60,3 +60,6 @@ class Ahead(Runner, Protocol):
 
         A token below zero in `batch.tokens` is the one that the last launch drew: -1 its first, -2 its second.
         """
+
+    def idle(self) -> bool:
+        """Do a little ahead, as there are no requests; False when nothing is left to do."""

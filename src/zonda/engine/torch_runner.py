@@ -1,7 +1,7 @@
 """The runner on a torch device: steps launched ahead, decode as captured graphs, tokens drawn where logits are."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from zonda.engine.batch import Batch
 from zonda.engine.graphs import Graphs, bucket
 from zonda.engine.runner import Drawing
+from zonda.engine.scheduler import SCORED
 from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 from zonda.weights.load import Convert, Progress, load
@@ -49,15 +50,38 @@ class TorchRunner:
         self._host: list[Tensor | None] = [None] * RING
         self._drawn = [self._pinned(max_rows) for _ in range(RING)]
         self._turn = 0
+        self._max_samples = min(max_rows, max_seqs + SCORED)
         self._table = max_seqs * (-(-self.max_len // PAGE))
         capturing = graphs and ops.captures and self.device.type == "cuda"
         self._graphs = Graphs(self, max_seqs) if capturing else None
 
     @torch.inference_mode()
-    def warm(self) -> None:
-        """Capture every size of decode step now, so that none has to when it first comes."""
+    def compile(self, told: Callable[[], None] = lambda: None) -> None:
+        """Have all kernels that steps may need, so that no step waits for one; `told` hears of each."""
+        with self.ops.compiling(told):
+            for step, greedy in self._rehearsal():
+                self.draw(self.forward(step), step, greedy=greedy)
+
+    def _rehearsal(self) -> Iterator[tuple[Step, bool]]:
+        """Steps of no sequence that call for what any step may: kernels differ by the next power of two of sizes."""
+        for rows in (*(1 << i for i in range(self.max_rows.bit_length())), self.max_rows):
+            seqs = min(rows, self._max_samples)
+            sizes = Sizes(rows, seqs, seqs, 1)
+            step = view(torch.zeros(sizes.places["table"].start, dtype=torch.int32, device=self.device), sizes,
+                        self._last, alone=False)
+            step.singles.fill_(-1)
+            yield step, rows > 1
+
+    @torch.inference_mode()
+    def warm(self, *, all: bool = True) -> None:
+        """Capture every size of greedy decode step, or the largest, whose memory the others share, and the smallest."""
         if self._graphs:
-            self._graphs.capture()
+            self._graphs.capture(all=all)
+
+    @torch.inference_mode()
+    def idle(self) -> bool:
+        """Capture one more size of decode step."""
+        return self._graphs is not None and self._graphs.capture_next()
 
     def _free(self) -> int:
         if self.device.type != "cuda":

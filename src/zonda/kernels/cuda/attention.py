@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.shapes import power, processors
 from zonda.kernels.ops import Attend
 from zonda.kernels.torch.ops import PAGE
@@ -56,7 +57,7 @@ def _score(q, keys, past, inside, table, head, heads, scale, softcap, D: tl.cons
     return s, place
 
 
-@triton.jit
+@kernel
 def single(qkv, singles, owners, positions, head_words, pages, keys, values, out, sums, parts, arrived, frequencies,
            q_norm, k_norm, q_eps, k_eps, factor, scale, softcap, window,
            HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
@@ -147,7 +148,7 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
                     tl.store(arrived + index * HKV + head, 0)
 
 
-@triton.jit
+@kernel
 def place(qkv, owners, starts, positions, head_words, pages, keys, values, frequencies, q_norm, k_norm, q_eps, k_eps,
           factor, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr,
           RD: tl.constexpr, PAGE: tl.constexpr, Q_NORM: tl.constexpr, K_NORM: tl.constexpr):
@@ -175,7 +176,7 @@ def place(qkv, owners, starts, positions, head_words, pages, keys, values, frequ
             tl.store(values + to, v.to(values.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@kernel
 def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, softcap, window,
           HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, PAGE: tl.constexpr,
           BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr):

@@ -5,6 +5,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.tiles import activate
 
 
@@ -51,13 +52,15 @@ def _sums(inputs, bits, scales, n, outs, INS: tl.constexpr, SPAN: tl.constexpr, 
         return tl.sum(by_block * scale[None, :, :], axis=2)
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def few(x, norm, eps, codes, scales, codes2, scales2, bias, residual, out, rows, outs, stride, INS: tl.constexpr,
         SPAN: tl.constexpr, R: tl.constexpr, BN: tl.constexpr, HEIGHT: tl.constexpr, WHOLE: tl.constexpr,
         HEIGHT2: tl.constexpr, WHOLE2: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
         ACTIVATION: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, TURNS: tl.constexpr,
         PDL: tl.constexpr):
     """x (rows, INS) in registers, on one block of BN outs after another, each loaded while the one before is used."""
+    if R <= 2:
+        rows = R  # a constant: no mask
     start, step = tl.program_id(0), tl.num_programs(0)
     k = tl.arange(0, SPAN)
     n = start * BN + tl.arange(0, BN)
@@ -94,7 +97,7 @@ def _scale_of_block(scales, n, block, outs, INS: tl.constexpr, HEIGHT: tl.conste
         return tl.load(scales + n // HEIGHT * ((INS + 127) // 128) + block, mask=n < outs, other=0.0)
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def some(x, norm, eps, codes, scales, codes2, scales2, bias, residual, out, rows, outs, stride, INS: tl.constexpr,
          BM: tl.constexpr, BN: tl.constexpr, STAGES: tl.constexpr, DOT: tl.constexpr, HEIGHT: tl.constexpr,
          WHOLE: tl.constexpr, HEIGHT2: tl.constexpr, WHOLE2: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
@@ -127,7 +130,7 @@ def some(x, norm, eps, codes, scales, codes2, scales2, bias, residual, out, rows
     finish(sums, sums2, bias, residual, out, r, n, rows, outs, stride, GATED, ACTIVATION, BIAS, RESIDUAL)
 
 
-@triton.jit
+@kernel
 def round_rows(x, norm, eps, codes, scales, given, INS: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
                NORM: tl.constexpr, GIVEN: tl.constexpr):
     """norm(x) of one row as E4M3 codes, and the scale of each GROUP columns, `given` or that of the largest."""
@@ -150,7 +153,7 @@ def round_rows(x, norm, eps, codes, scales, given, INS: tl.constexpr, SPAN: tl.c
     tl.store(scales + row * GROUPS + g, scale, mask=g < GROUPS)
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def by_blocks(x, x_scales, codes, scales, out, rows, outs, INS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
               HEIGHT: tl.constexpr):
     """Codes on codes, each 128 columns with their scales on either side -> out (rows, outs)."""
@@ -169,7 +172,7 @@ def by_blocks(x, x_scales, codes, scales, out, rows, outs, INS: tl.constexpr, BM
     tl.store(out + at, sums.to(out.dtype.element_ty), mask=(r < rows)[:, None] & (n < outs)[None, :])
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def end(first, second, bias, residual, out, rows, outs, stride, BN: tl.constexpr, GATED: tl.constexpr,
         ACTIVATION: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr):
     """What `finish` does, for a row of products from memory (rows, outs)."""

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.tiles import activate, place_of, power_of_two, spread, steps_of, tiny
 
 
@@ -53,12 +54,14 @@ def _dense_sums(x, weights):
     return tl.sum(x * weights.to(tl.float32), axis=2)
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def few_dense(x, norm, eps, values, values2, bias, residual, out, rows, outs, stride,
               INS: tl.constexpr, SPAN: tl.constexpr, R: tl.constexpr, BN: tl.constexpr, NORM: tl.constexpr,
               GATED: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr,
               TURNS: tl.constexpr, PDL: tl.constexpr):
     """x (rows, INS) on dense (outs, INS) -> out (rows, stride), a program taking TURNS blocks."""
+    if R <= 2:
+        rows = R  # a constant: no mask
     start = tl.program_id(0)
     step = tl.num_programs(0)
     first = _dense_block(values, start, outs, INS, SPAN, BN)
@@ -203,7 +206,7 @@ def _total(inputs):
     return tl.sum(tl.sum(inputs, axis=4), axis=3)
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def few_packed(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, bias, residual, out, rows, outs,
                stride, one, INS: tl.constexpr, SPAN: tl.constexpr, R: tl.constexpr, BN: tl.constexpr,
                LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr,
@@ -212,6 +215,8 @@ def few_packed(x, norm, eps, low, high, scales, heads, low2, high2, scales2, hea
     """x (rows, INS) on a packed matrix (outs, INS) -> out (rows, stride), a program taking TURNS blocks."""
     UNITS: tl.constexpr = INS * LOW // 128
     PARTS: tl.constexpr = 128 // LOW // GROUP if 128 // LOW > GROUP else 1
+    if R <= 2:
+        rows = R  # a constant: no mask
     start = tl.program_id(0)
     step = tl.num_programs(0)
     held = _fetch(low, high, scales, heads, start, outs, one, LOW, HIGH, GROUP, TWO, UNITS, SPAN, BN)

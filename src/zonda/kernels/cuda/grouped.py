@@ -7,6 +7,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.stacks import tile
 from zonda.kernels.cuda.tiles import activate
 
@@ -36,7 +37,7 @@ def share(own, rank, which, TOP: tl.constexpr, NORMALIZE: tl.constexpr):
     return expert, tl.sum(tl.where(rank == which, weight, 0.0), axis=0) / tl.sum(among, axis=0)
 
 
-@triton.jit
+@kernel
 def choose(logits, chosen, shares, E: tl.constexpr, EP: tl.constexpr, TOP: tl.constexpr, NORMALIZE: tl.constexpr):
     """The experts of one row, in the order of their ranks."""
     row = tl.program_id(0)
@@ -48,7 +49,7 @@ def choose(logits, chosen, shares, E: tl.constexpr, EP: tl.constexpr, TOP: tl.co
     tl.store(shares + row * TOP + rank, weight / tl.sum(among, axis=0), mask=rank < TOP)
 
 
-@triton.jit
+@kernel(varying=("slots",))
 def sort(chosen, starts, order, slots, E: tl.constexpr, BS: tl.constexpr):
     """The slots of one expert, in their own order: from `starts`[expert] on in `order`."""
     expert = tl.program_id(0)
@@ -82,7 +83,7 @@ def place(starts, index, E: tl.constexpr, EP: tl.constexpr, BM: tl.constexpr):
     return expert, index - tl.sum(tl.where(e < expert, blocks, 0), axis=0)
 
 
-@triton.jit
+@kernel
 def gated_many(x, out, starts, order, a, b, c, d, a2, b2, c2, d2, E: tl.constexpr, EP: tl.constexpr,
                TOP: tl.constexpr, OUTS: tl.constexpr, INS: tl.constexpr, ACTIVATION: tl.constexpr, BM: tl.constexpr,
                BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr,
@@ -109,7 +110,7 @@ def gated_many(x, out, starts, order, a, b, c, d, a2, b2, c2, d2, E: tl.constexp
         tl.store(out + at[:, None] * OUTS + n[None, :], hidden, mask=live[:, None] & (n < OUTS)[None, :])
 
 
-@triton.jit
+@kernel
 def down_many(x, out, starts, order, a, b, c, d, E: tl.constexpr, EP: tl.constexpr, OUTS: tl.constexpr,
               INS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr,
               P0: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, P3: tl.constexpr, P4: tl.constexpr,
@@ -131,7 +132,7 @@ def down_many(x, out, starts, order, a, b, c, d, E: tl.constexpr, EP: tl.constex
                  mask=live[:, None] & (n < OUTS)[None, :])
 
 
-@triton.jit
+@kernel
 def mix(parts, shares, residual, COLS: tl.constexpr, TOP: tl.constexpr, BC: tl.constexpr):
     """One row of residual + the sum of its slots' parts times their shares, in the order of ranks."""
     row = tl.program_id(0).to(tl.int64)

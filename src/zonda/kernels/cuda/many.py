@@ -6,6 +6,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from zonda.kernels.cuda.few import finish, inverse_root
+from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.tiles import codes_of, spread, steps_of
 
 
@@ -69,7 +70,7 @@ def _tile(low, high, scales, heads, n, first, outs, INS: tl.constexpr, BN: tl.co
         return packed_tile(low, high, scales, heads, n, first, outs, INS, BN, BK, LOW, HIGH, GROUP, OFFSET, MINS, TWO)
 
 
-@triton.jit
+@kernel(varying=("rows",))
 def many(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, bias, residual, out, rows, outs, stride,
          INS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
          LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr,
@@ -107,7 +108,7 @@ def many(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, b
            RESIDUAL)
 
 
-@triton.jit
+@kernel
 def unpack(low, high, scales, heads, out, outs, INS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
            LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr,
            TWO: tl.constexpr):

@@ -1,7 +1,8 @@
 """`Ops` by our own kernels: fused products for few rows, the tensor cores for many."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from zonda.kernels.cuda import linear, rows
 from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
+from zonda.kernels.cuda.launch import compiling
 from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
 from zonda.kernels.torch.matrix import DenseMatrix, Matrix
@@ -39,6 +41,9 @@ class CUDAOps(TorchOps):
         super().__init__(device, dtype, cache_dtype=cache_dtype)
         self.early = linear._starts_early(device)
         self._attention = Attention(device, dtype, early=self.early)
+
+    def compiling(self, told: Callable[[], None]) -> AbstractContextManager[None]:
+        return compiling(self.device, told)
 
     def embed(self, table: Matrix, step: Step, *, scale: float = 1.0) -> Stream:  # type: ignore[override]
         if not isinstance(table, DenseMatrix):

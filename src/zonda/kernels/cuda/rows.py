@@ -5,8 +5,10 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from zonda.kernels.cuda.launch import kernel
 
-@triton.jit
+
+@kernel
 def embed(tokens, last, table, out, scale, dim, BLOCK: tl.constexpr):
     """Rows of a table of floats; a token below zero is one that the step before has drawn."""
     row = tl.program_id(0)
@@ -19,7 +21,7 @@ def embed(tokens, last, table, out, scale, dim, BLOCK: tl.constexpr):
     tl.store(out + row.to(tl.int64) * dim + d, x * scale, mask=d < dim)
 
 
-@triton.jit
+@kernel
 def settle(x, y, before, after, before_eps, after_eps, out, DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr,
            BEFORE: tl.constexpr, AFTER: tl.constexpr):
     """x += y, or its norm `before`; out = the norm `after` of x."""
@@ -58,7 +60,7 @@ def _noise(key, number, tokens):
     return -tl.log(-tl.log(uniform))
 
 
-@triton.jit
+@kernel
 def best(logits, floor, temperature, key, number, values, places, vocab, chunks, BLOCK: tl.constexpr,
          SAMPLED: tl.constexpr, PDL: tl.constexpr):
     """The largest number of a chunk of a row of logits, and its place; sampled rows with noise, above their floor."""
@@ -80,7 +82,7 @@ def best(logits, floor, temperature, key, number, values, places, vocab, chunks,
     tl.store(places + row * chunks + chunk, tl.min(tl.where(x == value, n, vocab), 0))
 
 
-@triton.jit
+@kernel
 def choose(values, places, last, chunks, BLOCK: tl.constexpr, PDL: tl.constexpr):
     """The place of the largest of all chunks, the first of equals; -1 if it is not finite."""
     if PDL:
@@ -95,7 +97,7 @@ def choose(values, places, last, chunks, BLOCK: tl.constexpr, PDL: tl.constexpr)
     tl.store(last + row, tl.where((value == float("inf")) | (value == float("-inf")), -1, token))
 
 
-@triton.jit
+@kernel
 def floors(logits, temperature, top_k, top_p, min_p, floor, vocab, BLOCK: tl.constexpr):
     """The logit below which a row's filters leave nothing, found by halving what may hold it."""
     row = tl.program_id(0)

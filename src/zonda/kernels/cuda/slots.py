@@ -1,15 +1,15 @@
 """Experts on few rows: each slot, one of the `top` places of a row, reads the weights of its own expert."""
 from __future__ import annotations
 
-import triton
 import triton.language as tl
 
 from zonda.kernels.cuda.grouped import ranks, share
+from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.stacks import tile
 from zonda.kernels.cuda.tiles import activate
 
 
-@triton.jit
+@kernel
 def normed(x, weight, eps, hidden, wide, COLS: tl.constexpr, SPAN: tl.constexpr, NORM: tl.constexpr):
     """norm(x) of one row, in the compute type and in float32."""
     at = tl.program_id(0) * COLS + tl.arange(0, SPAN)
@@ -21,7 +21,7 @@ def normed(x, weight, eps, hidden, wide, COLS: tl.constexpr, SPAN: tl.constexpr,
     tl.store(wide + at, own, mask=k < COLS)
 
 
-@triton.jit
+@kernel
 def route(x, weight, eps, router, hidden, logits, COLS: tl.constexpr, SPAN: tl.constexpr, E: tl.constexpr,
           BE: tl.constexpr, NORM: tl.constexpr):
     """Logits of some experts for one row; the first program of a row also leaves norm(x)."""
@@ -37,7 +37,7 @@ def route(x, weight, eps, router, hidden, logits, COLS: tl.constexpr, SPAN: tl.c
         tl.store(hidden + row * COLS + k, own.to(hidden.dtype.element_ty), mask=k < COLS)
 
 
-@triton.jit
+@kernel
 def gated_few(x, logits, chosen, shares, out, a, b, c, d, a2, b2, c2, d2, E: tl.constexpr, EP: tl.constexpr,
               TOP: tl.constexpr, NORMALIZE: tl.constexpr, OUTS: tl.constexpr, INS: tl.constexpr,
               ACTIVATION: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr, P0: tl.constexpr,
@@ -66,7 +66,7 @@ def gated_few(x, logits, chosen, shares, out, a, b, c, d, a2, b2, c2, d2, E: tl.
     tl.store(out + slot * OUTS + n, hidden.to(out.dtype.element_ty), mask=n < OUTS)
 
 
-@triton.jit
+@kernel
 def down_few(x, chosen, shares, residual, a, b, c, d, TOP: tl.constexpr, OUTS: tl.constexpr, INS: tl.constexpr,
              BN: tl.constexpr, BK: tl.constexpr, KIND: tl.constexpr, P0: tl.constexpr, P1: tl.constexpr,
              P2: tl.constexpr, P3: tl.constexpr, P4: tl.constexpr, P5: tl.constexpr):

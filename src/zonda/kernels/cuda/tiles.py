@@ -8,6 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from zonda.kernels.cuda.launch import kernel
+
 
 @triton.jit
 def activate(x, KIND: tl.constexpr):
@@ -93,7 +95,7 @@ def steps_of(scales, heads, OFFSET: tl.constexpr, MINS: tl.constexpr, TWO: tl.co
     return scale, minimum
 
 
-@triton.jit
+@kernel
 def combined(gate, up, out, ffn, gate_stride, up_stride, out_stride, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     """activation(gate) · up -> out (rows, ffn)."""
     row = tl.program_id(0).to(tl.int64)

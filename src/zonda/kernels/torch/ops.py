@@ -1,7 +1,8 @@
 """Every operation in plain torch, on any device: the definition for GPU kernels, and what runs where they cannot."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,10 @@ class TorchOps:
         self.dtype = dtype
         self.cache_dtype = cache_dtype or dtype
         self.caches: list[tuple[Tensor, Tensor]] = []
+
+    def compiling(self, told: Callable[[], None]) -> AbstractContextManager[None]:
+        """While it lasts, kernels do not run: at its end, those that were called are compiled. `told` hears of each."""
+        return nullcontext()
 
     def allocate(self, caches: Sequence[Any], pages: int) -> None:
         """Room for keys and values: (pages, kv heads, PAGE, dim) of each layer."""

@@ -11,6 +11,8 @@ TILE = 64
 """Most query rows of an attention item."""
 _HEAD = 4
 """Words at the start of the buffer; the first is the width of the page table."""
+_ALIGNED = 4
+"""Words: each field starts at a multiple of 16 bytes, since kernels are compiled apart for addresses that do not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,9 @@ class Sizes:
                    "min_p": self.samples, "key": 2 * self.samples, "number": self.samples}
         found, at = {}, 0
         for name, length in lengths.items():
-            at += at % 2 if name == "key" else 0
             found[name] = slice(at, at + length)
-            at += length
-        found["table"] = slice(at + at % 2, at + at % 2)
+            at += length + -length % _ALIGNED
+        found["table"] = slice(at, at)
         return found
 
 
