@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -59,11 +58,12 @@ def _print(checks: list[Check], system: dict[str, Any]) -> None:
 def facts() -> dict[str, Any]:
     """What the machine and the installation are."""
     from zonda import __version__
+    from zonda.engine.cpu_runner import cores
     from zonda.memory import available
 
     return {
         "zonda": __version__, "python": platform.python_version(), "system": platform.platform(),
-        "processor": _processor(), "cores": len(_cores()), "features": " ".join(sorted(_features() & set(_TOLD))),
+        "processor": _processor(), "cores": cores(), "features": " ".join(sorted(_features() & set(_TOLD))),
         "memory_available": f"{available() / (1 << 30):.1f} GiB", "cache": str(cache_folder()),
         "hub_cache": str(hub_folder()),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
@@ -79,10 +79,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if sys.platform == "linux" else set(range(os.cpu_count() or 1))
 
 
 def _processor() -> str:
