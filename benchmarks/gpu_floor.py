@@ -70,7 +70,7 @@ class Outline:
 
     @classmethod
     def of(cls, shape: str, dtype: str) -> Outline:
-        from zonda.model import position_bytes, shape_config
+        from zonda.model import shape_config
         from zonda.models import build
         from zonda.weights.quantize import bytes_a_weight
         from zonda.weights.random import RandomSource
@@ -81,7 +81,7 @@ class Outline:
         head = prod(decoder.embed.shape)
         size = layers * (2.0 if dtype == "bf16" else bytes_a_weight(dtype)) + head * _head_bytes(dtype)
         width = sum(each.heads.q * each.heads.dim for each in decoder.caches)
-        return cls(layers, head, size, position_bytes(decoder.caches), width)
+        return cls(layers, head, size, sum(each.position_bytes(2) for each in decoder.caches), width)
 
     def decode(self, rows: int, depth: float, most: Ceilings) -> float:
         """Seconds of a step of so many sequences, each of `depth` positions."""

@@ -12,9 +12,12 @@ import pytest
 
 import zonda.model
 from zonda import memory
+from zonda.engine.cpu_runner import CPURunner
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, OutOfMemory
+from zonda.kernels.cpu.library import Library
+from zonda.kernels.cpu.ops import CPUOps
 from zonda.kernels.ops import Heads
-from zonda.model import in_situ, in_situ_bytes, load_model, plan, shape_config, start
+from zonda.model import in_situ, in_situ_bytes, load_model, plan, position_bytes, shape_config, start
 from zonda.models import build
 from zonda.nn import Pages
 from zonda.options import EngineOptions, ModelOptions
@@ -25,41 +28,48 @@ from zonda.weights.random import RandomSource
 from zonda.weights.shapes import SHAPES
 from zonda.weights.source import Weight
 
-CACHES = (Pages(Heads(4, 2, 64)),) * 4  # 2 KB a token
+TOKEN = 2048  # bytes
 GB = 1 << 30
 
 
 def test_the_cache_holds_a_few_full_sequences_when_memory_is_plenty() -> None:
-    sized = plan(CACHES, 1024, EngineOptions(), free=8 * GB)
+    sized = plan(TOKEN, 1024, EngineOptions(), free=8 * GB)
     assert sized.max_len == 1024 and 8 << 20 <= sized.kv_bytes <= 64 << 20
 
 
+@pytest.mark.parametrize("dim", [64, 40])
+def test_the_plan_counts_what_pages_take(dim: int, tmp_path: Path) -> None:
+    decoder: Any = SimpleNamespace(caches=[Pages(Heads(4, 2, dim)), Pages(Heads(2, 1, dim))])
+    ops = CPUOps(Library(tmp_path), threads=1, max_rows=1)
+    assert position_bytes(decoder, "cpu", ModelOptions()) * CPURunner.page_size == ops.page_bytes(decoder.caches)
+
+
 def test_the_cache_takes_no_more_than_half_of_free_memory() -> None:
-    assert plan(CACHES, 1 << 20, EngineOptions(), free=3 * GB).kv_bytes == 3 * GB // 2
+    assert plan(TOKEN, 1 << 20, EngineOptions(), free=3 * GB).kv_bytes == 3 * GB // 2
 
 
 def test_a_context_cut_by_memory_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        sized = plan(CACHES, 1 << 20, EngineOptions(), free=GB)
-    assert sized.max_len == GB // 2 // 2048
+        sized = plan(TOKEN, 1 << 20, EngineOptions(), free=GB)
+    assert sized.max_len == GB // 2 // TOKEN
     assert f"{sized.max_len} positions, not the model's 1048576" in caplog.text
 
 
 def test_a_wanted_context_that_does_not_fit_is_refused_with_the_arithmetic() -> None:
     told = "600000 positions of 2 KB need 1,172 MB, but the cache has 512 MB of 1,024 MB free"
     with pytest.raises(OutOfMemory, match=told) as caught:
-        plan(CACHES, 1 << 20, EngineOptions(max_seq_len=600_000), free=GB)
+        plan(TOKEN, 1 << 20, EngineOptions(max_seq_len=600_000), free=GB)
     assert "262144" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(("options", "kv_bytes"), [
     (EngineOptions(kv_memory_mb=10), 10 << 20), (EngineOptions(kv_memory_fraction=0.25), GB // 4)])
 def test_the_cache_may_be_given_a_size_or_a_share(options: EngineOptions, kv_bytes: int) -> None:
-    assert plan(CACHES, 128, options, free=GB).kv_bytes == kv_bytes
+    assert plan(TOKEN, 128, options, free=GB).kv_bytes == kv_bytes
 
 
 def test_a_wanted_context_is_taken_when_it_fits() -> None:
-    assert plan(CACHES, 1024, EngineOptions(max_seq_len=100), free=GB).max_len == 100
+    assert plan(TOKEN, 1024, EngineOptions(max_seq_len=100), free=GB).max_len == 100
 
 
 def tiny() -> RandomSource:

@@ -43,6 +43,11 @@ def device_of(model: ModelOptions) -> str:
     return f"cuda:{device.index or 0}"
 
 
+def cache_bytes(model: ModelOptions) -> int:
+    """Bytes of a number in a GPU's cache."""
+    return 1 if model.kv_dtype == "fp8" else 4 if model.compute_dtype == "f32" else 2
+
+
 def left_on(device: str, decoder: Decoder, weight_bytes: int) -> int:
     """Bytes of the device that weights and kernels leave; raises `OutOfMemory` when the weights do not fit."""
     import torch

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
 from zonda.errors import ModelNotFound, OutOfMemory
-from zonda.gpu import device_of, left_on, on_gpu
+from zonda.gpu import cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
+from zonda.kernels.cpu.frame import HEAD
 from zonda.memory import available, mb
 from zonda.models import build
-from zonda.nn import Decoder, Pages
+from zonda.nn import Decoder
 from zonda.options import EngineOptions, ModelOptions, cache_folder
 from zonda.weights.load import Convert
 from zonda.weights.source import Source
@@ -35,7 +36,6 @@ _GPU_SHARE = 0.9  # the same on a GPU
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
 _SEQUENCES = 4  # of full length that the cache has room for, if memory allows
 _USUAL = 1024  # positions of each of `max_seqs` sequences that it has room for, if memory allows
-_KEY_BYTES = 2  # float16
 _PLAIN_PAGE = 16  # positions
 _log = logging.getLogger("zonda")
 
@@ -104,6 +104,8 @@ class Plan:
 
     max_len: int
     kv_bytes: int
+    position_bytes: int
+    """What one position takes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +121,17 @@ class Sized:
     cache: Plan
 
 
-def position_bytes(caches: Iterable[Pages]) -> int:
-    """Bytes that one position of a sequence takes of the cache."""
-    return sum(2 * cache.heads.kv * cache.heads.dim * _KEY_BYTES for cache in caches)
+def position_bytes(decoder: Decoder, device: str, model: ModelOptions) -> int:
+    """Bytes that one position of a sequence takes of the device's cache."""
+    size, multiple = (2, HEAD) if device == "cpu" else (cache_bytes(model), 1)
+    return sum(cache.position_bytes(size, multiple=multiple) for cache in decoder.caches)
 
 
-def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free: int, share: float = _SHARE) -> Plan:
-    """Size the cache for `free` bytes; raises `OutOfMemory` with the arithmetic when `max_seq_len` does not fit."""
-    token = position_bytes(caches)
+def plan(token: int, context: int, options: EngineOptions, *, free: int, share: float = _SHARE) -> Plan:
+    """Size the cache for `free` bytes, where a position takes `token`.
+
+    Raises `OutOfMemory` with the arithmetic when `max_seq_len` does not fit.
+    """
     wanted = options.max_seq_len or context
     positions = max(max(wanted, context) * _SEQUENCES, (options.max_seqs or 0) * _USUAL)
     budget = _budget(token * positions, options, free, share)
@@ -137,7 +142,7 @@ def plan(caches: Iterable[Pages], context: int, options: EngineOptions, *, free:
                           hint=f"ask for at most {fitting} by --max-seq-len, or give more by --kv-memory-mb")
     if fitting < wanted:
         _log.warning("the context is %d positions, not the model's %d: the cache has %s", fitting, wanted, mb(budget))
-    return Plan(min(wanted, fitting), budget)
+    return Plan(min(wanted, fitting), budget, token)
 
 
 def _budget(plenty: int, options: EngineOptions, free: int, share: float) -> int:
@@ -172,7 +177,8 @@ def size(source: Source, model: ModelOptions, options: EngineOptions, *, weight_
     options = options.filled() if device == "cpu" else options.filled(256, 8192)
     config, decoder = build(source)
     free = _left(weight_bytes) if device == "cpu" else left_on(device, decoder, weight_bytes)
-    cache = plan(decoder.caches, config.context, options, free=free, share=_SHARE if device == "cpu" else _GPU_SHARE)
+    cache = plan(position_bytes(decoder, device, model), config.context, options, free=free,
+                 share=_SHARE if device == "cpu" else _GPU_SHARE)
     if cache.max_len != config.max_len:
         config, decoder = build(source, max_len=cache.max_len)
     return Sized(device, options, config, decoder, weight_bytes, free, cache)

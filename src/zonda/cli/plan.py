@@ -34,9 +34,7 @@ def plan(model: ModelOptions, engine: EngineOptions, as_json: bool) -> None:
 
 def facts(sized: Sized) -> dict[str, Any]:
     """The plan in numbers; sizes in bytes."""
-    from zonda.model import position_bytes
-
-    position = position_bytes(sized.decoder.caches)
+    position = sized.cache.position_bytes
     return {"device": sized.device, "weights": sized.weight_bytes, "free": sized.free, "cache": sized.cache.kv_bytes,
             "position": position, "positions": sized.cache.kv_bytes // position, "context": sized.config.context,
             "max_seq_len": sized.cache.max_len, "max_seqs": sized.options.max_seqs}

@@ -12,7 +12,7 @@ from zonda.engine.batch import Batch
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.library import Library
 from zonda.kernels.cpu.memory import address
-from zonda.kernels.cpu.ops import CPUOps, page_bytes
+from zonda.kernels.cpu.ops import CPUOps
 from zonda.kernels.cpu.threads import Team, sync_lines
 from zonda.weights.load import Convert, load
 from zonda.weights.source import Source
@@ -42,8 +42,7 @@ class CPURunner:
         self._decoder = decoder  # owns the weights, which the program knows by address
         self.vocab = decoder.vocab
         self.max_rows = max_rows
-        self.page_bytes = page_bytes(decoder.caches, half=half_cache)
-        self.pages = max(1, kv_bytes // self.page_bytes)
+        self.pages = max(1, kv_bytes // self.ops.page_bytes(decoder.caches))
         self.max_len = min(max_len, self.pages * self.page_size)
         self.ops.allocate(decoder.caches, self.pages)
         decoder(None)
@@ -82,8 +81,7 @@ class CPURunner:
     def copy_page(self, source: int, target: int) -> None:
         for layer in self.ops.caches:
             for memory in layer:
-                pages = memory.reshape(-1)[:len(memory) // self.pages * self.pages].reshape(self.pages, -1)
-                pages[target] = pages[source]
+                memory[target] = memory[source]
 
     def close(self) -> None:
         self._team.close()

@@ -41,9 +41,8 @@ class TorchRunner:
         self._decoder = decoder
         self.vocab = decoder.vocab
         self.max_rows = max_rows
-        self.page_bytes = sum(2 * each.heads.kv * each.heads.dim * PAGE * ops.cache_dtype.itemsize
-                              for each in decoder.caches)
-        self.pages = max(1, min(kv_bytes, self._free()) // self.page_bytes)
+        page_bytes = PAGE * sum(each.position_bytes(ops.cache_dtype.itemsize) for each in decoder.caches)
+        self.pages = max(1, min(kv_bytes, self._free()) // page_bytes)
         self.max_len = min(max_len, self.pages * PAGE)
         ops.allocate(decoder.caches, self.pages)
         self._last = torch.zeros(max_rows, dtype=torch.int32, device=self.device)

@@ -24,6 +24,10 @@ class Pages:
     heads: Heads
     window: int = 0
 
+    def position_bytes(self, size: int, *, multiple: int = 1) -> int:
+        """Bytes of one token's keys and values: numbers of `size` bytes, in heads padded to a multiple."""
+        return 2 * self.heads.kv * -(-self.heads.dim // multiple) * multiple * size
+
 
 class Attention(Module):
     """Causal attention: projection, norm and rotation of queries and keys, attention, output onto the residual.

@@ -38,6 +38,19 @@ SPREADERS = 64
 LINE = 64
 """Bytes of a cache line."""
 
+HEAD = 16
+"""Heads have numbers of a multiple of this, filled up with zeros."""
+
+
+def padded(dim: int) -> int:
+    """The numbers of a head of `dim`."""
+    return aligned(dim, HEAD)
+
+
+def aligned(size: int, multiple: int = LINE) -> int:
+    """The least multiple that holds `size`."""
+    return -(-size // multiple) * multiple
+
 
 def block_bytes(cols: int, *, dense: bool, exact: bool) -> int:
     """Bytes of one token's share of a block of activations: float32, or codes of one or two bytes and their scales."""

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-from zonda.kernels.cpu.frame import LINE
+from zonda.kernels.cpu.frame import aligned
 
 _CHUNK = 64 << 20
 
@@ -20,7 +20,7 @@ class Arena:
 
     def take(self, size: int) -> np.ndarray:
         """`size` zeroed bytes, uint8, at a multiple of 64 bytes."""
-        size = -(-size // LINE) * LINE
+        size = aligned(size)
         if self._used + size > len(self._chunk):
             self._chunk, self._used = _map(max(size, _CHUNK)), 0
         start, self._used = self._used, self._used + size

@@ -60,7 +60,7 @@ class Buffer:
     """Memory of a recorded array: (rows, cols) float32, or blocks of activations."""
 
     def __init__(self, pool: Pool, size: int, cols: int) -> None:
-        self.memory = pool.take(-(-size // f.LINE) * f.LINE)
+        self.memory = pool.take(f.aligned(size))
         self.cols = cols
         self._pool = pool
 
@@ -144,7 +144,7 @@ class CPUOps:
 
     def attend(self, qkv: Buffer, layer: Attend, step: Any) -> Buffer:
         heads, keys, values = layer.heads, *self.caches[layer.index]
-        padded = -(-heads.dim // 16) * 16
+        padded = f.padded(heads.dim)
         group = heads.q // heads.kv
         q = self._rows(heads.q * padded)
         rotary = layer.rotary
@@ -251,7 +251,7 @@ class CPUOps:
         return Buffer(self._pool, size, cols)
 
     def _scratch(self, size: int) -> None:
-        self.scratch_bytes = max(self.scratch_bytes, -(-size // f.LINE) * f.LINE)
+        self.scratch_bytes = max(self.scratch_bytes, f.aligned(size))
 
     def _tiles(self, weight: Matrix, domain: int) -> list[int]:
         exact = domain != f.FAST
@@ -308,21 +308,22 @@ class CPUOps:
                        bits(rotary.factor), table.at)
         return self._angles[key]
 
-    def allocate(self, caches: Sequence[Any], pages: int) -> None:
-        """The cache of every attention layer: float16 or float32, touched as pages come into use."""
+    def page_bytes(self, caches: Sequence[Any]) -> int:
+        """Bytes of one page of these layers: numbers are float16 or float32."""
         size = 2 if self.half_cache else 4
+        return f.PAGE * sum(need.position_bytes(size, multiple=f.HEAD) for need in caches)
+
+    def allocate(self, caches: Sequence[Any], pages: int) -> None:
+        """Keys and values of every attention layer, uint8 (pages, bytes), touched as pages come into use.
+
+        All weights are there: the threads that packed them end.
+        """
+        self._packers.shutdown()
         self.slots = min(_MOST_SLOTS, max(_SLOTS, -(-pages // f.RUN)))
         arena = Arena()
         for need in caches:
-            padded = -(-need.heads.dim // 16) * 16
-            shape = pages, need.heads.kv, padded * f.PAGE * size
-            self.caches.append((arena.take(int(np.prod(shape))), arena.take(int(np.prod(shape)))))
+            keys, values = (arena.take(pages * self.page_bytes([need]) // 2).reshape(pages, -1) for _ in range(2))
+            self.caches.append((keys, values))
             rows = max(1, _QUERIES // (need.heads.q // need.heads.kv))
             self.query_rows = max(self.query_rows, min(self.max_rows, rows))
-
-
-def page_bytes(caches: Sequence[Any], *, half: bool = True) -> int:
-    """Bytes of one page in all layers."""
-    return sum(need.heads.kv * -(-need.heads.dim // 16) * 16 * f.PAGE * 2 * (2 if half else 4) for need in caches)
-
 
