@@ -1,14 +1,16 @@
 """Concurrent streaming completions against an OpenAI-compatible server, with a client that costs little."""
 from __future__ import annotations
 
-import asyncio
 import json
+import selectors
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Sequence
 from contextlib import contextmanager
+
+PAUSE = 0.005  # seconds between two looks at what has come
 
 
 @contextmanager
@@ -45,8 +47,9 @@ def free_port() -> int:
 def throughput(port: int, model: str, prompts: Sequence[list[int]], length: int) -> float:
     """Generated tokens a second over all prompts at once, from the first request to the last answer's end."""
     bodies = [completion(model, prompt, length) for prompt in prompts]
+    requests = [request(port, "/v1/completions", body) for body in bodies]
     start = time.perf_counter()
-    tokens = asyncio.run(_all(port, bodies))
+    tokens = sum(map(completion_tokens, answers(port, requests)))
     return tokens / (time.perf_counter() - start)
 
 
@@ -58,18 +61,33 @@ def completion(model: str, prompt: list[int], length: int) -> bytes:
     }).encode()
 
 
-async def _all(port: int, bodies: Sequence[bytes]) -> int:
-    return sum(await asyncio.gather(*(_one(port, body) for body in bodies)))
+def request(port: int, path: str, body: bytes) -> bytes:
+    """A whole POST request, after whose answer the server closes."""
+    return (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+            f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
 
 
-async def _one(port: int, body: bytes) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = (f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
-            f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n")
-    writer.write(head.encode() + body)
-    answer = await reader.read()
-    writer.close()
-    return completion_tokens(answer)
+def answers(port: int, requests: Sequence[bytes]) -> list[bytes]:
+    """The answers to requests that are sent together. Several events are read at once: it costs the server less."""
+    pieces: list[list[bytes]] = [[] for _ in requests]
+    with selectors.DefaultSelector() as streams:
+        for each, answer in zip(requests, pieces):
+            stream = socket.create_connection(("127.0.0.1", port))
+            stream.sendall(each)
+            streams.register(stream, selectors.EVENT_READ, answer)
+        while streams.get_map():
+            for key, _ in streams.select():
+                _read(streams, key)
+            time.sleep(PAUSE)
+    return [b"".join(answer) for answer in pieces]
+
+
+def _read(streams: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    if piece := key.fileobj.recv(1 << 16):
+        key.data.append(piece)
+    else:
+        streams.unregister(key.fileobj)
+        key.fileobj.close()
 
 
 def completion_tokens(answer: bytes) -> int:

@@ -1,7 +1,6 @@
 """The peer comparison: its arithmetic, its traffic and its model files."""
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import math
@@ -22,8 +21,8 @@ from zonda.cli.measure import prompt
 from zonda.types import Logprob
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-peers, engines, traffic, models, quality = map(
-    importlib.import_module, ("peers", "engines", "traffic", "models", "quality"))
+peers, engines, traffic, models, quality, http_overhead = map(
+    importlib.import_module, ("peers", "engines", "traffic", "models", "quality", "http_overhead"))
 
 
 def test_a_crowd_of_all_kinds_leaves_nothing_behind() -> None:
@@ -156,9 +155,17 @@ def port():
 
 def test_the_traffic_counts_what_the_server_says_it_generated(port):
     bodies = [traffic.completion("tiny", ids, 5) for ids in engines.prompts(3)]
-    assert asyncio.run(traffic._all(port, bodies)) == 15
+    requests = [traffic.request(port, "/v1/completions", body) for body in bodies]
+    assert list(map(traffic.completion_tokens, traffic.answers(port, requests))) == [5, 5, 5]
     assert traffic.throughput(port, "tiny", engines.prompts(3), 5) > 0
     assert all(body["ignore_eos"] and body["stream"] and body["temperature"] == 0 for body in Completions.bodies)
+
+
+def test_what_http_costs_is_the_median_over_rounds_of_the_speeds_and_of_their_ratio():
+    alone, served = http_overhead.Round(100, 7.0), http_overhead.Round(90, 20.0, 12.0)
+    found = http_overhead.summary([(alone, served), (alone, served), (http_overhead.Round(50, 9.0), served)])
+    assert (found["engine_tok_s"], found["http_tok_s"], found["ratio"]) == (100, 90, 0.9)
+    assert (found["engine_cpu_us"], found["http_cpu_us"], found["server_thread_us"]) == (7.0, 20.0, 12.0)
 
 
 def test_an_answer_without_usage_is_an_error():

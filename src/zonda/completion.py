@@ -138,17 +138,18 @@ class Reply:
             self._cancel(event.index)
         if event.finish and not piece.stopped:
             text += piece.stream.finish()
-        self._note(piece, event)
         finish: FinishReason | None = "stop" if event.finish and piece.stopped else event.finish
+        if finish:
+            self._note(piece)
         return Chunk(event.index, text, event.tokens, event.logprobs, finish, piece.stream.stopped if finish else None,
                      event.usage, event.prompt_logprobs)
 
     def _last(self, piece: _Piece, event: Event) -> Chunk:
-        self._note(piece, event)
+        self._note(piece)
         return Chunk(event.index, "", finish="stop", stop=piece.stream.stopped, usage=event.usage)
 
-    def _note(self, piece: _Piece, event: Event) -> None:
-        piece.finished = event.finish is not None
+    def _note(self, piece: _Piece) -> None:
+        piece.finished = True
         self.done = all(each.finished for each in self._pieces)
 
 

@@ -366,20 +366,41 @@ class AsyncLLM(Loaded):
         await self.aclose()
 
 
+class Inbox:
+    """Events on their way to the one task that waits for them."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._waiting: asyncio.Future[None] | None = None
+
+    def put(self, event: Event) -> None:
+        """Leave an event."""
+        self._events.append(event)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def get(self) -> Event:
+        """The next event."""
+        while not self._events:
+            self._waiting = asyncio.get_running_loop().create_future()
+            await self._waiting
+        return self._events.popleft()
+
+
 class Inboxes:
     """Carries the engine's events into one event loop: one wake-up a step, whatever the number of streams."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
         self._loop = weakref.ref(loop)
         self._engine = engine
-        self._open: dict[str, asyncio.Queue[Event]] = {}
+        self._open: dict[str, Inbox] = {}
         self._sink = self._receive  # one object, so that the engine sees one sink
 
-    def submit(self, request: Request) -> asyncio.Queue[Event]:
+    def submit(self, request: Request) -> Inbox:
         """Queue a request; its events come out of the result."""
         if request.id in self._open:
             raise InvalidRequest(f"request id {request.id!r} is in use", param="request_id")
-        inbox = self._open[request.id] = asyncio.Queue()
+        inbox = self._open[request.id] = Inbox()
         try:
             self._engine.submit(request, self._sink)
         except BaseException:
@@ -405,7 +426,7 @@ class Inboxes:
     def _deliver(self, events: Sequence[Event]) -> None:
         for event in events:
             if inbox := self._open.get(event.request):
-                inbox.put_nowait(event)
+                inbox.put(event)
 
 
 class Generation(AsyncIterator[Chunk]):

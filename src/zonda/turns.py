@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
+from msgspec import Struct
+
 from zonda.completion import Call as Call
 from zonda.completion import Completion
 from zonda.completion import Ending as Ending
@@ -63,8 +65,7 @@ class Prepared:
     parallel: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
+class Spoken(Struct, frozen=True):
     """What one chunk adds to answer `index`. The last one of an answer has an `ending`.
 
     `reasoning_tokens` counts the tokens of reasoning so far, over all answers.
@@ -120,18 +121,21 @@ class Listener:
         """The parts that a chunk adds."""
         parser = self._parsers[chunk.index]
         before = parser.thinking
-        parts = list(parser.feed(chunk.text)) if chunk.text else []
+        parts = parser.feed(chunk.text) if chunk.text else ()
         if before or parser.thinking:
             self._reasoning += len(chunk.tokens)
         if chunk.finish:
-            parts += parser.finish()
+            parts = (*parts, *parser.finish())
         if not self._parallel:
             parts = [part for part in parts if isinstance(part, Text | Thought) or part.index == 0]
-        if any(isinstance(part, CallStart) for part in parts):
-            self._called.add(chunk.index)
+        for part in parts:
+            if isinstance(part, CallStart):
+                self._called.add(chunk.index)
+        return Spoken(chunk.index, tuple(parts), chunk, self._ending(chunk), self._reasoning)
+
+    def _ending(self, chunk: Chunk) -> Ending | None:
         called = chunk.finish == "stop" and chunk.stop is None and chunk.index in self._called
-        return Spoken(chunk.index, tuple(parts), chunk, "tool_calls" if called else chunk.finish,
-                      self._reasoning)
+        return "tool_calls" if called else chunk.finish
 
 
 class Conversing(AsyncIterator[Spoken]):

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
@@ -88,8 +90,7 @@ class Usage:
     completion_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """News of one sequence of a request after one step.
 
     The event with a `finish` is the sequence's last. The last event of the last sequence carries `usage`; an event
@@ -106,8 +107,7 @@ class Event:
     prompt_logprobs: tuple[Logprob | None, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of generated text of sequence `index`, with the tokens and log-probabilities that it came from.
 
     `text` may be empty while a character or a stop string is still undecided. The last chunk of a sequence has a

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +16,8 @@ from zonda.cli.measure import Case, Measure, prompt
 from zonda.errors import ZondaError
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from zonda.sdk import AsyncLLM
+    from zonda.server.listen import Listener
 
 _PATIENCE = 10.0  # seconds for the server to listen
 
@@ -25,7 +25,7 @@ _PATIENCE = 10.0  # seconds for the server to listen
 @contextmanager
 def loopback(llm: AsyncLLM) -> Iterator[Measure]:
     """Serve a model while within; what it yields measures a case of several streams."""
-    with _listening(llm) as port:
+    with listening(llm) as (port, _):
         def measure(case: Case, start: int) -> float:
             vocab = llm.engine.vocab
             prompts = [prompt(start + 257 * i, case.prompt_len, vocab) for i in range(case.concurrency)]
@@ -42,28 +42,28 @@ def _client(wanted: dict[str, object]) -> float:
 
 
 @contextmanager
-def _listening(llm: AsyncLLM) -> Iterator[int]:
-    """The port of a server on a thread of its own."""
-    import uvicorn
-
+def listening(llm: AsyncLLM) -> Iterator[tuple[int, threading.Thread]]:
+    """The port of a server, and the thread that it runs on."""
     from zonda.options import ServerOptions
-    from zonda.server.app import create_app
+    from zonda.server.app import service
+    from zonda.server.listen import Listener
 
-    app = create_app(llm, ServerOptions(access_log=False))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield _port(server)
-    finally:
-        server.should_exit = True
-        thread.join()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        server = Listener(service(llm, ServerOptions(access_log=False)), sock)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        try:
+            _await(server)
+            yield sock.getsockname()[1], thread
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
-def _port(server: uvicorn.Server) -> int:
+def _await(server: Listener) -> None:
     end = time.monotonic() + _PATIENCE
     while not server.started:
         if time.monotonic() > end:
             raise ZondaError("the server on loopback did not start")
         time.sleep(0.01)
-    return int(server.servers[0].sockets[0].getsockname()[1])

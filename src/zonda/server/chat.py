@@ -5,8 +5,10 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import UNSET
 
 from zonda.errors import InvalidRequest
@@ -39,6 +41,7 @@ from zonda.types import Logprob, Sampling, Usage
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
+_encoder = msgspec.json.Encoder()
 
 async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
@@ -66,7 +69,7 @@ def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     return sampling_of(body, max_tokens=wanted, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reply:
     """The answer to one chat request, in either form."""
 
@@ -144,7 +147,14 @@ class Reply:
         return Delta(function_call=delta.function) if self._old else Delta(tool_calls=[delta])
 
     def _frame(self, index: int, delta: Delta, logprobs: ChatLogprobs | None = None) -> bytes:
-        return frame(self._chunk([ChunkChoice(index=index, delta=delta, logprobs=logprobs)]))
+        before, after = self._around
+        return before + _encoder.encode(ChunkChoice(index=index, delta=delta, logprobs=logprobs)) + after
+
+    @cached_property
+    def _around(self) -> tuple[bytes, bytes]:
+        """What comes before and after the one choice of a frame, the same in all of them."""
+        before, mark, after = frame(self._chunk([])).partition(b'"choices":[')
+        return before + mark, after
 
     def _end(self, spoken: Spoken) -> bytes:
         choice = ChunkChoice(index=spoken.index, delta=Delta(), finish_reason=self._ending(spoken.ending))

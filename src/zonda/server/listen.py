@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -85,6 +86,7 @@ class Listener(uvicorn.Server):
             self.error = error
             self.should_exit = True
             return
+        gc.freeze()  # what is loaded stays; to look through it again and again would hold up every stream
         names = ", ".join(each.title for each in registry)
         log.info("serving %s at %s/v1, documented at %s/docs", names, self.address, self.address)
         if self.service.options.ui:

@@ -38,12 +38,16 @@ async def stream(call: Call, frames: AsyncIterator[bytes], *, beat: bytes = COMM
     call.streaming = True
     beating = asyncio.create_task(_beat(call, call.service.options.keep_alive, beat))
     try:
-        async with aclosing(frames):  # type: ignore[type-var]
-            async for each in frames:
-                await call.write(each)
+        await asyncio.create_task(_write(call, frames))  # each event wakes a short task, not all that led here
     finally:
         beating.cancel()
     await call.finish(end)
+
+
+async def _write(call: Call, frames: AsyncIterator[bytes]) -> None:
+    async with aclosing(frames):  # type: ignore[type-var]
+        async for each in frames:
+            await call.write(each)
 
 
 async def _beat(call: Call, interval: float, beat: bytes) -> None:
