@@ -132,7 +132,7 @@ class TorchRunner:
 
     def upload(self, batch: Batch, drawing: Drawing | None) -> Step:
         """The step of a batch, in memory of its own."""
-        items = pieces(batch.starts)
+        items = pieces(batch.starts, batch.lengths)
         sizes = Sizes(batch.rows, len(batch.lengths), len(batch.sample), len(items))
         alone = bool(batch.rows == len(batch.sample) == len(batch.lengths))
         buffer = self.fill(batch, drawing, sizes, items).to(self.device, non_blocking=True)

@@ -55,7 +55,7 @@ def both(heads: Heads, dtype: torch.dtype = torch.float32, cache: torch.dtype = 
 
 
 @pytest.mark.parametrize(("counts", "lengths"), [([1, 1], [130, 7]), ([70, 1, 9], [75, 60, 100]), ([1], [1]),
-                                                 ([33], [33])])
+                                                 ([33], [33]), ([150, 5], [180, 200])])
 @pytest.mark.parametrize("variant", ["plain", "window", "softcap", "norms", "odd"])
 def test_attention_equals_plain_torch(counts: list[int], lengths: list[int], variant: str) -> None:
     heads = Heads(6, 2, 48) if variant == "odd" else Heads(4, 2, 64)
@@ -89,13 +89,22 @@ def test_heads_of_real_models(counts: list[int], lengths: list[int], heads: Head
     near(ours.attend(qkv, layer, step), expected, LIMITS[torch.bfloat16])
 
 
+def test_what_nobody_wrote_into_the_cache_is_not_read() -> None:
+    ours, _ = both(Heads(4, 2, 64))
+    for each in ours.caches[0]:
+        each.fill_(float("nan"))
+    step, _ = step_of([70, 9], [70, 9])
+    assert ours.attend(torch.randn(79, 8 * 64, device=DEVICE), Attend(0, Heads(4, 2, 64), 0.3), step).isfinite().all()
+
+
 def test_rows_beyond_a_batch_change_nothing() -> None:
     heads = Heads(4, 2, 64)
     layer = Attend(0, heads, 0.3)
     _, batch = step_of([1, 1], [40, 50])
     runner = Bare()
-    step = view(runner.fill(batch, None, Sizes(4, 4, 4, 0), pieces(batch.starts)).to(DEVICE), Sizes(4, 4, 4, 0),
-                runner._last, alone=True)
+    sizes = Sizes(4, 4, 4, 0)
+    words = runner.fill(batch, None, sizes, pieces(batch.starts, batch.lengths))
+    step = view(words.to(DEVICE), sizes, runner._last, alone=True)
     ours, _ = both(heads)
     qkv = torch.randn(4, 8 * 64, device=DEVICE)
     layer = Attend(0, heads, 0.3, Rotary(torch.rand(32, device=DEVICE), 64))

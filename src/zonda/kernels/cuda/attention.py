@@ -1,4 +1,4 @@
-"""Attention over pages: one row of many sequences, split over their pasts, and long runs of rows in tiles.
+"""Attention over pages: one row of many sequences, split over their pasts, here; long runs of rows in `runs.py`.
 
 Both read keys and values through the page table. A page's tensor is (pages, kv heads, PAGE, dim).
 """
@@ -12,35 +12,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from zonda.kernels.cuda.launch import kernel
+from zonda.kernels.cuda.runs import place, tiles
 from zonda.kernels.cuda.shapes import power, processors
+from zonda.kernels.cuda.turning import angles, turned
 from zonda.kernels.ops import Attend
 from zonda.kernels.torch.ops import PAGE
 from zonda.kernels.torch.step import TILE, Step
-
-
-@triton.jit
-def _turned(base, inside, frequencies, norm, eps, position, D: tl.constexpr, DP: tl.constexpr, RD: tl.constexpr,
-            NORM: tl.constexpr, factor):
-    """Heads at `base` (n, 1), normed and rotated by position: float32 (n, DP)."""
-    d = tl.arange(0, DP)
-    x = tl.load(base + d[None, :], mask=inside & (d < D)[None, :], other=0.0).to(tl.float32)
-    half: tl.constexpr = RD // 2
-    mate = tl.where(d < half, d + half, tl.where(d < RD, d - half, d))
-    y = tl.load(base + mate[None, :], mask=inside & (mate < D)[None, :], other=0.0).to(tl.float32)
-    if NORM:
-        inverse = 1.0 / tl.sqrt(tl.sum(x * x, 1) / D + eps)
-        x = x * inverse[:, None] * tl.load(norm + d, mask=d < D, other=0.0)[None, :]
-        y = y * inverse[:, None] * tl.load(norm + mate, mask=mate < D, other=0.0)[None, :]
-    if RD > 0:
-        step = tl.load(frequencies + tl.where(d < half, d, d - half), mask=d < RD, other=0.0)
-        turns = position.to(tl.float64) * step.to(tl.float64) * 0.15915494309189535
-        angle = ((turns - tl.floor(turns)) * 6.283185307179586).to(tl.float32)
-        cos, sin = tl.cos(angle) * factor, tl.sin(angle) * factor
-        sign = tl.where(d < half, -1.0, 1.0)
-        x = tl.where((d < RD)[None, :], x * cos[None, :] + y * (sin * sign)[None, :], x)
-    return x
 
 
 @triton.jit
@@ -78,8 +58,9 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
         d, g = tl.arange(0, DP), tl.arange(0, GP)
         inside_d = d < D
         base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
-        q = _turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], frequencies, q_norm, q_eps, position,
-                    D, DP, RD, Q_NORM, factor).to(DOT)
+        cos, sin = angles(frequencies, position, factor, DP, RD) if RD > 0 else (d, d)
+        q = turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], cos, sin, q_norm, q_eps, D, DP, RD,
+                   Q_NORM).to(DOT)
         first = tl.maximum(position + 1 - window, 0) if window > 0 else 0
         # no more splits than blocks of the past
         active = tl.maximum(tl.minimum(tl.cdiv(position - first, BN), SPLITS), 1)
@@ -92,8 +73,8 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
             mixed = tl.zeros([GP, DP], tl.float32)
             if split == 0:
                 one = tl.arange(0, 16)
-                k = _turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], frequencies, k_norm, k_eps,
-                            position, D, DP, RD, K_NORM, factor)
+                k = turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], cos, sin, k_norm, k_eps, D,
+                           DP, RD, K_NORM)
                 k = tl.sum(k, 0).to(keys.dtype.element_ty)
                 v = tl.load(base + (HQ + HKV + head) * D + d, mask=inside_d, other=0.0).to(values.dtype.element_ty)
                 page = tl.load(table + position // PAGE).to(tl.int64)
@@ -148,77 +129,6 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
                     tl.store(arrived + index * HKV + head, 0)
 
 
-@kernel
-def place(qkv, owners, starts, positions, head_words, pages, keys, values, frequencies, q_norm, k_norm, q_eps, k_eps,
-          factor, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, HP: tl.constexpr,
-          RD: tl.constexpr, PAGE: tl.constexpr, Q_NORM: tl.constexpr, K_NORM: tl.constexpr):
-    """Rows of longer runs: norm and rotate queries where they are, and keys into the cache, with the values."""
-    row = tl.program_id(0)
-    owner = tl.load(owners + row)
-    if tl.load(starts + owner + 1) - tl.load(starts + owner) > 1:
-        position = tl.load(positions + row)
-        d, h = tl.arange(0, DP), tl.arange(0, HP)
-        base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
-        page = tl.load(pages + owner * tl.load(head_words) + position // PAGE).to(tl.int64)
-        for first in range(0, HQ, HP):
-            at, live = base + ((first + h) * D)[:, None], (first + h < HQ)[:, None]
-            q = _turned(at, live, frequencies, q_norm, q_eps, position, D, DP, RD, Q_NORM, factor)
-            tl.debug_barrier()
-            tl.store(at + d[None, :], q, mask=live & (d < D)[None, :])
-        for first in range(0, HKV, HP):
-            live = (first + h < HKV)[:, None]
-            inside = live & (d < D)[None, :]
-            k = _turned(base + ((HQ + first + h) * D)[:, None], live, frequencies, k_norm, k_eps, position, D, DP, RD,
-                        K_NORM, factor)
-            v = tl.load(base + ((HQ + HKV + first + h) * D)[:, None] + d[None, :], mask=inside, other=0.0)
-            to = ((page * HKV + first + h) * PAGE + position % PAGE)[:, None] * D + d[None, :]
-            tl.store(keys + to, k.to(keys.dtype.element_ty), mask=inside)
-            tl.store(values + to, v.to(values.dtype.element_ty), mask=inside)
-
-
-@kernel
-def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, softcap, window,
-          HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, PAGE: tl.constexpr,
-          BM: tl.constexpr, BN: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr):
-    """A tile of rows of one sequence and two or one of its query heads; the cache already has their keys."""
-    SIDE: tl.constexpr = BM // 64
-    item, group = tl.program_id(0), tl.program_id(1)
-    row, rows, owner = tl.load(items + item * 4), tl.load(items + item * 4 + 1), tl.load(items + item * 4 + 2)
-    table = pages + owner * tl.load(head_words)
-    head = group * SIDE // G
-    m, d = tl.arange(0, BM), tl.arange(0, DP)
-    mine = m % 64
-    which = group * SIDE + m // 64
-    live = mine < rows
-    position = tl.load(positions + row) + mine
-    at = (row + mine).to(tl.int64)
-    q = tl.load(qkv + (at * ((HQ + 2 * HKV) * D) + which * D)[:, None] + d[None, :],
-                mask=live[:, None] & (d < D)[None, :], other=0.0).to(DOT)
-    begin = tl.load(positions + row)
-    end = begin + rows
-    low = tl.maximum(begin + 1 - window, 0) // BN * BN if window > 0 else 0
-    top = tl.full([BM], -1.0e30, tl.float32)
-    total = tl.zeros([BM], tl.float32)
-    mixed = tl.zeros([BM, DP], tl.float32)
-    for start in range(low, end, BN):
-        past = start + tl.arange(0, BN)
-        inside = past < end
-        s, place = _score(q, keys, past, inside, table, head, HKV, scale, softcap, D, DP, PAGE, SOFTCAP, DOT)
-        seen = past[None, :] <= position[:, None]
-        if window > 0:
-            seen = seen & (position[:, None] - past[None, :] < window)
-        s = tl.where(seen, s, -1.0e30)
-        higher = tl.maximum(top, tl.max(s, 1))
-        p = tl.where(seen, tl.exp(s - higher[:, None]), 0.0)
-        fade = tl.exp(top - higher)
-        v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None] & (d < D)[None, :], other=0.0).to(DOT)
-        mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), v, input_precision="ieee")
-        total = total * fade + tl.sum(p, 1)
-        top = higher
-    tl.store(out + (at * (HQ * D) + which * D)[:, None] + d[None, :], mixed / total[:, None],
-             mask=live[:, None] & (d < D)[None, :])
-
-
 @dataclass(frozen=True, slots=True)
 class Cut:
     """How single rows are cut: `splits` of the past at most, `block` positions at a time, `warps`, `stages`."""
@@ -240,6 +150,7 @@ class Attention:
         if device.type != "cuda":
             self._dot = tl.float32  # Triton's interpreter would multiply the bits of bfloat16
         self._early = early
+        self._nvidia = device.type == "cuda" and torch.version.hip is None
         self._arrived = torch.zeros(1 << 16, dtype=torch.int32, device=device)
 
     def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor]) -> Tensor:
@@ -273,12 +184,16 @@ class Attention:
         place[(step.rows,)](qkv, step.owners, step.starts, step.positions, step.head, step.table, *cache,
                             *self._turning(layer), HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, HP=8,
                             **self._turns(layer), PAGE=PAGE, num_warps=4)
-        side = 2 if group % 2 == 0 and heads.dim <= 128 else 1
-        tiles[(step.sizes.items, heads.q // side)](
-            qkv, step.items, step.positions, step.head, step.table, *cache, out, layer.scale, layer.softcap,
-            layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE, BM=TILE * side,
-            BN=64 if heads.dim <= 128 else 32, SOFTCAP=layer.softcap > 0, DOT=self._dot,
-            num_warps=8 if side == 2 else 4, num_stages=3 if heads.dim <= 128 else 2)
+        number = qkv.element_size()
+        side = 2 if group % 2 == 0 and wide * number <= 512 else 1
+        # so two programs share a processor: one multiplies while the other takes exponents
+        limit = {"maxnreg": 128} if self._nvidia and wide * number <= 256 else {}
+        blocks = [TensorDescriptor.from_tensor(each.view(-1, heads.dim), [PAGE, wide]) for each in cache]
+        tiles[(heads.q // side, step.sizes.items)](
+            qkv, step.items, step.positions, step.head, step.table, *blocks, out, layer.scale, layer.softcap,
+            layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE, TILE=TILE, SIDE=side,
+            WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=4 * side,
+            num_stages=2 if number == 2 else 1, **limit)
 
     @staticmethod
     def _turning(layer: Attend) -> tuple[Any, ...]:

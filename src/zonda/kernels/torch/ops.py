@@ -20,7 +20,7 @@ from zonda.weights.source import Weight
 
 ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "relu": functional.relu,
                "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
-PAGE = 32
+PAGE = 64
 
 
 class TorchOps:

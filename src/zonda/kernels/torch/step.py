@@ -80,8 +80,8 @@ def view(buffer: Tensor, sizes: Sizes, last: Tensor, *, alone: bool) -> Step:
     return Step(sizes, **parts, table=table, last=last, alone=alone)
 
 
-def pieces(starts: np.ndarray) -> np.ndarray:
-    """Items of the sequences that have more than one row, int32 (n, 4)."""
+def pieces(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Items of the sequences that have more than one row, int32 (n, 4), those that look back furthest first."""
     counts = np.diff(starts)
     many = np.flatnonzero(counts > 1)
     shares = -(-counts[many] // TILE)
@@ -91,4 +91,4 @@ def pieces(starts: np.ndarray) -> np.ndarray:
     items[:, 0] = starts[owner] + within
     items[:, 1] = np.minimum(TILE, counts[owner] - within)
     items[:, 2] = owner
-    return items[::-1]
+    return items[np.argsort(counts[owner] - within - lengths[owner], kind="stable")]
