@@ -263,7 +263,7 @@ def start_random(shape: str, dtype: str, model: ModelOptions, options: EngineOpt
     """An engine over random weights; `shape` is a known one's name, or a config.json or its folder."""
     from zonda.weights.random import RandomSource
 
-    source = RandomSource(shape_config(shape), dtype)
+    source = RandomSource(shape_config(shape), dtype, repeated=device_of(model) != "cpu" and model.isq is None)
     source.shape_of(build(source)[1])
     return start(source, model, options, convert=in_situ(model), progress=progress)
 

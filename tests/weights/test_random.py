@@ -84,3 +84,11 @@ def test_a_decoder_takes_all_of_them() -> None:
 def test_beside_eight_bit_floats_the_head_and_the_embeddings_keep_sixteen_bits() -> None:
     made = source("fp8", {**TINY, "tie_word_embeddings": False})
     assert format_of(made, "head") == format_of(made, "embed") == "bf16"
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp8", "q4_k_m"])
+def test_rows_that_are_left_to_a_device_are_the_same(dtype: str) -> None:
+    whole, left = source(dtype), RandomSource(TINY, dtype, repeated=True)
+    left.shape_of(build(left)[1])
+    for name in ("embed", "layers.0.attn.q", "layers.1.ffn.down"):
+        np.testing.assert_array_equal(left.read(name).dense(), whole.read(name).dense())

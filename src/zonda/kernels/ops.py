@@ -82,8 +82,11 @@ class Experts:
 class Ops(Protocol):
     """What a device can do. All results are float32 or the device's activation type; rows lead."""
 
-    def prepare(self, weight: Weight) -> Prepared:
-        """Bring a matrix, or a stack of matrices (experts, out, in), into the executable layout."""
+    def prepare(self, weight: Weight, *others: Weight) -> Prepared:
+        """Bring a matrix, or a stack of matrices (experts, out, in), into the executable layout.
+
+        The rows of `others`, with which it can stack, come below its own.
+        """
 
     def vector(self, values: np.ndarray) -> Prepared:
         """Bring a norm's weights, a bias or a table of frequencies to the device, as float32."""

@@ -98,8 +98,8 @@ class ReferenceOps:
         self.page_size = page_size
         self.caches: dict[int, Cache] = {}
 
-    def prepare(self, weight: Weight) -> np.ndarray:
-        return weight.dense()
+    def prepare(self, weight: Weight, *others: Weight) -> np.ndarray:
+        return np.concatenate([each.dense() for each in (weight, *others)], axis=-2)
 
     def vector(self, values: np.ndarray) -> np.ndarray:
         return np.asarray(values, np.float32)

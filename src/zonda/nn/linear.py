@@ -46,8 +46,7 @@ class Projection(Module):
     def load(self, read: Read, ops: Ops) -> None:
         self.weights, self.biases = [], []
         for members in stackable({name: read(name) for name in self.shapes}):
-            first, *others = members.values()
-            self.weights.append(ops.prepare(first.stack(others) if others else first))
+            self.weights.append(ops.prepare(*members.values()))
             self.biases.append(ops.vector(_beside(read, list(members))) if self.biased else None)
 
     def __call__(self, x: Array, *, norm: Norm | None = None) -> Array:

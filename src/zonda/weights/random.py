@@ -1,6 +1,7 @@
 """Random weights of any shape and format, packed from the start, for measuring without a checkpoint."""
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from zonda.weights.formats.dense import STORAGE, Dense
 from zonda.weights.formats.float8 import Float8, encode
 from zonda.weights.formats.ggml import CODECS, SMALLER_BLOCKS, codec
 from zonda.weights.formats.group_int import Codec, GroupInt
+from zonda.weights.formats.repeated import Repeated
 from zonda.weights.source import Weight
 
 # codec -> where a block holds float16 scales, and each one's value for weights of standard deviation 1
@@ -24,20 +26,24 @@ SCALES: dict[str, tuple[tuple[int, float], ...]] = {
 MIXES = {"q3_k_m": ("q3_k", "q5_k"), "q4_k_m": ("q4_k", "q6_k"), "q5_k_m": ("q5_k", "q6_k")}
 """A mix's usual format, and that of its more sensitive matrices."""
 POOL = 1 << 22
-"""Bytes of distinct random blocks; larger matrices repeat them."""
+"""Bytes of distinct random numbers, if they were float32; larger matrices repeat their rows."""
 
 
 class RandomSource:
-    """A `Source` that makes up every weight as it is read, of the format that `dtype` names."""
+    """A `Source` that makes up every weight as it is read, of the format that `dtype` names.
 
-    def __init__(self, config: Mapping[str, Any], dtype: str) -> None:
+    `repeated` leaves it to the device to repeat their rows, which takes the host little time.
+    """
+
+    def __init__(self, config: Mapping[str, Any], dtype: str, *, repeated: bool = False) -> None:
         known = {*STORAGE, *MIXES, "fp8", *(one.name for one in CODECS.values())}
         if dtype not in known:
             raise InvalidRequest(f"dtype {dtype!r} is not known", hint=f"known: {', '.join(sorted(known))}")
         self.metadata = dict(config)
         self._dtype = dtype
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._pools: dict[str, np.ndarray] = {}
+        self._repeated = repeated
+        self._parts: dict[tuple[object, ...], Weight] = {}
 
     def shape_of(self, decoder: Module) -> None:
         """Have the names and shapes that a decoder wants."""
@@ -53,10 +59,17 @@ class RandomSource:
         shape = self._shapes[name]
         if len(shape) == 1:
             return Dense.of(np.zeros(shape) if name.endswith("bias") else np.ones(shape))
-        kind = "f32" if name.endswith("router") else self._kind(name)
-        if kind == "fp8":
-            return self._float8(shape)
-        return self._dense(shape, kind) if kind in STORAGE else self._packed(shape, _fitting(kind, shape[-1]))
+        weight = self._rows("f32" if name.endswith("router") else self._kind(name), *shape)
+        return weight if self._repeated else weight.whole()
+
+    def _rows(self, kind: str, *shape: int) -> Repeated:
+        *stack, count, cols = shape
+        key = (kind, *stack, cols)
+        if key not in self._parts:
+            size = max(1, math.prod(stack) * cols)  # of one row, in weights
+            make = _float8 if kind == "fp8" else _dense if kind in STORAGE else _packed
+            self._parts[key] = make(kind, (*stack, max(1, POOL // 4 // size), cols))
+        return Repeated(self._parts[key], count)
 
     def _kind(self, name: str) -> str:
         usual, sensitive = MIXES.get(self._dtype, (self._dtype, self._dtype))
@@ -72,25 +85,25 @@ class RandomSource:
         layer, eighth = int(name.split(".")[1]), layers // 8
         return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
-    def _dense(self, shape: tuple[int, ...], kind: str) -> Dense:
-        values = np.random.default_rng(0).standard_normal(POOL // 4, np.float32) / np.float32(shape[-1] ** 0.5)
-        stored: np.ndarray = values.view(np.uint32) >> 16 if kind == "bf16" else values
-        stored = stored.astype(STORAGE[kind])
-        return Dense(np.resize(stored, shape), kind)  # type: ignore[arg-type]
 
-    def _float8(self, shape: tuple[int, ...]) -> Float8:
-        values = np.random.default_rng(0).standard_normal(POOL, np.float32) * np.float32(100)
-        scales = np.full((*shape[:-1], 1), 0.01 / shape[-1] ** 0.5, np.float32)
-        return Float8(np.resize(encode(values), shape), scales, 1, True)
+def _dense(kind: str, shape: tuple[int, ...]) -> Weight:
+    values = np.random.default_rng(0).standard_normal(shape, np.float32) / np.float32(shape[-1] ** 0.5)
+    stored: np.ndarray = values.view(np.uint32) >> 16 if kind == "bf16" else values
+    return Dense(stored.astype(STORAGE[kind]), kind)  # type: ignore[arg-type]
 
-    def _packed(self, shape: tuple[int, ...], chosen: Codec) -> GroupInt:
-        if chosen.name not in self._pools:
-            self._pools[chosen.name] = np.random.default_rng(0).integers(
-                0, 256, (POOL // chosen.block_bytes, chosen.block_bytes), np.uint8)
-        blocks = self._pools[chosen.name]
-        for at, value in SCALES[chosen.name]:
-            blocks[:, at:at + 2] = np.array([value / shape[-1] ** 0.5], "<f2").view(np.uint8)
-        return GroupInt(chosen, np.resize(blocks, (*shape[:-1], chosen.row_bytes(shape[-1]))), shape)
+
+def _float8(kind: str, shape: tuple[int, ...]) -> Weight:
+    values = np.random.default_rng(0).standard_normal(shape, np.float32) * np.float32(100)
+    return Float8(encode(values), np.full((*shape[:-1], 1), 0.01 / shape[-1] ** 0.5, np.float32), 1, True)
+
+
+def _packed(kind: str, shape: tuple[int, ...]) -> Weight:
+    chosen = _fitting(kind, shape[-1])
+    packed = np.random.default_rng(0).integers(0, 256, (*shape[:-1], chosen.row_bytes(shape[-1])), np.uint8)
+    blocks = packed.reshape(-1, chosen.block_bytes)
+    for at, value in SCALES[chosen.name]:
+        blocks[:, at:at + 2] = np.array([value / shape[-1] ** 0.5], "<f2").view(np.uint8)
+    return GroupInt(chosen, packed, shape)
 
 
 def _fitting(kind: str, cols: int) -> Codec:

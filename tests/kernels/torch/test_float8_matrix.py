@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zonda.kernels.torch.float8 import Float8Matrix, round_rows
-from zonda.kernels.torch.matrix import prepare
+from zonda.kernels.torch.matrix import prepare, stacked
 from zonda.weights.formats.float8 import Float8, encode
 
 
@@ -41,3 +41,12 @@ def test_rounded_rows_have_scales_of_their_own_or_the_given_one() -> None:
                                                      atol=0.02)
     codes, scales = round_rows(x, 256, 0.5)
     assert scales.tolist() == [[0.5]] * 3 and codes.float().abs().max() <= 448
+
+
+@pytest.mark.parametrize(("rows", "height"), [(256, 128), (200, 128), (200, 1)])
+def test_a_device_stacks_weights_as_the_host_would(rows: int, height: int) -> None:
+    one, other = random(rows, 300, height=height, whole=False), random(100, 300, height=128, whole=False)
+    made = stacked([prepare(each, "cpu", torch.bfloat16) for each in (one, other)])
+    wanted = one.stack([other])
+    assert isinstance(made, Float8Matrix) and (made.height, made.input_scale) == (wanted.height, 0.5)
+    np.testing.assert_array_equal(made.dense(torch.float32).numpy(), wanted.dense())

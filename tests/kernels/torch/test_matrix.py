@@ -7,9 +7,11 @@ import torch
 
 from tests.packing import HALVES, random_packed
 from zonda.errors import Unsupported
-from zonda.kernels.torch import matrix
-from zonda.kernels.torch.matrix import prepare
+from zonda.kernels.torch import matrix, upload
+from zonda.kernels.torch.matrix import prepare, stacked
+from zonda.kernels.torch.upload import Staging
 from zonda.weights.formats import Dense
+from zonda.weights.formats.repeated import Repeated
 
 
 def dense(kind: str, *shape: int) -> Dense:
@@ -69,3 +71,32 @@ def test_a_matrix_that_is_taken_apart_in_pieces_is_whole(monkeypatch: pytest.Mon
 def test_weights_of_an_unknown_kind_are_refused() -> None:
     with pytest.raises(Unsupported, match="do not know"):
         prepare(object(), "cpu", torch.float32)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("part", [dense("bf16", 3, 256), random_packed("q6_k", 3, 256), dense("f32", 2, 3, 256)])
+def test_a_device_repeats_rows_as_the_host_would(part) -> None:
+    weight = Repeated(part, 7)
+    made = prepare(weight, "cpu", torch.float32)
+    assert made.shape == weight.shape == (*part.shape[:-2], 7, 256)
+    np.testing.assert_array_equal(made.dense(torch.float32).numpy(), weight.dense())
+    np.testing.assert_array_equal(weight.dense()[..., 3:6, :], part.dense())
+
+
+@pytest.mark.parametrize(("one", "other"), [(dense("f16", 3, 256), dense("f16", 5, 256)),
+                                            (random_packed("q4_k", 3, 256), random_packed("q4_k", 5, 256))])
+def test_a_device_stacks_weights_as_the_host_would(one, other) -> None:
+    made = stacked([prepare(each, "cpu", torch.float32) for each in (one, other)])
+    assert made.shape == (8, 256)
+    np.testing.assert_array_equal(made.dense(torch.float32).numpy(), one.stack([other]).dense())
+
+
+@pytest.mark.parametrize("size", [1, 64, 100, 1000])
+def test_arrays_come_through_staging_whole(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(upload, "STAGE", 64)
+    monkeypatch.setattr(upload, "SHARE", 10)
+    staging = Staging(torch.device("cpu"))
+    for _ in range(2):
+        array = np.random.default_rng().integers(0, 1 << 16, size, np.uint16)
+        out = torch.empty(size, dtype=torch.bfloat16)
+        staging.copy(array, out)
+        np.testing.assert_array_equal(out.view(torch.int16).numpy().view(np.uint16), array)

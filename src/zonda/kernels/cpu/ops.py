@@ -102,8 +102,8 @@ class CPUOps:
 
     # -- weights
 
-    def prepare(self, weight: Weight) -> Matrix:
-        return tiled(weight, self.library, self._arena, self._packers, self.threads)
+    def prepare(self, weight: Weight, *others: Weight) -> Matrix:
+        return tiled(weight.stack(others) if others else weight, self.library, self._arena, self._packers, self.threads)
 
     def vector(self, values: np.ndarray) -> np.ndarray:
         kept = np.ascontiguousarray(values, np.float32)

@@ -1,13 +1,14 @@
 """Matrices of eight-bit floats on a torch device, and the rounding of activations to such floats."""
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from zonda.weights.formats.float8 import BLOCK, LARGEST, Float8
+from zonda.kernels.torch.upload import upload
+from zonda.weights.formats.float8 import BLOCK, LARGEST, Float8, largest
 
 TYPE = torch.float8_e4m3fn
 
@@ -34,21 +35,22 @@ class Float8Matrix:
     def ins(self) -> int:
         return self.codes.shape[-1]
 
+    def by_rows(self) -> Float8Matrix:
+        """The same with scales for single rows."""
+        scales = self.scales.repeat_interleave(self.height, dim=-2)[..., :self.outs, :]
+        return Float8Matrix(self.codes, scales, 1, self.whole, self.input_scale)
+
     @property
     def values(self) -> Tensor:
         """The codes as numbers, not yet scaled."""
         return self.codes.view(TYPE)
 
     def dense(self, dtype: torch.dtype) -> Tensor:
-        return (self.values.float() * self._spread(self.scales)).to(dtype)
+        return (self.values.float() * self._columns(self.by_rows().scales)).to(dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         at = ids // self.height
         return self.codes[ids].view(TYPE).float() * self._columns(self.scales[at])
-
-    def _spread(self, scales: Tensor) -> Tensor:
-        scales = scales.repeat_interleave(self.height, dim=-2)[..., :self.outs, :]
-        return self._columns(scales)
 
     def _columns(self, scales: Tensor) -> Tensor:
         return scales if self.whole else scales.repeat_interleave(BLOCK, dim=-1)[..., :self.ins]
@@ -56,10 +58,16 @@ class Float8Matrix:
 
 def prepare_float8(weight: Float8, device: torch.device | str) -> Float8Matrix:
     """The weight as it is, on the device."""
-    codes = torch.empty(weight.shape, dtype=torch.uint8)
-    np.copyto(codes.numpy(), weight.codes)
-    scales = torch.from_numpy(np.array(weight.scales, np.float32))
-    return Float8Matrix(codes.to(device), scales.to(device), weight.height, weight.whole, weight.input_scale)
+    codes, scales = upload(weight.codes, device, torch.uint8), upload(weight.scales, device, torch.float32)
+    return Float8Matrix(codes, scales, weight.height, weight.whole, weight.input_scale)
+
+
+def combined_float8(matrices: Sequence[Float8Matrix], combine: Callable[[list[Tensor]], Tensor]) -> Float8Matrix:
+    """A matrix whose codes and scales `combine` makes of theirs; blocks of rows stay where none is cut."""
+    if any(one.height == 1 for one in matrices) or any(one.outs % BLOCK for one in matrices[:-1]):
+        matrices = [one.by_rows() for one in matrices]
+    return Float8Matrix(combine([one.codes for one in matrices]), combine([one.scales for one in matrices]),
+                        matrices[0].height, matrices[0].whole, largest([one.input_scale for one in matrices]))
 
 
 def round_rows(x: Tensor, group: int, input_scale: float | None = None) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,8 @@
 """Executable weights on a torch device, each with the plain definition of what it holds."""
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,17 +12,15 @@ from torch import Tensor
 
 from zonda.errors import Unsupported
 from zonda.kernels.torch.blocks import split
-from zonda.kernels.torch.float8 import prepare_float8
+from zonda.kernels.torch.float8 import Float8Matrix, combined_float8, prepare_float8
 from zonda.kernels.torch.packed import LAYOUTS, Layout, Planes, pack, unpack
+from zonda.kernels.torch.upload import upload
 from zonda.weights.formats import Dense, Float8, GroupInt
+from zonda.weights.formats.repeated import Repeated
 from zonda.weights.source import Weight
 
 CHUNK = 1 << 24
 """Weights that are taken apart at a time."""
-STAGE = 1 << 26
-"""Bytes of each of the two pieces of pinned memory that weights pass through."""
-SHARES = 4
-"""Threads that fill them."""
 _STORAGE = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -104,44 +100,28 @@ def prepare(weight: Weight, device: torch.device | str, dtype: torch.dtype) -> M
         return _group_int(weight, device)
     if isinstance(weight, Float8):
         return prepare_float8(weight, device)
+    if isinstance(weight, Repeated):
+        order = torch.from_numpy(weight.order).to(device)
+        return combined([prepare(weight.part, device, dtype)], lambda parts: parts[0].index_select(-2, order))
     raise Unsupported(f"the GPU kernels do not know {type(weight).__name__}")
 
 
-def upload(array: np.ndarray, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """An array, mapped from a file perhaps, whose bits are of `dtype`."""
-    if torch.device(device).type == "cuda" and array.nbytes > STAGE // 16:
-        return _staged(np.ascontiguousarray(array), torch.device(device), dtype)
-    host = torch.empty(array.shape, dtype=dtype)
-    bits = torch.int16 if dtype == torch.bfloat16 else dtype
-    target = host.view(bits).numpy()
-    np.copyto(target, array.view(target.dtype))
-    return host.to(device)
+def stacked(matrices: Sequence[Matrix]) -> Matrix:
+    """Matrices of one kind, one below the other."""
+    return combined(matrices, lambda parts: torch.cat(parts, -2)) if len(matrices) > 1 else matrices[0]
 
 
-def _staged(array: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Through pinned memory, a piece at a time: threads fill one piece while the other is on its way."""
-    out = torch.empty(array.shape, dtype=dtype, device=device)
-    source, target = array.reshape(-1).view(np.uint8), out.view(-1).view(torch.uint8)
-    pieces, threads = _stages(device)
-    for number, start in enumerate(range(0, source.size, STAGE)):
-        piece, free = pieces[number % 2]
-        free.synchronize()
-        size = min(STAGE, source.size - start)
-        share = -(-size // SHARES)
-        list(threads.map(lambda at, start=start, piece=piece, size=size, share=share: np.copyto(
-            piece.numpy()[at:min(size, at + share)], source[start + at:start + min(size, at + share)]),
-            range(0, size, share)))
-        target[start:start + size].copy_(piece[:size], non_blocking=True)
-        free.record()
-    for _, free in pieces:
-        free.synchronize()
-    return out
-
-
-@functools.cache
-def _stages(device: torch.device) -> tuple[list[tuple[Tensor, torch.cuda.Event]], ThreadPoolExecutor]:
-    pieces = [(torch.empty(STAGE, dtype=torch.uint8, pin_memory=True), torch.cuda.Event()) for _ in range(2)]
-    return pieces, ThreadPoolExecutor(SHARES)
+def combined(matrices: Sequence[Matrix], combine: Callable[[list[Tensor]], Tensor]) -> Matrix:
+    """A matrix each of whose tensors `combine` makes of the rows of theirs; they are of one kind."""
+    first = matrices[0]
+    if isinstance(first, GroupIntMatrix):
+        kept = zip(*(one.planes.tensors() for one in matrices if isinstance(one, GroupIntMatrix)))
+        planes = Planes(*(None if parts[0] is None else combine(list(parts)) for parts in kept))  # type: ignore[arg-type]
+        return GroupIntMatrix(first.layout, planes, (*first.shape[:-2], planes.low.shape[-2], first.ins))
+    if isinstance(first, Float8Matrix):
+        return combined_float8([one for one in matrices if isinstance(one, Float8Matrix)], combine)
+    assert isinstance(first, DenseMatrix)
+    return DenseMatrix(combine([one.values for one in matrices if isinstance(one, DenseMatrix)]))
 
 
 def _group_int(weight: GroupInt, device: torch.device | str) -> GroupIntMatrix:

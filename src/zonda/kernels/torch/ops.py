@@ -14,7 +14,7 @@ from zonda.errors import Unsupported
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.kernels.torch.experts import experts as mixture
 from zonda.kernels.torch.experts import normalize
-from zonda.kernels.torch.matrix import Matrix, prepare
+from zonda.kernels.torch.matrix import Matrix, prepare, stacked
 from zonda.kernels.torch.step import Step
 from zonda.weights.source import Weight
 
@@ -46,8 +46,8 @@ class TorchOps:
     def _room(self, heads: Any, pages: int) -> Tensor:
         return torch.zeros(pages, heads.kv, PAGE, heads.dim, dtype=self.cache_dtype, device=self.device)
 
-    def prepare(self, weight: Weight) -> Matrix:
-        return prepare(weight, self.device, self.dtype)
+    def prepare(self, weight: Weight, *others: Weight) -> Matrix:
+        return stacked([prepare(each, self.device, self.dtype) for each in (weight, *others)])
 
     def vector(self, values: np.ndarray) -> Tensor:
         return torch.tensor(np.asarray(values, np.float32), device=self.device)
