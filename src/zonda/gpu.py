@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -64,14 +65,11 @@ def left_on(device: str, decoder: Decoder, weight_bytes: int) -> int:
 
 
 def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions, model: ModelOptions, *, max_len: int,
-           kv_bytes: int, convert: Convert | None, tell: Progress, compiling: Callable[[str], None]
-           ) -> tuple[Runner, sample.Kernel]:
+           kv_bytes: int, convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
     """The runner of a GPU, and the kernel that draws on the processor what the GPU cannot."""
     import torch
 
     from zonda.engine.torch_runner import TorchRunner
-    from zonda.kernels.cpu.draws import CompiledDraw
-    from zonda.kernels.cpu.library import Library
     from zonda.kernels.cuda.ops import CUDAOps
 
     assert options.max_seqs and options.max_num_batched_tokens
@@ -81,11 +79,24 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     types = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
     cache = torch.float8_e4m3fn if model.kv_dtype == "fp8" else None
     ops = CUDAOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
-    runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
-                         max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
-                         progress=lambda done, total: tell("loading", done, total))
-    number = count(1)
-    runner.compile(lambda: tell("preparing kernels", next(number), 0))
-    tell("capturing steps", 0, 0)
-    runner.warm(all=model.capture == "all")
-    return runner, CompiledDraw(Library(cache_folder(), progress=compiling), vocab=runner.vocab)
+    with ThreadPoolExecutor(1) as beside:
+        draw = beside.submit(_compilers, decoder.vocab)
+        runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
+                             max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
+                             progress=lambda done, total: tell("loading", done, total))
+        number = count(1)
+        tell("preparing kernels", 0, 0)
+        runner.compile(lambda: tell("preparing kernels", next(number), 0))
+        tell("capturing steps", 0, 0)
+        runner.warm(all=model.capture == "all")
+        return runner, draw.result()
+
+
+def _compilers(vocab: int) -> sample.Kernel:
+    """What compilers need time for while weights load: the kernel that draws, and Triton to hash itself."""
+    from zonda.kernels.cpu.draws import CompiledDraw
+    from zonda.kernels.cpu.library import Library
+    from zonda.kernels.cuda.launch import triton_key
+
+    triton_key()
+    return CompiledDraw(Library(cache_folder()), vocab=vocab)

@@ -194,8 +194,7 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
     config, decoder, options, cache = sized.config, sized.decoder, sized.options, sized.cache
     if sized.device != "cpu":
         runner, draw = on_gpu(sized.device, decoder, source, options, model, max_len=cache.max_len,
-                              kv_bytes=cache.kv_bytes, convert=convert, tell=progress or _silent,
-                              compiling=_Compiled(progress or _silent))
+                              kv_bytes=cache.kv_bytes, convert=convert, tell=progress or _silent)
     else:
         make = _compiled if model.kernels == "compiled" else _plain
         runner, draw = make(decoder, source, cache, options, model.threads, convert, progress or _silent)

@@ -68,7 +68,8 @@ class Graphs:
         runner.draw(runner.forward(step), step, greedy=greedy)
         torch.cuda.synchronize(runner.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # a thread that loads another model meanwhile may allocate
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             runner.draw(runner.forward(step), step, greedy=greedy)
         self._graphs[size, greedy] = graph
 

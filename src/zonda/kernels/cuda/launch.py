@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import triton
 from triton import AsyncCompileMode, JITFunction, knobs
+from triton.runtime.cache import triton_key as triton_key  # hashes all of Triton, once in a process
 
 _ahead: ContextVar[bool] = ContextVar("ahead", default=False)
 
