@@ -96,7 +96,7 @@ class CountRequest(Struct, kw_only=True):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
-    mcp_servers: list[Any] | None = None
+    mcp_servers: Annotated[list[Any], Meta(extra_json_schema={"maxItems": 0})] | None = None
 
 
 class MessageMetadata(Struct, kw_only=True):

@@ -30,7 +30,7 @@ from zonda.server.anthropic_schema import (
 )
 from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
 from zonda.server.embeddings import EmbeddingList, EmbeddingRequest, Ranking, RerankRequest
-from zonda.server.endpoint import Endpoint
+from zonda.server.endpoint import Endpoint, Methods
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
 from zonda.server.registry import Registry
@@ -119,7 +119,7 @@ ENDPOINTS = (
     Endpoint(method="GET", path=ui.HOME, answer=ui.page, summary="Chat in the browser", media="text/html",
              quiet=True, open=True),
     Endpoint(method="GET", path=ui.HOME + "/{file:path}", answer=ui.file, summary="The files of that page",
-             media="text/html", quiet=True, open=True),
+             media="*/*", quiet=True, open=True),
 )
 
 ENVELOPES: Mapping[str, Envelope] = {"/v1/messages": anthropic.ENVELOPE}
@@ -155,7 +155,10 @@ def described(models: Models) -> Sequence[Model]:
 
 def application(service: Service) -> ASGIApp:
     """The application around a service."""
-    routes = [Route(each.path, each, methods=[each.method]) for each in service.endpoints]
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for each in service.endpoints:
+        paths.setdefault(each.path, {})[each.method] = each
+    routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()]
     front: ASGIApp = Front(service, Router(routes, redirect_slashes=False), envelopes=ENVELOPES)
     if service.options.cors_origin:
         front = CORSMiddleware(front, allow_origins=service.options.cors_origin, allow_methods=["*"],

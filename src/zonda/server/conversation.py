@@ -6,7 +6,7 @@ from typing import Any
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.decode import check_depth, needed
-from zonda.server.tools import check_function, choice_of, function_tools
+from zonda.server.tools import check_function, choice_of, function_tools, name_of
 from zonda.turns import Named, ToolChoice, Turn
 from zonda.types import Grammar, Sampling
 
@@ -28,7 +28,7 @@ def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
     if body.functions is not None or body.function_call is not None:
         tools, choice = _functions(body)
     parallel = body.parallel_tool_calls is not False and body.functions is None
-    return Turn(messages=messages(body), tools=tools, choice=choice, allowed=allowed, parallel=parallel,
+    return Turn(messages=messages(body.messages), tools=tools, choice=choice, allowed=allowed, parallel=parallel,
                 format=form, variables=variables(body), sampling=sampling)
 
 
@@ -42,17 +42,17 @@ def _functions(body: ChatRequest) -> tuple[list[dict[str, Any]], ToolChoice]:
         check_function(function, f"functions[{index}]")
     choice: ToolChoice = "auto"
     if isinstance(body.function_call, dict):
-        choice = Named(str(body.function_call.get("name")))
+        choice = Named(name_of(body.function_call, "function_call"))
     elif body.function_call is not None:
-        choice, _ = choice_of(body.function_call, "function_call")
+        choice = body.function_call
     return [{"type": "function", "function": function} for function in functions], choice
 
 
-def messages(body: ChatRequest) -> list[dict[str, Any]]:
+def messages(given: str | list[ChatMessage]) -> list[dict[str, Any]]:
     """The messages as they came, with every part of a content checked."""
-    if isinstance(body.messages, str):
-        return [{"role": "user", "content": body.messages}]
-    return [_message(each, f"messages[{index}]") for index, each in enumerate(body.messages)]
+    if isinstance(given, str):
+        return [{"role": "user", "content": given}]
+    return [_message(each, f"messages[{index}]") for index, each in enumerate(given)]
 
 
 def _message(message: ChatMessage, place: str) -> dict[str, Any]:

@@ -21,7 +21,8 @@ class Endpoint:
 
     `answer` is called with the `Call`, and with the decoded query and body if the route takes them; it returns the
     value to send as JSON, or None when it has answered itself. `events` is the type of a streamed answer's events;
-    `error` that of what is answered when something is wrong; `failures` has the statuses that answer something else.
+    `error` that of what is answered when something is wrong; `failures` has statuses that may answer something
+    else.
     """
 
     method: str
@@ -54,3 +55,14 @@ class Endpoint:
         value = await self.answer(call, *arguments)
         if value is not None:
             await call.reply(value)
+
+
+class Methods:
+    """All methods of one path."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        await self._endpoints[method](scope, receive, send)

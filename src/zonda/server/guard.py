@@ -89,6 +89,11 @@ def keys_of(options: ServerOptions) -> tuple[str, ...]:
     return given + found
 
 
+def keyed(options: ServerOptions) -> bool:
+    """Whether callers need a key."""
+    return any(options.api_key) or options.api_key_file is not None
+
+
 def is_loopback(host: str) -> bool:
     """Whether a name or address is this machine's own and nobody else's."""
     name = host.lower().strip("[]")

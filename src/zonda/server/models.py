@@ -58,8 +58,8 @@ async def status(call: Call, body: ModelRequest) -> None:
 
 
 async def _change(call: Call, body: ModelRequest, change: Callable[[str], Awaitable[Served]]) -> None:
-    name = body.model_id or body.model
-    if not name:
+    name = body.model if body.model_id is None else body.model_id
+    if name is None:
         raise missing("model_id")
     try:
         async with call.flight():

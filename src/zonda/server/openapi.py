@@ -21,8 +21,12 @@ _STYLE = ("body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem a
           ":root{color-scheme:light dark}")
 
 
-def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the routes."""
+_KEYS = {"bearer": {"type": "http", "scheme": "bearer"},
+         "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+
+
+def document(endpoints: Sequence[Endpoint], *, keyed: bool = False) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the routes; `keyed` says that callers need a key."""
     types = [kind for each in endpoints for kind in (each.body, each.reply, each.events, each.error,
                                            *each.failures.values())]
     names = [kind for kind in dict.fromkeys([*types, ErrorReply]) if kind]
@@ -31,22 +35,44 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
         paths.setdefault(each.pattern, {})[each.method.lower()] = _operation(each, schemas)
+    _link(paths)
+    for kind in names:
+        components.get(getattr(kind, "__name__", ""), {}).update(_either(kind))
     return {"openapi": "3.1.0", "info": {"title": TITLE, "version": __version__}, "paths": paths,
-            "components": {"schemas": components, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
-            "security": [{}, {"key": []}]}
+            "components": {"schemas": components, "securitySchemes": _KEYS},
+            "security": [*([] if keyed else [{}]), *({name: []} for name in _KEYS)]}
+
+
+def _link(paths: dict[str, dict[str, Any]]) -> None:
+    """Tell which routes take the id of what a route has made."""
+    for path, methods in paths.items():
+        maker, found, _ = path.partition("/{id}")
+        if found and "post" in paths.get(maker, {}):
+            links = paths[maker]["post"]["responses"]["200"].setdefault("links", {})
+            for operation in methods.values():
+                name = operation["operationId"]
+                links[name] = {"operationId": name, "parameters": {"id": "$response.body#/id"}}
+
+
+def _either(kind: Any) -> dict[str, Any]:
+    """What a schema says of fields one of which must be given."""
+    fields = getattr(kind, "EITHER", ())
+    given = [{"required": [each], "properties": {each: {"not": {"type": "null"}}}} for each in fields]
+    return {"anyOf": given} if given else {}
 
 
 def _operation(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {"operationId": _name(each), "summary": each.summary, "responses": {
         "200": {"description": "Success", "content": _content(each, schemas)},
-        **{str(status): _answer("Failure", schemas[kind]) for status, kind in each.failures.items()},
+        **{str(status): _answer("Failure", {"anyOf": [schemas[kind], schemas[each.error]]})
+           for status, kind in each.failures.items()},
         "default": _answer("An error", schemas[each.error])}}
     if each.body:
         body = {"application/json": {"schema": schemas[each.body]}}
         operation["requestBody"] = {"required": True, "content": body}
     parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
                   for name in _PARAMETER.findall(each.pattern)] + _query(each.query)
-    return operation | ({"parameters": parameters} if parameters else {})
+    return operation | ({"parameters": parameters} if parameters else {}) | ({"security": []} if each.open else {})
 
 
 def _query(kind: type | None) -> list[dict[str, Any]]:

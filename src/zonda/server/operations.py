@@ -6,6 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from zonda import __version__
 from zonda.server import openapi
 from zonda.server.call import Call
+from zonda.server.guard import keyed
 from zonda.server.schema import About
 
 HTML = b"text/html; charset=utf-8"
@@ -30,7 +31,7 @@ async def metrics(call: Call) -> None:
 
 async def document(call: Call) -> None:
     """The OpenAPI document."""
-    await call.reply(openapi.document(call.service.endpoints))
+    await call.reply(openapi.document(call.service.endpoints, keyed=keyed(call.service.options)))
 
 
 async def docs(call: Call) -> None:

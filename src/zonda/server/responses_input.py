@@ -42,6 +42,8 @@ FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[str], Item | None]) -> list[Item]:
     """The input as items, each with an id: its own, or one that `name` makes; `find` looks up what is referred to."""
     if body.input is None:
+        if body.previous_response_id is not None:
+            return []
         raise missing("input")
     if isinstance(body.input, str):
         return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]

@@ -1,7 +1,7 @@
 """The shapes of the Responses API: what is asked, items that go in and come out, and the response itself."""
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, field
 
@@ -89,6 +89,8 @@ class Reasoning(Struct, kw_only=True):
 
 class ContextFields(SamplingFields, kw_only=True):
     """What makes the prompt."""
+
+    EITHER: ClassVar = ("input", "previous_response_id")
 
     input: str | Annotated[list[InputItem], Meta(max_length=MAX_MESSAGES)] | None = None
     instructions: str | None = None

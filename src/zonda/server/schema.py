@@ -1,7 +1,7 @@
 """The shapes of requests and responses: decoded, checked, encoded and documented from these definitions alone."""
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -12,6 +12,7 @@ MAX_PROMPTS = 1024
 MAX_SEED = 2**63
 
 Stop = Annotated[str, Meta(min_length=1, max_length=4096)]
+Name = Annotated[str, Meta(min_length=1)]
 Finish = Literal["stop", "length"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
@@ -185,8 +186,10 @@ class ModelList(Struct, kw_only=True):
 class ModelRequest(Struct, kw_only=True):
     """Which model to load, unload or tell about; either field names it."""
 
-    model_id: str | None = None
-    model: str | None = None
+    EITHER: ClassVar = ("model_id", "model")
+
+    model_id: Name | None = None
+    model: Name | None = None
 
 
 class ErrorObject(Struct):

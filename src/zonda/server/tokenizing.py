@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest
 from zonda.server.call import Call
-from zonda.server.chat_schema import MAX_MESSAGES
-from zonda.server.decode import check_depth, check_ids, missing
+from zonda.server.chat_schema import MAX_MESSAGES, ChatMessage
+from zonda.server.conversation import messages
+from zonda.server.decode import check_ids, missing
+from zonda.server.schema import Count
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
@@ -17,10 +19,12 @@ if TYPE_CHECKING:
 class TokenizeRequest(Struct, kw_only=True):
     """A text, as `prompt` or `content`, or the messages of a conversation."""
 
+    EITHER: ClassVar = ("prompt", "content", "messages")
+
     model: str | None = None
     prompt: str | None = None
     content: str | None = None
-    messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
     add_special_tokens: bool | None = None
     add_special: bool | None = None
     add_generation_prompt: bool | None = None
@@ -40,7 +44,7 @@ class Tokenized(Struct, kw_only=True):
 class DetokenizeRequest(Struct, kw_only=True):
     """Token ids."""
 
-    tokens: list[int]
+    tokens: list[Count]
     model: str | None = None
     skip_special_tokens: bool | None = None
 
@@ -54,7 +58,6 @@ class Detokenized(Struct, kw_only=True):
 
 async def tokenize(call: Call, body: TokenizeRequest) -> Tokenized:
     """The token ids of a text, or of what the chat template makes of messages."""
-    check_depth(body.messages, "messages")
     llm = await call.use(body.model)
     ids = await asyncio.to_thread(_ids, llm, body)
     result = Tokenized(count=len(ids), max_model_len=llm.engine.max_len, tokens=ids)
@@ -72,11 +75,9 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
         return llm.tokenize(text or "", add_special=special is not False)
     if text is not None:
         raise InvalidRequest("`prompt` and `messages` exclude each other", param="messages")
-    for index, each in enumerate(body.messages):
-        if not isinstance(each.get("role"), str):
-            raise missing(f"messages[{index}].role")
     extra: dict[str, Any] = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
-    return list(llm.render(body.messages, add_generation_prompt=body.add_generation_prompt is not False, **extra))
+    begun = body.add_generation_prompt is not False
+    return list(llm.render(messages(body.messages), add_generation_prompt=begun, **extra))
 
 
 async def detokenize(call: Call, body: DetokenizeRequest) -> Detokenized:

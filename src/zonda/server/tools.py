@@ -11,7 +11,6 @@ from zonda.turns import Named, ToolChoice
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _EXPECTED = 'expected {"type": "function", "function": {"name": ...}}'
-_SIMPLE = ("auto", "none", "required")
 
 
 def function_tools(given: Sequence[dict[str, Any]], field: str = "tools") -> list[dict[str, Any]]:
@@ -49,28 +48,21 @@ def check_function(function: dict[str, Any], place: str) -> None:
         raise InvalidRequest(f"`{place}.strict` is not true or false", param=f"{place}.strict")
 
 
-def choice_of(given: str | dict[str, Any] | None, field: str = "tool_choice") -> tuple[ToolChoice, tuple[str, ...]]:
+def choice_of(given: ToolChoice | dict[str, Any] | None,
+              field: str = "tool_choice") -> tuple[ToolChoice, tuple[str, ...]]:
     """The choice, and the names of the tools that are allowed; none for all."""
-    if given is None:
-        return "auto", ()
-    if isinstance(given, str):
-        return _simple(given, field), ()
+    if not isinstance(given, dict):
+        return given or "auto", ()
     if given.get("type") == "allowed_tools":
         return _allowed(given, field)
     if given.get("type") == "function":
-        return Named(_name(given, field)), ()
+        return Named(name_of(given, field)), ()
     raise InvalidRequest(f"`{field}` is not known", param=field,
                          hint='expected "auto", "none", "required", a function, or "allowed_tools"')
 
 
-def _simple(word: str, field: str) -> ToolChoice:
-    for known in _SIMPLE:
-        if word == known:
-            return known  # type: ignore[return-value]
-    raise InvalidRequest(f"`{field}` is not known", param=field, hint=f"expected one of {', '.join(_SIMPLE)}")
-
-
-def _name(given: Any, place: str) -> str:
+def name_of(given: Any, place: str) -> str:
+    """The name of the function that a choice is for."""
     function = given.get("function", given) if isinstance(given, dict) else None
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:
@@ -85,4 +77,4 @@ def _allowed(given: dict[str, Any], field: str) -> tuple[ToolChoice, tuple[str, 
     if not isinstance(tools, list) or not tools or inner.get("mode") not in ("auto", "required"):
         raise InvalidRequest(f"`{field}` has no usable allowed tools", param=field,
                              hint='expected {"mode": "auto" or "required", "tools": [...]}')
-    return inner["mode"], tuple(_name(tool, f"{field}.tools[{index}]") for index, tool in enumerate(tools))
+    return inner["mode"], tuple(name_of(tool, f"{field}.tools[{index}]") for index, tool in enumerate(tools))
