@@ -149,7 +149,7 @@ class ThinkingCount(Struct):
     thinking_tokens: int
 
 
-class MessageUsage(Struct, kw_only=True):
+class EndUsage(Struct, kw_only=True):
     """Token counts; what was found in the cache is not among `input_tokens`."""
 
     input_tokens: int
@@ -157,6 +157,14 @@ class MessageUsage(Struct, kw_only=True):
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     output_tokens_details: ThinkingCount | None = None
+    server_tool_use: None = None
+
+
+class MessageUsage(EndUsage, kw_only=True):
+    """Token counts, and what else Anthropic's own service tells there."""
+
+    cache_creation: None = None
+    inference_geo: None = None
     service_tier: Literal["standard"] = "standard"
 
 
@@ -169,6 +177,8 @@ class AnsweredMessage(Struct, tag="message", tag_field="type", kw_only=True):
     content: list[ContentBlock]
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
+    stop_details: None = None
+    container: None = None
     usage: MessageUsage
 
 
@@ -233,13 +243,15 @@ class Ending(Struct):
 
     stop_reason: StopReason
     stop_sequence: str | None
+    stop_details: None = None
+    container: None = None
 
 
 class MessageDelta(Struct, tag="message_delta", tag_field="type"):
     """How the message ended, and what it took."""
 
     delta: Ending
-    usage: MessageUsage
+    usage: EndUsage
 
 
 class MessageStop(Struct, tag="message_stop", tag_field="type"):

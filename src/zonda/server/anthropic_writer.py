@@ -19,6 +19,7 @@ from zonda.server.anthropic_schema import (
     BlockStop,
     ContentBlock,
     Ending,
+    EndUsage,
     MessageDelta,
     MessageStart,
     MessageStop,
@@ -78,7 +79,7 @@ class Writer:
         """The answer has ended."""
         told = self._close()
         self.message = msgspec.structs.replace(self.message, stop_reason=reason, stop_sequence=stop, usage=usage)
-        return [*told, MessageDelta(Ending(reason, stop), usage), MessageStop()]
+        return [*told, MessageDelta(Ending(reason, stop), msgspec.convert(usage, EndUsage, from_attributes=True)), MessageStop()]
 
     @property
     def _index(self) -> int:

@@ -128,6 +128,7 @@ class ChatLogprobs(Struct):
     """Log-probabilities of a choice's tokens."""
 
     content: list[TokenLogprob]
+    refusal: None = None
 
 
 class TextLogprobs(Struct):
