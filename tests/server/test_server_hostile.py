@@ -1,61 +1,150 @@
-"""Bodies that nobody means well with: large, deep, broken, and numbers beyond everything."""
+"""Bodies that nobody means well with: large, deep, broken, and numbers beyond everything. Each is refused at once, in
+its family's envelope, with the field's name, and without what was sent."""
 from __future__ import annotations
 
 import json
+import resource
 from typing import Any
 
 import pytest
-from fakes import Server
+from fakes import Reply, Server
 
-POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank", "/tokenize", "/detokenize",
-         "/v1/models/load", "/v1/models/unload", "/v1/models/status")
-NUMBERS = ("n", "max_tokens", "logprobs", "top_logprobs", "seed", "top_k", "temperature", "min_tokens")
+from zonda.server.app import ENDPOINTS
+
+POSTS = [each.path for each in ENDPOINTS if each.body]
+GENERATING = {  # a request that is taken, by the route that takes it
+    "/v1/chat/completions": {"messages": "x"}, "/v1/completions": {"prompt": "x"}, "/v1/responses": {"input": "x"},
+    "/v1/messages": {"model": "chain", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}}
+SMALL = {
+    "/v1/responses/input_tokens": {"input": "x"}, "/v1/embeddings": {"input": "x"},
+    "/v1/messages/count_tokens": {"model": "chain", "messages": [{"role": "user", "content": "x"}]},
+    "/v1/rerank": {"query": "x", "documents": ["x"]}, "/rerank": {"query": "x", "documents": ["x"]},
+    "/tokenize": {"prompt": "x"}, "/detokenize": {"tokens": [1]},
+    **{f"/v1/models/{verb}": {"model_id": "chain"} for verb in ("load", "reload", "unload", "status")}}
+NUMBERS = {
+    "/v1/chat/completions": ("n", "max_tokens", "max_completion_tokens", "top_logprobs", "seed", "top_k", "top_p",
+                             "temperature", "min_tokens", "presence_penalty", "repetition_penalty", "min_p"),
+    "/v1/completions": ("n", "max_tokens", "logprobs", "best_of", "seed", "top_k", "temperature", "frequency_penalty"),
+    "/v1/responses": ("n", "max_output_tokens", "top_logprobs", "max_tool_calls", "seed", "temperature", "top_p"),
+    "/v1/messages": ("max_tokens", "temperature", "top_p", "top_k"),
+    "/v1/embeddings": ("dimensions",), "/v1/rerank": ("top_n",), "/rerank": ("top_n",)}
+HUGE = 10**30
+NOT_JSON = [b"\xff\xfe", b'{"model": "\xff"}', b'{"model": "\\ud800"}', b"{", b"null", b"[]", b"[" * 100_000, b"",
+            b'{"a":' * 100_000, b'{"model": NaN}', b'{"model": -Infinity}', b'{"model": 1e999}',
+            b'{"prompt": [' + b"1e999," * 9 + b"1]}", b'{"model": ["' + b"x" * 100_000 + b'"]}']
+
+
+def refused(reply: Reply, path: str, *fields: str, status: int = 400) -> None:
+    """Check that a request was refused, with the name of one of these fields."""
+    error = reply.json["error"]
+    assert (reply.status, error["type"]) == (status, "invalid_request_error"), reply.body
+    assert len(reply.body) < 1500
+    if path.startswith("/v1/messages"):
+        assert reply.json["type"] == "error" and reply.json["request_id"] and set(error) == {"type", "message"}
+        assert not fields or any(f"`{field}`" in error["message"] for field in fields), reply.body
+    else:
+        assert not fields or reply.error["param"] in fields, reply.body
+
+
+def test_every_route_is_tried() -> None:
+    assert set(POSTS) == {*GENERATING, *SMALL}
 
 
 @pytest.mark.parametrize("path", POSTS)
-@pytest.mark.parametrize("body", [
-    b"\xff\xfe", b'{"model": "\xff"}', b"{", b"null", b"[]", b"[" * 100_000, b'{"a":' * 100_000, b'{"model": NaN}',
-    b'{"prompt": [' + b"1e999," * 9 + b"1]}", b'{"model": ["' + b"x" * 100_000 + b'"]}'],
-    ids=lambda body: repr(body[:12]))
+@pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:16]))
 def test_a_broken_body_is_the_clients_fault(server: Server, path: str, body: bytes) -> None:
-    reply = server.post(path, body)
-    assert 400 <= reply.status < 500 and reply.error["type"] == "invalid_request_error"
-    assert len(reply.body) < 1500
+    refused(server.post(path, body), path)
 
 
-@pytest.mark.parametrize("path", POSTS[:2])
-@pytest.mark.parametrize("field", NUMBERS)
-@pytest.mark.parametrize("number", ["-99", "1e400", "NaN", "1" + "0" * 400, "-" + "9" * 30])
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("value", ["NaN", "1e400", "-5", "[]", "{}"])
+def test_a_model_that_is_no_name_is_named(server: Server, path: str, value: str) -> None:
+    field = "model_id" if "models/" in path else "model"
+    body = json.dumps((GENERATING | SMALL)[path] | {field: "?"}).replace('"?"', value)
+    refused(server.post(path, body.encode()), path, field)
+
+
+@pytest.mark.parametrize(("path", "field"), [(path, field) for path, fields in NUMBERS.items() for field in fields])
+@pytest.mark.parametrize("number", ["-99.5", "1e400", "NaN", "-Infinity", "1" + "0" * 400, "-" + "9" * 30, '"9"'])
 def test_a_number_beyond_everything_is_named(server: Server, path: str, field: str, number: str) -> None:
-    if (path, field) == ("/v1/completions", "top_logprobs") or (field, number) in {("seed", "-99")}:
-        return
-    body = b'{"prompt": "x", "messages": "x", "logprobs": true, "%s": %s}' if path == POSTS[0] and field != "logprobs" \
-        else b'{"prompt": "x", "messages": "x", "%s": %s}'
-    reply = server.post(path, body % (field.encode(), number.encode()))
-    assert reply.status == 400 and reply.error["param"] == field, reply.body
+    body = (GENERATING | SMALL)[path] | {field: "?"} | ({"logprobs": True} if field == "top_logprobs" else {})
+    refused(server.post(path, json.dumps(body).replace('"?"', number).encode()), path, field)
 
 
-def test_fifty_megabytes_are_too_many(server: Server) -> None:
+@pytest.mark.parametrize(("path", "field", "value"), [
+    ("/v1/responses", "stop", ["a"] * 17), ("/v1/responses", "logit_bias", {"258": 1}),
+    ("/v1/responses", "metadata", {str(each): "x" for each in range(17)}), ("/v1/responses", "include", ["x"]),
+    ("/v1/responses", "tools", [{"type": "function", "name": "f"}] * 513), ("/v1/responses", "n", 2),
+    ("/v1/messages", "stop_sequences", ["a"] * 17), ("/v1/messages", "system", 5), ("/v1/messages", "messages", []),
+    ("/v1/messages", "tools", [{"name": "f", "input_schema": {}}] * 513), ("/v1/messages", "max_tokens", HUGE),
+    ("/v1/messages/count_tokens", "tools", [{"name": "f", "input_schema": {}}] * 513),
+    ("/v1/embeddings", "input", ["x"] * 1025), ("/v1/embeddings", "input", [[1]] * 1025),
+    ("/v1/rerank", "documents", ["x"] * 1025), ("/rerank", "documents", ["x"] * 1025), ("/rerank", "query", None),
+    ("/detokenize", "tokens", [258]), ("/detokenize", "tokens", [HUGE])], ids=lambda value: str(value)[:30])
+def test_more_than_the_limit_is_named(server: Server, path: str, field: str, value: Any) -> None:
+    refused(server.post(path, (GENERATING | SMALL)[path] | {field: value}), path, field, f"{field}[0]")
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_fifty_megabytes_are_too_many(server: Server, path: str) -> None:
     body = b'{"prompt": "' + b"x" * (50 << 20) + b'"}'
-    for path in ("/v1/completions", "/tokenize"):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for sent in (body, iter([body[:30 << 20], body[30 << 20:]])):  # with its length told, and without
         try:
-            reply = server.post(path, body)
+            reply = server.post(path, sent)
         except (ConnectionResetError, BrokenPipeError):  # it is told before all has been sent
             continue
-        assert (reply.status, reply.error["code"]) == (413, "request_too_large")
+        assert reply.status == 413 and "larger than 32 MB" in reply.json["error"]["message"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 << 10  # kilobytes
     assert server.complete("x").status == 200
 
 
-def test_ten_thousand_messages_are_too_many(server: Server) -> None:
-    many: list[dict[str, Any]] = [{"role": "user", "content": "x"}] * 10_000
-    for path in ("/v1/chat/completions", "/tokenize"):
-        reply = server.post(path, {"messages": many})
-        assert (reply.status, reply.error["param"]) == (400, "messages")
+@pytest.mark.parametrize(("path", "field", "entry"), [
+    ("/v1/chat/completions", "messages", {"role": "user", "content": "x"}),
+    ("/tokenize", "messages", {"role": "user", "content": "x"}),
+    ("/v1/messages", "messages", {"role": "user", "content": "x"}),
+    ("/v1/messages/count_tokens", "messages", {"role": "user", "content": "x"}),
+    ("/v1/responses", "input", {"role": "user", "content": "x"}),
+    ("/v1/responses/input_tokens", "input", {"role": "user", "content": "x"}),
+    ("/v1/completions", "prompt", "x"), ("/v1/embeddings", "input", "x"),
+    ("/v1/rerank", "documents", "x"), ("/rerank", "documents", "x")])
+def test_ten_thousand_entries_are_too_many(server: Server, path: str, field: str, entry: Any) -> None:
+    body = (GENERATING | SMALL)[path] | {field: [entry] * 10_000}
+    body.pop("prompt" if field == "messages" else "", None)
+    refused(server.post(path, body), path, field)
 
 
-def test_deep_messages_are_refused_by_name(server: Server) -> None:
-    deep: Any = "x"
-    for _ in range(200):
-        deep = {"a": deep}
-    reply = server.post("/tokenize", json.loads(json.dumps({"messages": [{"role": "user", "content": deep}]})))
-    assert (reply.status, reply.error["param"]) == (400, "messages")
+DEEP = json.loads('{"a":' * 200 + "1" + "}" * 200)
+TALK = [{"role": "user", "content": "x"}]
+
+
+@pytest.mark.parametrize(("path", "fields", "named"), [
+    ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "f", "parameters": DEEP}}]}, "tools"),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": DEEP}]}, "messages[0].content"),
+    ("/v1/chat/completions", {"messages": [{"role": "assistant", "tool_calls": [DEEP]}]}, "messages[0].tool_calls"),
+    ("/v1/responses", {"tools": [{"type": "function", "name": "f", "parameters": DEEP}]}, "tools[0].parameters"),
+    ("/v1/responses", {"text": {"format": {"type": "json_schema", "name": "a", "schema": DEEP}}}, "text.format.schema"),
+    ("/v1/responses", {"input": [DEEP]}, "input[0].type"),
+    ("/v1/messages", {"tools": [{"name": "f", "input_schema": DEEP}]}, "tools[0].input_schema"),
+    ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a",
+                                                                "content": DEEP}]}]}, "messages[0].content[0].content"),
+    ("/v1/messages", {"messages": [{"role": "assistant", "content": [
+        {"type": "tool_use", "id": "a", "name": "f", "input": DEEP}]}, *TALK]}, "messages[0].content[0].input"),
+    ("/v1/messages", {"output_config": {"format": {"type": "json_schema", "schema": DEEP}}},
+     "output_config.format.schema"),
+    ("/v1/messages/count_tokens", {"tools": [{"name": "f", "input_schema": DEEP}]}, "tools[0].input_schema"),
+    ("/tokenize", {"prompt": None, "messages": [{"role": "user", "content": DEEP}]}, "messages[0].content"),
+], ids=str)
+def test_deep_values_are_refused_by_name(server: Server, path: str, fields: dict[str, Any], named: str) -> None:
+    refused(server.post(path, (GENERATING | SMALL)[path] | fields), path, named)
+
+
+@pytest.mark.parametrize("block", [
+    '{"type": "tool_result", "tool_use_id": "a", "content": [?]}', '{"type": "search_result", "content": [?]}',
+    '{"type": "document", "source": {"type": "content", "content": [?]}}'])
+@pytest.mark.parametrize("depth", [3, 300, 400, 5000])
+def test_blocks_in_blocks_are_refused(server: Server, block: str, depth: int) -> None:
+    before, after = block.split("?")
+    content = before * depth + '{"type": "text", "text": "x"}' + after * depth
+    body = json.dumps(GENERATING["/v1/messages"] | {"messages": [{"role": "user", "content": ["?"]}]})
+    refused(server.post("/v1/messages", body.replace('"?"', content).encode()), "/v1/messages")

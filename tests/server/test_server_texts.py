@@ -58,7 +58,7 @@ def test_tokens_become_text(server: Server) -> None:
     ("/tokenize", {"messages": [{}]}, "messages[0].role"),
     ("/tokenize", {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}, "messages"),
     ("/detokenize", {}, "tokens"), ("/detokenize", {"tokens": [258]}, "tokens"),
-    ("/detokenize", {"tokens": [-1]}, "tokens"), ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
+    ("/detokenize", {"tokens": [-1]}, "tokens[0]"), ("/detokenize", {"tokens": ["a"]}, "tokens[0]"),
     ("/v1/embeddings", {}, "input"), ("/v1/embeddings", {"input": []}, "input"),
     ("/v1/embeddings", {"input": ["a", 1]}, "input"), ("/v1/embeddings", {"input": [""]}, "input"),
     ("/v1/embeddings", {"input": ["a"] * 1025}, "input"),

@@ -1,7 +1,7 @@
 """From what the Messages API is asked to a turn of a conversation."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from zonda.server.responses_writer import unseal
 from zonda.turns import Named, ToolChoice, Turn
 from zonda.types import Grammar, Sampling
 
-MEDIA = frozenset({"image", "container_upload"})
+MEDIA = frozenset({"image", "document", "container_upload"})
 VOLATILE = "x-anthropic-billing-header"
 """How a line begins that clients put before their system text. It differs from request to request and says nothing to
 the model; with it no two prompts would begin alike."""
@@ -124,33 +124,36 @@ def _call(block: Block, place: str) -> dict[str, Any]:
 
 
 def _result(block: Block, place: str) -> str:
-    content = block.content
+    return _lines(block.content, place, _text)
+
+
+def _lines(content: str | Sequence[Block] | None, place: str, read: Callable[[Block, str], str]) -> str:
     if content is None or isinstance(content, str):
         return content or ""
-    return "\n".join(_text(each, f"{place}[{index}]") for index, each in enumerate(content))
+    return "\n".join(read(each, f"{place}[{index}]") for index, each in enumerate(content))
 
 
 def _text(block: Block, place: str) -> str:
     match block.type:
-        case "text":
-            return needed(block, "text", place)
         case "document" if isinstance(block.source, Source) and block.source.type in ("text", "content"):
             return "\n".join(filter(None, (block.title, _document(block.source, f"{place}.source"))))
         case "search_result":
-            return "\n".join(filter(None, (block.title, _result(block, f"{place}.content"))))
-    if block.type in MEDIA or block.type == "document":
+            return "\n".join(filter(None, (block.title, _lines(block.content, f"{place}.content", _plain))))
+    return _plain(block, place)
+
+
+def _plain(block: Block, place: str) -> str:
+    """A text alone, as documents and search results are made of."""
+    if block.type == "text":
+        return needed(block, "text", place)
+    if block.type in MEDIA:
         raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
     raise InvalidRequest(f"`{place}.type` is not known here", param=f"{place}.type",
                          hint="expected text, thinking, redacted_thinking, tool_use or tool_result, as the role allows")
 
 
 def _document(source: Source, place: str) -> str:
-    if source.data is not None:
-        return source.data
-    content = source.content
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(_text(each, f"{place}.content[{index}]") for index, each in enumerate(content))
+    return _lines(source.content, f"{place}.content", _plain) if source.data is None else source.data
 
 
 def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
