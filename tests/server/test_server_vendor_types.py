@@ -3,6 +3,7 @@ out, and nothing is there that they do not know, save what is Zonda's own."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -32,6 +33,9 @@ def speaker() -> Iterator[Server]:
         yield server
 
 
+adapter = cache(TypeAdapter)
+
+
 def unknown(value: Any) -> Iterator[str]:
     """The names of fields that the types do not have."""
     if isinstance(value, BaseModel):
@@ -44,7 +48,7 @@ def unknown(value: Any) -> Iterator[str]:
 
 
 def check(kind: Any, value: Any, also: frozenset[str] = frozenset()) -> None:
-    found = TypeAdapter(kind).validate_python(value)
+    found = adapter(kind).validate_python(value)
     assert set(unknown(found)) <= OURS | also, value
 
 

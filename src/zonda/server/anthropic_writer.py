@@ -79,7 +79,8 @@ class Writer:
         """The answer has ended."""
         told = self._close()
         self.message = msgspec.structs.replace(self.message, stop_reason=reason, stop_sequence=stop, usage=usage)
-        return [*told, MessageDelta(Ending(reason, stop), msgspec.convert(usage, EndUsage, from_attributes=True)), MessageStop()]
+        counts = msgspec.convert(usage, EndUsage, from_attributes=True)
+        return [*told, MessageDelta(Ending(reason, stop), counts), MessageStop()]
 
     @property
     def _index(self) -> int:

@@ -157,7 +157,7 @@ def application(service: Service) -> ASGIApp:
     """The application around a service."""
     paths: dict[str, dict[str, Endpoint]] = {}
     for each in service.endpoints:
-        paths.setdefault(each.path, {})[each.method] = each
+        paths.setdefault(each.path, {}).setdefault(each.method, each)
     routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()]
     front: ASGIApp = Front(service, Router(routes, redirect_slashes=False), envelopes=ENVELOPES)
     if service.options.cors_origin:
