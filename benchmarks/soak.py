@@ -1,6 +1,7 @@
 """Clients that connect, stream, stall and vanish at random, for a while; then: what has leaked, and does it drain?
 
     python benchmarks/soak.py --seconds 60                        # over a model that continues the alphabet
+    python benchmarks/soak.py --seconds 600 --model FILE          # over a real one: right is what it says alone
     python benchmarks/soak.py --seconds 600 --port 1234 --pid PID # against a running server
 
 Exit status 1 when a stream was wrong, something was left behind, or draining took longer than 5 s.
@@ -25,6 +26,8 @@ from typing import Any
 from traffic import free_port
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+LONG = 400  # tokens, more than the alphabet has
+LENGTHS = (8, 16, 32, 64)  # tokens that a real model is asked for
 FAKE = """
 import sys
 sys.path.insert(0, sys.argv[2])
@@ -35,6 +38,8 @@ from zonda.server import serve
 serve(model(max_seqs=64), ServerOptions(port=int(sys.argv[1]), access_log=False))
 """
 DRAIN = 5.0  # seconds
+Question = tuple[str, dict[str, Any], str]
+"""A route, a request, and the text of its answer."""
 
 
 def main() -> int:
@@ -43,10 +48,15 @@ def main() -> int:
     if args.port is None:
         args.port = free_port()
         tests = Path(__file__).parent.parent / "tests" / "server"
-        own = subprocess.Popen([sys.executable, "-c", FAKE, str(args.port), str(tests)])
+        command = [sys.executable, "-c", FAKE, str(args.port), str(tests)]
+        if args.model:
+            command = [sys.executable, "-m", "zonda", "serve", "-m", args.model, "--port", str(args.port),
+                       "--max-seqs", "64", "--no-access-log", "--drain-timeout", "4"]
+        own = subprocess.Popen(command)
         args.pid = own.pid
     try:
         _await_health(args.port)
+        args.questions = _learnt(args.port) if args.model else _alphabet()
         return asyncio.run(_soak(args, own))
     finally:
         if own and own.poll() is None:
@@ -58,6 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--port", type=int, help="of a running server on this machine; else one is started")
+    parser.add_argument("--model", help="a model to serve instead of the alphabet")
     parser.add_argument("--pid", type=int, help="its process, to watch memory and open files")
     return parser.parse_args()
 
@@ -93,26 +104,28 @@ async def _settled(args: argparse.Namespace) -> dict[str, float]:
 
 async def _crowd(args: argparse.Namespace, counts: Counter[str], seconds: float) -> None:
     end = time.monotonic() + seconds
-    await asyncio.gather(*(_client(args.port, random.Random(number), end, counts) for number in range(args.clients)))
+    await asyncio.gather(*(_client(args.port, random.Random(number), end, counts, args.questions)
+                           for number in range(args.clients)))
 
 
-async def _client(port: int, dice: random.Random, end: float, counts: Counter[str]) -> None:
+async def _client(port: int, dice: random.Random, end: float, counts: Counter[str],
+                  questions: list[Question]) -> None:
     while time.monotonic() < end:
         how = dice.choice(("whole", "stream", "stream", "stall", "vanish", "vanish before", "half a body",
                            "bad field"))
         try:
             counts[how] += 1
-            await _one(port, dice, how, counts)
+            await _one(port, dice, how, counts, dice.choice(questions))
         except OSError:
             counts["refused"] += 1
             await asyncio.sleep(0.1)
 
 
-async def _one(port: int, dice: random.Random, how: str, counts: Counter[str]) -> None:
-    place = dice.randrange(26)
+async def _one(port: int, dice: random.Random, how: str, counts: Counter[str], question: Question) -> None:
     leaves = how.startswith("vanish") or how == "half a body"
-    path, fields = _asked("A" if leaves else LETTERS[place], dice.choice(("text", "chat", "regex")))
-    body = json.dumps(fields | {"stream": how != "whole"} | ({"n": 0} if how == "bad field" else {})).encode()
+    path, fields, expected = question
+    changes = {"n": 0} if how == "bad field" else {"max_tokens": LONG} if leaves else {}
+    body = json.dumps(fields | {"stream": how != "whole"} | changes).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
             f"Content-Length: {len(body)}\r\n\r\n")
@@ -127,18 +140,35 @@ async def _one(port: int, dice: random.Random, how: str, counts: Counter[str]) -
             return
         if how == "stall":
             await asyncio.sleep(dice.random())
-        counts[_judged(await reader.read(), how, LETTERS[place + 1:])] += 1
+        counts[_judged(await reader.read(), how, expected)] += 1
     finally:
         writer.close()
 
 
-def _asked(letter: str, kind: str) -> tuple[str, dict[str, Any]]:
-    """A route, and a request to which the rest of the alphabet is the answer."""
-    if kind == "chat":
-        said = [{"role": "user", "content": letter}]
-        return "/v1/chat/completions", {"messages": said, "max_tokens": 400, "temperature": 0}
-    form = {"guided_regex": "[A-Za-z]*"} if kind == "regex" else {}
-    return "/v1/completions", {"prompt": letter, "max_tokens": 400, "temperature": 0} | form
+def _alphabet() -> list[Question]:
+    """Letters, to which the rest of the alphabet is the answer."""
+    return [(*asked, LETTERS[place + 1:]) for place, letter in enumerate(LETTERS) for asked in _asked(letter, LONG)]
+
+
+def _learnt(port: int) -> list[Question]:
+    """Questions to a real model, with the answers that it gives when nobody else asks."""
+    every = [asked for place, letter in enumerate(LETTERS)
+             for asked in _asked(f"Words that begin with {letter}:", LENGTHS[place % len(LENGTHS)])]
+    return [(path, fields, _alone(port, path, fields)) for path, fields in every]
+
+
+def _alone(port: int, path: str, fields: dict[str, Any]) -> str:
+    asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(fields).encode())
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return _text(json.load(answer))
+
+
+def _asked(prompt: str, length: int) -> list[tuple[str, dict[str, Any]]]:
+    """Routes, and requests for the likeliest continuation of a prompt."""
+    common = {"max_tokens": length, "temperature": 0}
+    return [("/v1/chat/completions", common | {"messages": [{"role": "user", "content": prompt}]}),
+            ("/v1/completions", common | {"prompt": prompt}),
+            ("/v1/completions", common | {"prompt": prompt, "guided_regex": "[A-Za-z]*"})]
 
 
 def _judged(answer: bytes, how: str, expected: str) -> str:

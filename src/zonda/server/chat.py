@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 _encoder = msgspec.json.Encoder()
 
+
 async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
     llm = await call.use(body.model)
