@@ -6,11 +6,13 @@ import json
 import random
 import statistics
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from zonda.engine.grammar import Grammars
+from zonda.engine.grammar import Compiled, Grammars
 from zonda.engine.masks import Constraint
 from zonda.types import Grammar
 
@@ -56,24 +58,49 @@ class Synthetic:
         return list(text.encode())
 
 
-def measure(grammars: Grammars, schema: Any, vocab: int, tokens: int) -> list[float]:
-    """Seconds for each token of random answers: taking in the last one, and the mask for the next."""
-    grammar = grammars.compile(Grammar("json_schema", json.dumps(schema)))
+@dataclass
+class Walk:
+    """An answer that was drawn under a grammar, and what each of its tokens took."""
+
+    tokens: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    """Taking in the last token, and the mask for the next."""
+    ended: bool = False
+    error: Exception | None = None
+
+
+Choose = Callable[[np.ndarray, int], int]
+"""One of the allowed tokens, for the place of this number."""
+
+
+def walk(grammar: Compiled, vocab: int, choose: Choose, most: int, ends: frozenset[int] = frozenset()) -> Walk:
+    """Draw an answer of at most so many tokens."""
+    constraint, found = Constraint(grammar, ends), Walk()
     row, bits = np.zeros(vocab, np.bool_), np.zeros(vocab // 32 + 1, np.uint32)
+    while len(found.seconds) < most:
+        matcher = constraint.ready()
+        began = time.perf_counter()
+        if constraint.last is not None:
+            matcher.consume_token(constraint.last)
+        matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        found.seconds.append(time.perf_counter() - began)
+        constraint.forbid(row, bits)
+        allowed, found.error = np.flatnonzero(~row), constraint.error
+        token = choose(allowed, len(found.tokens)) if len(allowed) else None
+        found.ended = token in ends or (token is None and constraint.over)
+        if token is None or found.ended:
+            break
+        found.tokens.append(token)
+        constraint.advance(token)
+    return found
+
+
+def measure(grammars: Grammars, schema: Any, vocab: int, tokens: int) -> list[float]:
+    """Seconds for each token of random answers."""
+    grammar = grammars.compile(Grammar("json_schema", json.dumps(schema)))
     draw, times = random.Random(0), list[float]()
     while len(times) < tokens:
-        constraint = Constraint(grammar, frozenset())
-        while len(times) < tokens and not constraint.over:
-            matcher = constraint.ready()
-            began = time.perf_counter()
-            if constraint.last is not None:
-                matcher.consume_token(constraint.last)
-            matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-            times.append(time.perf_counter() - began)
-            constraint.forbid(row, bits)
-            allowed = np.flatnonzero(~row)
-            if len(allowed):
-                constraint.advance(int(draw.choice(allowed)))
+        times += walk(grammar, vocab, lambda allowed, _: int(draw.choice(allowed)), tokens - len(times)).seconds
     return times
 
 

@@ -50,8 +50,8 @@ def main() -> int:
         tests = Path(__file__).parent.parent / "tests" / "server"
         command = [sys.executable, "-c", FAKE, str(args.port), str(tests)]
         if args.model:
-            command = [sys.executable, "-m", "zonda", "serve", "-m", args.model, "--port", str(args.port),
-                       "--max-seqs", "64", "--no-access-log", "--drain-timeout", "4"]
+            command = [sys.executable, "-c", "from zonda.cli.main import main; main()", "serve", "-m", args.model,
+                       "--port", str(args.port), "--max-seqs", "64", "--no-access-log", "--drain-timeout", "4"]
         own = subprocess.Popen(command)
         args.pid = own.pid
     try:
@@ -217,7 +217,7 @@ def _state(args: argparse.Namespace) -> dict[str, float]:
 
 
 def _await_health(port: int) -> None:
-    for _ in range(300):
+    for _ in range(1200):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
                 if answer.status == 200:

@@ -21,8 +21,8 @@ from zonda.cli.measure import prompt
 from zonda.types import Logprob
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-peers, engines, traffic, models, quality, http_overhead = map(
-    importlib.import_module, ("peers", "engines", "traffic", "models", "quality", "http_overhead"))
+peers, engines, traffic, models, quality, http_overhead, json_schemas = map(
+    importlib.import_module, ("peers", "engines", "traffic", "models", "quality", "http_overhead", "json_schemas"))
 
 
 def test_a_crowd_of_all_kinds_leaves_nothing_behind() -> None:
@@ -265,3 +265,25 @@ class Doubtful:
 def test_the_perplexity_counts_every_token_after_the_first():
     assert quality.perplexity(Doubtful(), [5, 6, 7]) == pytest.approx(2)
     assert quality.continuations(Doubtful(), [[1], [2]], 3) == [[7, 7, 7], [7, 7, 7]]
+
+
+class Bytes:
+    """A vocabulary of bytes, and a token that ends."""
+
+    special_ids = frozenset({256})
+
+    def token_bytes(self, id, /):
+        return bytes([id]) if id < 256 else b""
+
+    def encode(self, text, /, *, add_special=True):
+        return list(text.encode())
+
+
+def test_a_schema_is_judged_by_what_is_said_under_it():
+    options = SimpleNamespace(vocab=500, answers=2, tokens=200, masks=5)
+    judge = json_schemas.Judge(Bytes(), 257, frozenset({256}), options)
+    fine = judge.judge("a", {"type": "array", "items": {"type": "boolean"}, "maxItems": 3})
+    assert (fine.kind, fine.whole, len(fine.seconds) > 0) == ("fine", 2, True)
+    assert judge.judge("b", {"not": {}}).kind == "refused"
+    assert "is not of type" in json_schemas._wrong(json_schemas._validator({"type": "integer"}), "2.5")
+    assert json_schemas._wrong(json_schemas._validator({"type": "number"}), "-8e999") == ""

@@ -12,6 +12,7 @@ from zonda.types import Grammar
 MAX_SAID = 300
 """Characters that are kept of what the compiler says."""
 _KEYWORDS = re.compile(r"Unimplemented keys: (\[.*?\])")
+_OVERLAP = "oneOf constraints are not supported"
 _PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): (.*)", re.DOTALL)
 _REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
 _CARET = re.compile(r"^    ( *)\^", re.MULTILINE)
@@ -27,6 +28,9 @@ def complaint(grammar: Grammar, said: str) -> InvalidRequest:
         return _unknown_keywords(grammar, json.loads(keywords[1]))
     name = _NAMES.get(grammar.kind, "grammar")
     what, _, _ = said.partition("\n<state>")
+    if _OVERLAP in what:
+        return InvalidRequest("the schema has a `oneOf` whose alternatives are not told apart", param="grammar",
+                              hint="write `anyOf`, or give each a type, or a constant of one property, of its own")
     if "NoExtension" in what:
         return InvalidRequest(f"the {name} allows no text at all", param="grammar")
     return InvalidRequest(f"the {name} cannot be compiled: {_reason(grammar, what)}"[:MAX_SAID], param="grammar")
