@@ -34,6 +34,8 @@ Tokens = Callable[[], np.ndarray]
 NONE = np.zeros(0, np.int32)
 MAX_FAILURES = 3
 """Steps that may fail one after another before the engine gives up."""
+QUIET = 0.1
+"""Seconds without a request before the runner works ahead, so that one which follows another does not wait for it."""
 _STOPPED = "the engine has stopped"
 
 
@@ -74,6 +76,7 @@ class Engine:
         self._capacity = max(1, min(options.max_seqs, budget // 2))  # a step has a row for each, and room for prompts
         self._max_live = self._capacity + options.max_queue
         self._runner = runner
+        self._ahead = runner if isinstance(runner, Ahead) else None
         self.grammars = Grammars(words, self.vocab)
         self._intake = Intake(vocab=self.vocab, max_len=self.max_len, stop_ids=stop_ids, defaults=defaults or {},
                               seed=options.seed, breakers=breakers, grammars=self.grammars)
@@ -188,11 +191,10 @@ class Engine:
 
     def _receive(self) -> bool:
         """Take in what was posted, after waiting for it if there is nothing else to do; False to stop."""
-        while self._unasked() and isinstance(self._runner, Ahead) and self._runner.idle():
-            pass
+        more = self._ahead
+        while not self._asked(QUIET if more else None):
+            more = more if more and more.idle() else None
         with self._wake:
-            while self._unasked():
-                self._wake.wait()
             messages, self._inbox = self._inbox, []
         for message in messages:
             if isinstance(message, Group):
@@ -201,8 +203,10 @@ class Engine:
                 self._cancel(*message)
         return not self._closing
 
-    def _unasked(self) -> bool:
-        return not (self._inbox or self._scheduler.busy or self._closing)
+    def _asked(self, seconds: float | None) -> bool:
+        """Wait for something to do; False when nothing has come in so many seconds."""
+        with self._wake:
+            return self._wake.wait_for(lambda: bool(self._inbox or self._scheduler.busy or self._closing), seconds)
 
     def _enqueue(self, group: Group) -> None:
         for seq in group.sequences:
@@ -218,7 +222,7 @@ class Engine:
     def _step(self) -> None:
         """Plan and start a step, and finish the one before it; without a runner that draws, finish this one."""
         began = time.perf_counter()
-        ahead = isinstance(self._runner, Ahead) and not self._hosted
+        ahead = self._ahead is not None and not self._hosted
         before = self._flight
         if before and (not ahead or self._scheduler.scarce):
             self._land(before)

@@ -39,9 +39,11 @@ class Graphs:
         self._buffer = torch.zeros(room, dtype=torch.int32, device=runner.device)
 
     def capture(self, *, all: bool) -> None:
-        """Capture the greedy step of every size, or of the largest and the smallest."""
+        """Capture the greedy step of every size, and nothing ahead later; or of the largest and the smallest."""
         for size in sorted({size for size, _ in self._missing} if all else {self.most, BUCKETS[0]}, reverse=True):
             self._blank(size, True)
+        if all:
+            self._missing.clear()
 
     def capture_next(self) -> bool:
         """Capture one more step; False when there is none that was not, or no memory for it."""
