@@ -35,7 +35,7 @@ class Recorded:
         sample = positions if sample is None else sample
         pages = np.arange(max(8, (first + rows) // f.PAGE + 1), dtype=np.int32)
         items, merges = attention_items(sequence, positions, self.ops.query_rows, self.ops.slots)
-        tokens = self.ops.block_tokens(rows)
+        tokens = self.ops.block_tokens(rows, exact=exact)
         self._team.run(program, sync_lines(len(program)), frame, {
             f.ROWS: rows, f.STRIPS: -(-rows // f.STRIP),
             **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.ITEMS: len(items),

@@ -6,6 +6,7 @@ from recorded import Recorded
 
 from zonda.engine.batch import Batch
 from zonda.kernels.cpu.layout import LAYOUTS
+from zonda.kernels.cpu.library import host
 from zonda.kernels.ops import Attend, Heads, Norm, Rotary
 from zonda.kernels.reference import ReferenceOps
 from zonda.nn import Pages
@@ -22,9 +23,9 @@ def one_sequence(rows: int) -> Batch:
                  np.arange(max(8, rows // 32 + 1), dtype=np.int32)[None], numbers[:1])
 
 
-def rounded(x: np.ndarray, most: int) -> np.ndarray:
-    """x as codes of at most `most` with a scale for each 32 columns hold it."""
-    groups = x.reshape(len(x), -1, 32)
+def rounded(x: np.ndarray, most: int, group: int = 32) -> np.ndarray:
+    """x as codes of at most `most` with a scale for each `group` columns hold it."""
+    groups = x.reshape(len(x), -1, group)
     scale = np.abs(groups).max(-1, keepdims=True) / np.float32(most)
     return (np.rint(groups / scale) * scale).reshape(x.shape)
 
@@ -44,7 +45,8 @@ def test_a_packed_product_equals_that_of_the_values_with_rounded_activations(nam
     x = np.random.default_rng(1).normal(0.5, 1, (rows, COLS)).astype(np.float32)
     wanted = rounded(x, most).astype(np.float64) @ weight.dense().T.astype(np.float64)
     # a code on the border between two values may round the other way
-    np.testing.assert_allclose(product(weight, x, exact=exact), wanted, atol=error * np.abs(wanted).max())
+    if exact or not host().matrices:  # test_amx.py has the other
+        np.testing.assert_allclose(product(weight, x, exact=exact), wanted, atol=error * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("exact", [False, True])

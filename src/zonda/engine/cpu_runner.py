@@ -71,7 +71,7 @@ class CPURunner:
                   f.MERGE: merges, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
         held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
         fields = {f.ROWS: rows, f.STRIPS: -(-rows // f.STRIP), **f.domain(f.EXACT, exact, self.ops.block_tokens(exact)),
-                  **f.domain(f.FAST, rows - exact, self.ops.block_tokens(rows - exact), exact),
+                  **f.domain(f.FAST, rows - exact, self.ops.block_tokens(rows - exact, exact=False), exact),
                   **f.domain(f.SAMPLES, samples, self.ops.block_tokens(samples)),
                   f.ITEMS: len(items), f.MERGES: len(merges), f.PAGES_STRIDE: batch.page_table.shape[1],
                   f.SCRATCH_BYTES: self.ops.scratch_bytes, **{field: address(a) for field, a in held.items()}}

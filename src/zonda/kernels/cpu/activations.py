@@ -2,13 +2,15 @@
 
 A block of T tokens and K columns:
     int8   codes   [K/4][T][4]       or, if exact, high and low codes [K/4][2][T][4]: code = 128 · high + low,
-                                     or int16 codes [K/4][T][4] (see `Target.word_tokens`)
+                                     or int16 codes [K/4][T][4] (see `Target.word_tokens`);
+                                     for AMX [K/32][16][32], or [K/32][2][16][32]
     float  scales  [K/32][T]
     int32  sums    [K/32][T]     -offset · sum of codes
     float  sums    [K/32][T]     -scale · sum of codes
     int32  sums    [K/16][T]     the same two for groups of 16
     float  sums    [K/16][T]
-A block for dense weights is float32 [K][T].
+A block for dense weights is float32 [K][T]. One for wide tiles of AMX has int8 codes [K/64][16][64] and, for columns
+that share a scale, float scales [16].
 """
 from __future__ import annotations
 
@@ -21,6 +23,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 
+from zonda.kernels.cpu.amx import STEP as AMX_STEP
+from zonda.kernels.cpu.amx import TOKENS as AMX_TOKENS
 from zonda.kernels.cpu.frame import ARGUMENTS, IDS, SAMPLE
 from zonda.kernels.cpu.layout import ROWS as TILE_ROWS
 from zonda.kernels.cpu.layout import UNIT
@@ -44,7 +48,7 @@ from zonda.kernels.cpu.words import (
 f32 = np.float32
 
 
-FAST, PLANES, WORDS = range(3)
+FAST, PLANES, WORDS, FAST_ROWS, PLANES_ROWS = range(5)
 """How a row's codes are written."""
 
 
@@ -58,7 +62,7 @@ def _quantize(form: int) -> Callable[..., None]:
 
 def _write_row(e: Emit, form: int, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any, token: Any,
                offset: Any) -> None:
-    planes, most = (1, 127) if form == FAST else (2, 127 * 128)
+    planes, most = (1, 127) if form in (FAST, FAST_ROWS) else (2, 127 * 128)
     b, lanes = e.b, e.registers.lanes
     floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
     factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
@@ -83,6 +87,10 @@ def _write_row(e: Emit, form: int, x: Any, weight: Any, factor: Any, units: Any,
             sums.append(e.intrinsic(f"llvm.vector.reduce.add.v{lanes}i32", I32, [codes]))
             for plane, packed in enumerate(_codes(e, codes, form)):
                 size = packed.type.element.width // 8
+                if form in (FAST_ROWS, PLANES_ROWS):
+                    row = e.at(b.mul(e.at(e.times(u, planes), plane), tokens), token)
+                    e.store(packed, e.at(block, e.times(row, UNIT)), v * lanes)
+                    continue
                 for k in range(lanes // 4):
                     step = e.at(e.times(u, planes * UNIT // 4), planes * (v * lanes // 4 + k) + plane)
                     place = e.at(e.at(block, e.times(token, size)), e.times(b.mul(step, tokens), 4))
@@ -102,7 +110,7 @@ def _codes(e: Emit, codes: Any, form: int) -> list[Any]:
     words, narrow = ir.VectorType(I32, lanes // 4), ir.VectorType(I8, lanes)
     if form == WORDS:
         return [b.bitcast(b.trunc(codes, ir.VectorType(I16, lanes)), ir.VectorType(I64, lanes // 4))]
-    if form == FAST:
+    if form in (FAST, FAST_ROWS):
         return [b.bitcast(b.trunc(codes, narrow), words)]
     seven = e.const(codes.type, 7)
     high = b.ashr(b.add(codes, e.const(codes.type, 64)), seven)
@@ -119,7 +127,41 @@ def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, stri
     e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
 
 
-_quantize_fast, _quantize_planes, _quantize_words = (inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS))
+def _write_wide(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """One row x · factor · weight into its place in a block for AMX, with a scale for `wide` units."""
+    e, b = Emit(builder, target), builder
+    x, weight, factor, units, wide, block, token, _ = words
+    lanes = e.registers.lanes
+    floats = ir.VectorType(F32, lanes)
+    factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
+    scales = e.at(e.at(block, e.times(units, UNIT * AMX_TOKENS)), e.times(token, 4))
+    vectors = b.sdiv(e.times(wide, UNIT), e.word(lanes))
+
+    def value(place: Any) -> Any:
+        return b.fmul(b.fmul(e.load(floats, e.at(x, place)), factor), e.load(floats, e.at(weight, place)))
+
+    with e.loop(b.sdiv(units, wide)) as g:
+        first = b.mul(g, vectors)
+        peaks = e.variable(e.const(floats, 0.0))
+        with e.loop(vectors) as v:
+            size = e.intrinsic(f"llvm.fabs.v{lanes}f32", floats, [value(e.times(e.at(first, v), 4 * lanes))])
+            peaks.set(b.select(b.fcmp_unordered(">", size, peaks.get()), size, peaks.get()))
+        peak = largest(e, [peaks.get()])
+        zero = b.fcmp_ordered("==", peak, e.const(F32, 0.0))
+        inverse = b.select(zero, e.const(F32, 0.0), b.fdiv(e.const(F32, 127.0), peak))
+        e.store(b.fmul(peak, e.const(F32, 1 / 127)), e.at(scales, e.times(g, 4 * AMX_TOKENS)))
+        with e.loop(vectors) as v:
+            column = e.times(e.at(first, v), lanes)
+            scaled = b.fmul(value(e.times(column, 4)), e.splat(inverse, lanes))
+            codes = b.fptosi(e.intrinsic(f"llvm.rint.v{lanes}f32", floats, [scaled]), ir.VectorType(I32, lanes))
+            step, within = b.sdiv(column, e.word(AMX_STEP)), b.srem(column, e.word(AMX_STEP))
+            row = e.at(e.times(step, AMX_TOKENS), token)
+            e.store(b.trunc(codes, ir.VectorType(I8, lanes)), e.at(e.at(block, e.times(row, AMX_STEP)), within))
+
+
+_quantize_wide = inline(_write_wide, 8)
+_quantize_fast, _quantize_planes, _quantize_words, _quantize_fast_rows, _quantize_planes_rows = (
+    inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS, FAST_ROWS, PLANES_ROWS))
 
 
 @njit(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -132,9 +174,10 @@ def inverse_rms(x: int, cols: int, eps: float) -> float:
 
 def pack(op: int, frame: int, piece: int, thread: int) -> None:
     """A block of rows for tiles. Arguments: x, row stride in floats, norm weights (ones if none), eps bits or 0,
-    cols, domain, blocks, bytes a token, offset, whether dense, whether exact,
-    the least tokens of a block in words or 0."""
+    cols, domain, blocks, bytes a token, offset, whether dense, whether exact, the least tokens of a block in words or
+    0, units that share a scale for AMX or 0."""
     x, stride, weight, eps = load4(op, ARGUMENTS)
+    wide = load_i64(op, ARGUMENTS + 12)
     cols, domain, blocks, token_bytes, offset, dense, exact, least = load8(op, ARGUMENTS + 4)
     rows, tokens, _, first = load4(frame, domain)
     block = blocks + piece * tokens * token_bytes
@@ -147,6 +190,14 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
+        elif tokens == AMX_TOKENS and wide:
+            _quantize_wide((source, weight, np.int64(f32_bits(factor)), cols // UNIT, wide, block, token, 0))
+        elif tokens == AMX_TOKENS and exact:
+            _quantize_planes_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token,
+                                   offset))
+        elif tokens == AMX_TOKENS:
+            _quantize_fast_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token,
+                                 offset))
         elif exact and least and tokens >= least:
             _quantize_words((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
         elif exact:

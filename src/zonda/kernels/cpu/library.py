@@ -6,9 +6,11 @@ writes LLVM IR into a builder. Both become an exported `void name(i64, …)`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import importlib
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,6 +48,11 @@ class Target:
         return "neon" if self.has("dotprod") else "portable"
 
     @property
+    def matrices(self) -> bool:
+        """Whether there are matrix registers for products of bytes (AMX)."""
+        return self.isa == "avx512vnni" and self.has("amx-tile", "amx-int8")
+
+    @property
     def halves(self) -> bool:
         """Whether instructions convert float16; x86 has them with F16C, and a call into a library is no way."""
         return self.has("f16c") or not llvm.get_process_triple().startswith(("x86", "i386", "i686"))
@@ -62,7 +69,16 @@ class Target:
 @cache
 def host() -> Target:
     """This machine's processor."""
-    return Target(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+    features = llvm.get_host_cpu_features()
+    if features.get("amx-tile") and not _may_use_matrices():
+        features["amx-tile"] = False
+    return Target(llvm.get_host_cpu_name(), features.flatten())
+
+
+def _may_use_matrices() -> bool:
+    """Ask Linux for AMX's registers, for all threads of this process."""
+    arch_prctl, request_permission, tile_data = 158, 0x1023, 18
+    return sys.platform == "linux" and ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) == 0
 
 
 @dataclass(frozen=True, slots=True)

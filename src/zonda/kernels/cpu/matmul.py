@@ -13,15 +13,18 @@ from zonda.kernels.cpu.frame import ARGUMENTS, SCRATCH, SCRATCH_BYTES
 from zonda.kernels.cpu.layout import ROWS as TILE
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.scalar import exp, tanh
-from zonda.kernels.cpu.vector import F16, F32, I16, I32, Emit
-from zonda.kernels.cpu.words import bits_f32, call4, load3, load4, load8, load_f32, load_i64, store_f32
+from zonda.kernels.cpu.vector import F16, F32, I16, I32, I64, Emit
+from zonda.kernels.cpu.vector import exp as exp_vector
+from zonda.kernels.cpu.words import bits_f32, call4, inline, load3, load4, load8, load_f32, load_i64, store_f32
 
 f32 = np.float32
 ACTIVATIONS = ("none", "silu", "gelu", "gelu_tanh", "relu")
-MOST_TOKENS = 12
+MOST_TOKENS = 16
 """Tokens of the largest block."""
 _CHUNK = 192 * 1024
 """Bytes of activations that stay in the second-level cache while several tiles pass over them."""
+_WIDE_CHUNK = 640 * 1024
+"""The same where there is AMX, with processors of larger caches, and tiles are spread for each chunk."""
 
 
 def dense_tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
@@ -73,7 +76,7 @@ def _activate(x: float, kind: int) -> float:
 
 @njit(error_model="numpy")
 def _variant(tokens: int) -> int:
-    """Which of the five tiles, for 1, 2, 4, 8 and 12 tokens."""
+    """Which of the five tiles, for 1, 2, 4, 8 and more tokens."""
     return 0 if tokens == 1 else 1 if tokens == 2 else 2 if tokens == 4 else 3 if tokens == 8 else 4
 
 
@@ -81,23 +84,101 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
     """out = x · weightsᵀ (· scale) + bias + residual for some tiles.
 
     Arguments: blocks, bytes a token, units, domain, weights, tile bytes, tiles, tiles a piece, five tile kernels, out,
-    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits.
+    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits, and what spreads a tile and
+    releases AMX's registers, or 0.
     """
     blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
     out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 13)
     rows, tokens, count, origin = load4(frame, domain)
     kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-    chunk = max(1, _CHUNK // (tokens * token_bytes))
+    chunk = _chunk(tokens, token_bytes)
     factor, softcap = bits_f32(np.int32(scale)), bits_f32(np.int32(cap))
+    spread = load_i64(op, ARGUMENTS + 21) if tokens == MOST_TOKENS else np.int64(0)
     for start in range(0, count, chunk):
         for tile in range(piece * share, min(tiles, (piece + 1) * share)):
+            source = _ready(weights + tile * tile_bytes, units, spread, result + 4 * TILE * MOST_TOKENS)
             for block in range(start, min(count, start + chunk)):
-                call4(kernel, weights + tile * tile_bytes, blocks + block * tokens * token_bytes, units, result)
-                width = min(TILE, cols - tile * TILE)
-                for token in range(min(tokens, rows - block * tokens)):
-                    at = (origin + block * tokens + token) * stride + column + tile * TILE
+                call4(kernel, source, blocks + block * tokens * token_bytes, units, result)
+                width, here = min(TILE, cols - tile * TILE), min(tokens, rows - block * tokens)
+                first = (origin + block * tokens) * stride + column + tile * TILE
+                if width == TILE and softcap == f32(0):
+                    _finish_whole((result, here, out + 4 * first, 4 * stride,
+                                   bias + 4 * tile * TILE if bias else 0, residual + 4 * first if residual else 0,
+                                   scale))
+                    continue
+                for token in range(here):
+                    at = first + token * stride
                     _finish(result + 4 * TILE * token, out, at, width, bias, tile * TILE, residual, factor, softcap)
+    if spread:
+        call4(load_i64(op, ARGUMENTS + 22), 0, 0, 0, 0)
+
+
+@njit(error_model="numpy")
+def _ready(tile: int, units: int, spread: int, room: int) -> int:
+    """Where the tile kernel takes a tile from: from where it lies, or from `room`, spread out."""
+    if not spread:
+        return tile
+    call4(spread, tile, units, room, 0)
+    return room
+
+
+@njit(error_model="numpy")
+def _chunk(tokens: int, token_bytes: int) -> int:
+    """Blocks of activations that stay in the cache while several tiles pass over them."""
+    return max(1, (_WIDE_CHUNK if tokens == MOST_TOKENS else _CHUNK) // (tokens * token_bytes))
+
+
+def _write_finish(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write finish(result, tokens, out, stride, bias, residual, factor): `_finish` for whole tiles; stride in bytes."""
+    result, tokens, out, stride, bias, residual, factor = words
+    e, b = Emit(builder, target), builder
+    floats = ir.VectorType(F32, e.registers.lanes)
+    nothing = _zeros(e)
+    factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), e.registers.lanes)
+    bias = b.select(b.icmp_signed("==", bias, e.word(0)), nothing, bias)
+    without = b.icmp_signed("==", residual, e.word(0))
+    before, step = b.select(without, nothing, residual), b.select(without, e.word(0), stride)
+    with e.loop(tokens) as i:
+        for at in range(0, 4 * TILE, 4 * e.registers.lanes):
+            value = e.fma(e.load(floats, e.at(result, e.times(i, 4 * TILE)), at), factor, e.load(floats, bias, at))
+            value = b.fadd(value, e.load(floats, e.at(before, b.mul(i, step)), at))
+            e.store(value, e.at(out, b.mul(i, stride)), at)
+
+
+def _zeros(e: Emit) -> Any:
+    """The address of 16 zeros."""
+    kind = ir.ArrayType(F32, TILE)
+    name = "zeros"
+    zeros = e.b.module.globals.get(name)
+    if zeros is None:
+        zeros = ir.GlobalVariable(e.b.module, kind, name)
+        zeros.initializer, zeros.global_constant, zeros.linkage = ir.Constant(kind, None), True, "internal"
+    return e.b.ptrtoint(zeros, I64)
+
+
+def _write_gate(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write gate(left, right, tokens, out, stride, kind): whole tiles of silu or gelu_tanh (left) · right.
+
+    Both are x / (1 + exp(-y)), with y = x, or y = 2 sqrt(2/pi) (x + 0.044715 x^3).
+    """
+    left, right, tokens, out, stride, kind = words
+    e, b = Emit(builder, target), builder
+    floats = ir.VectorType(F32, e.registers.lanes)
+    is_silu = b.icmp_signed("==", kind, e.word(1))
+    linear, cubic = (e.splat(b.select(is_silu, e.const(F32, silu), e.const(F32, gelu)), e.registers.lanes)
+                     for silu, gelu in ((-1.0, -1.5957691216), (0.0, -0.0713548163)))
+    one = e.const(floats, 1.0)
+    with e.loop(tokens) as i:
+        row = e.times(i, 4 * TILE)
+        for at in range(0, 4 * TILE, 4 * e.registers.lanes):
+            x = e.load(floats, e.at(left, row), at)
+            away = exp_vector(e, b.fmul(x, e.fma(b.fmul(x, x), cubic, linear)))
+            value = b.fmul(b.fdiv(x, b.fadd(away, one)), e.load(floats, e.at(right, row), at))
+            e.store(value, e.at(out, b.mul(i, stride)), at)
+
+
+_finish_whole, _gate_whole = inline(_write_finish, 7), inline(_write_gate, 6)
 
 
 @njit(error_model="numpy")
@@ -118,7 +199,8 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
     """out = activation(x · gateᵀ) · (x · upᵀ) for some tiles.
 
     Arguments: blocks, bytes a token, units, domain, gate, tile bytes, tiles, tiles a piece, five tile kernels, up, tile
-    bytes, five tile kernels, out, cols, activation.
+    bytes, five tile kernels, out, cols, activation, what spreads a tile of each, the bytes it then has at most, and
+    what releases AMX's registers, or 0.
     """
     blocks, token_bytes, units, domain, gate, gate_bytes, tiles, share = load8(op, ARGUMENTS)
     up, up_bytes = load_i64(op, ARGUMENTS + 13), load_i64(op, ARGUMENTS + 14)
@@ -128,19 +210,31 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
     up_kernel = load_i64(op, ARGUMENTS + 15 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
     right = left + 4 * TILE * MOST_TOKENS
-    chunk = max(1, _CHUNK // (tokens * token_bytes))
+    gate_room, room_bytes = right + 4 * TILE * MOST_TOKENS, load_i64(op, ARGUMENTS + 25)
+    gate_spread, up_spread = np.int64(0), np.int64(0)
+    if tokens == MOST_TOKENS:
+        gate_spread, up_spread = load_i64(op, ARGUMENTS + 23), load_i64(op, ARGUMENTS + 24)
+    chunk = _chunk(tokens, token_bytes)
     for start in range(0, count, chunk):
         for tile in range(piece * share, min(tiles, (piece + 1) * share)):
+            gate_tile = _ready(gate + tile * gate_bytes, units, gate_spread, gate_room)
+            up_tile = _ready(up + tile * up_bytes, units, up_spread, gate_room + room_bytes)
             for block in range(start, min(count, start + chunk)):
                 x = blocks + block * tokens * token_bytes
-                call4(gate_kernel, gate + tile * gate_bytes, x, units, left)
-                call4(up_kernel, up + tile * up_bytes, x, units, right)
-                width = min(TILE, cols - tile * TILE)
-                for token in range(min(tokens, rows - block * tokens)):
-                    at = (origin + block * tokens + token) * cols + tile * TILE
+                call4(gate_kernel, gate_tile, x, units, left)
+                call4(up_kernel, up_tile, x, units, right)
+                width, here = min(TILE, cols - tile * TILE), min(tokens, rows - block * tokens)
+                first = (origin + block * tokens) * cols + tile * TILE
+                if width == TILE and (kind == 1 or kind == 3):
+                    _gate_whole((left, right, here, out + 4 * first, 4 * cols, kind))
+                    continue
+                for token in range(here):
+                    at = first + token * cols
                     for r in range(width):
                         value = _activate(load_f32(left, token * TILE + r), kind)
                         store_f32(out, at + r, value * load_f32(right, token * TILE + r))
+    if gate_spread:
+        call4(load_i64(op, ARGUMENTS + 26), 0, 0, 0, 0)
 
 
 def gate(op: int, frame: int, piece: int, thread: int) -> None:

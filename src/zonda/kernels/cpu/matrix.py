@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zonda.errors import Unsupported
+from zonda.kernels.cpu import amx
 from zonda.kernels.cpu.layout import LAYOUTS, ROWS, UNIT
 from zonda.kernels.cpu.library import Kernel, Library
 from zonda.kernels.cpu.memory import Arena, address
@@ -16,8 +17,8 @@ from zonda.kernels.cpu.threads import function
 from zonda.weights.formats import Dense, Float8, GroupInt
 from zonda.weights.source import Weight
 
-TOKENS = (1, 2, 4, 8, 12)
-"""Tokens of a block, and so the variants of each tile kernel; the last one needs many registers."""
+TOKENS = (1, 2, 4, 8)
+"""Tokens of a block, and so the variants of each tile kernel; there is one more where registers allow."""
 _SIZES = {"f32": 4, "f16": 2, "bf16": 2}
 
 
@@ -48,9 +49,26 @@ class Matrix:
     def kernel(self, tokens: int, *, exact: bool) -> Kernel:
         """The tile kernel for blocks of so many tokens."""
         exact = exact or self.dense
-        recipe = "matmul:dense_tile" if self.dense else "tile:tile"
         name = f"tile_{self.format}_{tokens}_{'exact' if exact else 'fast'}"
+        if tokens == amx.TOKENS and not self.dense:
+            wide = self.wide(exact=exact)
+            if wide:
+                return Kernel(f"tile_wide_{wide}", 4, "amx:tile_wide", (wide,), writer=True)
+            return Kernel(name, 4, "amx:tile", (self.format, exact), writer=True)
+        recipe = "matmul:dense_tile" if self.dense else "tile:tile"
         return Kernel(name, 4, recipe, (self.format, tokens, exact), writer=True)
+
+    def wide(self, *, exact: bool) -> int:
+        """Units that share a scale in the tiles of AMX, or 0 where tiles keep the groups of their format."""
+        return 0 if exact or self.dense else amx.wide_units(self.units)
+
+    def spread(self, *, exact: bool) -> tuple[Kernel, int]:
+        """The kernel that spreads a tile out for AMX, and the bytes that takes."""
+        wide, size = self.wide(exact=exact), amx.spread_bytes(self.format, self.units)
+        if wide:
+            name = f"spread_{self.format}_{wide}"
+            return Kernel(name, 4, "amx:spread_wide", (self.format, wide), writer=True), size
+        return Kernel(f"spread_{self.format}", 4, "amx:spread", (self.format,), writer=True), size
 
     def offset(self, isa: str) -> int:
         """What tiles expect to be taken from every code: the format's offset, or the shift that makes int8 unsigned."""

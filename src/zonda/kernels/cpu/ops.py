@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from zonda.errors import Unsupported
+from zonda.kernels.cpu import amx
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.attention_tiles import most_queries
-from zonda.kernels.cpu.library import Kernel, Library
+from zonda.kernels.cpu.library import Kernel, Library, Target
+from zonda.kernels.cpu.matmul import MOST_TOKENS
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
 from zonda.kernels.cpu.memory import Arena, address
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
@@ -26,6 +28,8 @@ DOMAINS = f.EXACT, f.FAST
 """The domains that together are all rows of a step."""
 _TWELVE = 10.5
 """What a block of 12 tokens costs, where one of 8 costs 8."""
+_SIXTEEN = 10.0
+"""The same for one of 16, by AMX."""
 _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 
@@ -34,6 +38,13 @@ _QUERIES = 24
 """Queries that a work item of attention has, about."""
 _SLOTS, _MOST_SLOTS = 64, 512
 """Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
+
+
+def _most(target: Target) -> int:
+    """The tokens of the largest block."""
+    if target.matrices:
+        return amx.TOKENS
+    return 12 if target.isa.startswith("avx512") else 8
 
 
 def bits(value: float) -> int:
@@ -84,7 +95,7 @@ class CPUOps:
         self.scratch_bytes = 4096
         self.query_rows = 1
         self.slots = 0
-        self._most = 12 if library.target.isa.startswith("avx512") else 8
+        self._most = _most(library.target)
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
         self.output_logits: Buffer | None = None
         self._arena = Arena()
@@ -94,11 +105,14 @@ class CPUOps:
         self._ones: dict[int, np.ndarray] = {}
         self._angles: dict[tuple[int, int, float], Buffer] = {}
 
-    def block_tokens(self, rows: int) -> int:
-        """The tokens of a block for so many rows: 12 where they cost less than the padding of the last block."""
+    def block_tokens(self, rows: int, *, exact: bool = True) -> int:
+        """The tokens of a block for so many rows: more than 8 where they cost less, padding and all."""
+        if self._most == amx.TOKENS and not exact:
+            return amx.TOKENS  # whose wide tiles round in their own way, however few the rows
         if rows <= 8:
             return next(tokens for tokens in TOKENS if rows <= tokens)
-        return 12 if self._most == 12 and -(-rows // 12) * _TWELVE < -(-rows // 8) * 8 else 8
+        cost = {12: _TWELVE, amx.TOKENS: _SIXTEEN}.get(self._most)
+        return self._most if cost and -(-rows // self._most) * cost < -(-rows // 8) * 8 else 8
 
     # -- weights
 
@@ -180,7 +194,7 @@ class CPUOps:
             self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, -(-gate.height // share), blocks.at,
                        blocks.cols, gate.units, domain, address(gate.tiles), gate.tile_bytes, gate.height, share,
                        *self._tiles(gate, domain), address(up.tiles), up.tile_bytes, *self._tiles(up, domain), out.at,
-                       gate.rows, ACTIVATIONS[activation])
+                       gate.rows, ACTIVATIONS[activation], *self._spread(domain, gate, up))
         return out
 
     def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
@@ -198,7 +212,7 @@ class CPUOps:
         if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
             raise Unsupported(f"experts with gates in {gate.format} beside {up.format} are not supported on a CPU")
         slots = self.max_rows * experts.top
-        places = slots + (TOKENS[-1] - 1) * router.rows
+        places = slots + (MOST_TOKENS - 1) * router.rows
         scores = self.project(x, [router], [None], norm=norm)
         chosen, shares, place = (self._memory(4 * slots) for _ in range(3))
         table, counts, sources = self._memory(8 * places), self._memory(4 * router.rows), self._memory(4 * places)
@@ -255,8 +269,18 @@ class CPUOps:
 
     def _tiles(self, weight: Matrix, domain: int) -> list[int]:
         exact = domain != f.FAST
-        return [self.library.address(weight.kernel(tokens, exact=exact)) if tokens <= self._most else 0
-                for tokens in TOKENS]
+        last = [self._most] if self._most > TOKENS[-1] else []
+        tiles = [self.library.address(weight.kernel(tokens, exact=exact)) for tokens in (*TOKENS, *last)]
+        return tiles if last else [*tiles, 0]
+
+    def _spread(self, domain: int, *weights: Matrix) -> list[int]:
+        """What spreads tiles of each of `weights`, the bytes they then have, and what releases the registers, or 0."""
+        if not self.library.target.matrices or weights[0].dense:
+            return [0] * (len(weights) + 2)
+        kernels, sizes = zip(*(weight.spread(exact=domain != f.FAST) for weight in weights))
+        self._scratch(8 * 16 * MOST_TOKENS + len(weights) * max(sizes))
+        released = Kernel("release", 4, "amx:release", writer=True)
+        return [*map(self.library.address, kernels), max(sizes), self.library.address(released)]
 
     def _share(self, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: some 64 KB of weights, but several pieces for each thread."""
@@ -266,11 +290,12 @@ class CPUOps:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
         exact = domain != f.FAST
         token_bytes = f.block_bytes(weight.cols, dense=weight.dense, exact=exact)
-        blocks = Buffer(self._pool, ((most or self.max_rows) + TOKENS[-1]) * token_bytes, token_bytes)
+        blocks = Buffer(self._pool, ((most or self.max_rows) + MOST_TOKENS) * token_bytes, token_bytes)
         scale = norm.weight if norm else self._one(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
-                   weight.offset(self._isa), int(weight.dense), int(exact), self.library.target.word_tokens)
+                   weight.offset(self._isa), int(weight.dense), int(exact), self.library.target.word_tokens,
+                   weight.wide(exact=exact) if self._most == amx.TOKENS else 0)
         return blocks
 
     def _one(self, cols: int) -> np.ndarray:
@@ -281,11 +306,12 @@ class CPUOps:
     def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, domain: int, *, column: int = 0,
                  bias: np.ndarray | None = None, residual: Buffer | None = None, scale: float = 1.0,
                  softcap: float = 0.0) -> None:
-        share = self._share(weight)
+        share, (spread, _, release) = self._share(weight), self._spread(domain, weight)
         self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, -(-weight.height // share), blocks.at,
                    blocks.cols, weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
                    *self._tiles(weight, domain), out.at, out.cols, column, weight.rows,
-                   address(bias) if bias is not None else 0, residual.at if residual else 0, bits(scale), bits(softcap))
+                   address(bias) if bias is not None else 0, residual.at if residual else 0, bits(scale), bits(softcap),
+                   spread, release)
 
     def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:
         self._emit(Kernel("norm", 4, "activations:norm"), f.ROWS, 1, x.at, out.at, address(norm.weight), bits(norm.eps),

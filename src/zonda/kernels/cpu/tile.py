@@ -26,12 +26,12 @@ _AHEAD = 8192
 def tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
     """Writer of tile(weights, block, units, out): out float32 (tokens, 16) = block · tileᵀ for `units` · 32 columns."""
     def write(builder: ir.IRBuilder, target: Target, weights: Any, block: Any, units: Any, out: Any) -> None:
-        _Tile(Emit(builder, target), LAYOUTS[name], tokens, planes=2 if exact else 1).write(weights, block, units, out)
+        Tile(Emit(builder, target), LAYOUTS[name], tokens, planes=2 if exact else 1).write(weights, block, units, out)
 
     return write
 
 
-class _Tile:
+class Tile:
     def __init__(self, e: Emit, layout: Layout, tokens: int, *, planes: int) -> None:
         self.e = e
         self.layout = layout
@@ -60,18 +60,28 @@ class _Tile:
             totals = [[e.variable(e.const(self.floats, 0.0)) for _ in range(self.vectors)] for _ in range(t)]
             where = e.variable(weights)
             moving = [e.variable(a) for a in (codes, scales, *sums)]
-            if self.layout.two_level:
-                with e.loop(e.b.sdiv(units, e.word(SUPER))):
-                    head = self._head(where.get(), lane)
-                    where.set(e.at(where.get(), self.layout.head_bytes))
-                    with e.loop(e.word(SUPER)):
-                        self._unit(where, moving, lane, totals, head)
-            else:
-                with e.loop(units):
-                    self._unit(where, moving, lane, totals, None)
+            self.walk(where, units, lane, lambda unit, head: self._unit(unit, moving, lane, totals, head))
             for i in range(t):
                 for v in range(self.vectors):
                     e.store(totals[i][v].get(), e.at(out, e.times(lane, 4)), 4 * (i * ROWS + v * self.lanes))
+
+    def walk(self, where: Any, units: Any, lane: Any, visit: Callable[[Any, Any], None]) -> None:
+        """Visit all units from the address in `where` on, each with its head, if the format has such."""
+        e, layout = self.e, self.layout
+
+        def step(head: Any) -> None:
+            visit(where.get(), head)
+            where.set(e.at(where.get(), layout.unit_bytes))
+
+        if not layout.two_level:
+            with e.loop(units):
+                step(None)
+            return
+        with e.loop(e.b.sdiv(units, e.word(SUPER))):
+            head = self._head(where.get(), lane)
+            where.set(e.at(where.get(), layout.head_bytes))
+            with e.loop(e.word(SUPER)):
+                step(head)
 
     def _head(self, where: Any, lane: Any) -> list[list[Any]]:
         """The float32 `d`, and `dmin`, of each vector of rows."""
@@ -82,19 +92,16 @@ class _Tile:
     def _halves(self, address: Any, offset: int) -> Any:
         return self.e.from_half(self.e.load(ir.VectorType(F16, self.lanes), address, offset))
 
-    def _unit(self, where: Any, moving: list[Any], lane: Any, totals: list[list[Any]], head: Any) -> None:
+    def _unit(self, unit: Any, moving: list[Any], lane: Any, totals: list[list[Any]], head: Any) -> None:
         e, layout, t = self.e, self.layout, self.tokens
-        unit = where.get()
         if t <= 4:
             for line in range(0, layout.unit_bytes, 64):
                 e.prefetch(unit, _AHEAD + line)
         codes, scales, int_sums, float_sums = (m.get() for m in moving)
-        steps = self._steps(e.at(unit, e.times(lane, 4)))
+        steps = self.steps(e.at(unit, e.times(lane, 4)))
         groups = UNIT // layout.group
         for g in range(groups):
-            scale = self._factors(unit, layout.scales_at, lane, g, head and head[0])
-            minimum = (self._factors(unit, layout.scales_at + layout.scale_bytes, lane, g, head and head[1])
-                       if layout.mins else None)
+            scale, minimum = self.factors(unit, lane, g, head)
             sums = self.dot(steps[g * STEPS // groups:(g + 1) * STEPS // groups], codes, g * STEPS // groups,
                             e.at(int_sums, 4 * t * g))
             for i in range(t):
@@ -106,11 +113,18 @@ class _Tile:
                     if minimum is not None:
                         token_sum = e.splat(e.load(F32, float_sums, 4 * (g * t + i)), self.lanes)
                         total.set(e.fma(minimum[v], token_sum, total.get()))
-        where.set(e.at(unit, layout.unit_bytes))
         moving[0].set(e.at(codes, UNIT * t * self.planes))
         moving[1].set(e.at(scales, 4 * t))
         moving[2].set(e.at(int_sums, 4 * t * groups))
         moving[3].set(e.at(float_sums, 4 * t * groups))
+
+    def factors(self, unit: Any, lane: Any, group: int, head: Any) -> tuple[list[Any], list[Any] | None]:
+        """The float32 scales and mins (or None) of one group, for each vector of rows."""
+        layout = self.layout
+        scale = self._factors(unit, layout.scales_at, lane, group, head and head[0])
+        if not layout.mins:
+            return scale, None
+        return scale, self._factors(unit, layout.scales_at + layout.scale_bytes, lane, group, head and head[1])
 
     def _factors(self, unit: Any, offset: int, lane: Any, group: int, head: Any) -> list[Any]:
         """The float32 scales (or mins) of one group, for each vector of rows."""
@@ -125,7 +139,7 @@ class _Tile:
                 result.append(e.b.fmul(e.b.sitofp(e.b.sext(small, self.words), self.floats), head[v]))
         return result
 
-    def _steps(self, unit: Any) -> list[Callable[[], list[Any]]]:
+    def steps(self, unit: Any) -> list[Callable[[], list[Any]]]:
         """For each four columns a function that unpacks their codes: one byte vector for each vector of rows."""
         loaded: dict[int, list[Any]] = {}
 
@@ -175,7 +189,7 @@ def _power_of_two(most: int) -> int:
     return 1 << max(1, most).bit_length() - 1
 
 
-def _dot_for(tile: _Tile) -> Callable[..., list[list[Any]]]:
+def _dot_for(tile: Tile) -> Callable[..., list[list[Any]]]:
     isa = tile.e.target.isa
     if isa in ("avx512vnni", "avxvnni"):
         return _Vnni(tile)
@@ -193,7 +207,7 @@ class _Dot:
     unsigned = False
     """Whether 8-bit weights must be moved to 0 … 255."""
 
-    def __init__(self, tile: _Tile) -> None:
+    def __init__(self, tile: Tile) -> None:
         self.tile = tile
         self.e = tile.e
         self.offset = 128 if tile.layout.bits == 8 and self.unsigned else tile.layout.offset
