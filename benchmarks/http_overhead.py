@@ -66,6 +66,9 @@ class StandIn:
 
         return wait
 
+    def idle(self) -> bool:
+        return False
+
     def run(self, batch: Batch) -> np.ndarray:
         raise NotImplementedError
 

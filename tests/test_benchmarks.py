@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from zonda.cli.measure import prompt
+from zonda.engine.runner import Ahead
 from zonda.types import Logprob
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -159,6 +160,14 @@ def test_the_traffic_counts_what_the_server_says_it_generated(port):
     assert list(map(traffic.completion_tokens, traffic.answers(port, requests))) == [5, 5, 5]
     assert traffic.throughput(port, "tiny", engines.prompts(3), 5) > 0
     assert all(body["ignore_eos"] and body["stream"] and body["temperature"] == 0 for body in Completions.bodies)
+
+
+def test_a_stand_in_draws_ahead_as_a_device_does():
+    device = http_overhead.StandIn(vocab=2000, max_len=64, streams=2, seconds=0.0)
+    assert isinstance(device, Ahead)
+    tokens = device.launch(SimpleNamespace(sample=np.zeros(2, np.int32)), drawing=None)()
+    assert len(tokens) == 2
+    assert set(tokens.tolist()) <= set(range(http_overhead.FIRST_TEXT, 2000))
 
 
 def test_what_http_costs_is_the_median_over_rounds_of_the_speeds_and_of_their_ratio():
