@@ -1,15 +1,16 @@
 """Every GPU kernel against its reference: the tests of `tests/kernels/cuda` and of the runner, as a table by kernel.
 
-    python benchmarks/gpu_check.py [attention] [experts] [float8] [linear] [runner]
+    python benchmarks/gpu_check.py [attention] [experts] [float8] [linear] [models] [waits] [runner] [real]
 
-Run on a machine with a GPU. Takes pytest's options too, such as `-k` and `-n`. Exit code 1 when anything is wrong.
+Run on a machine with a GPU; `real` compares the models below ZONDA_TEST_MODELS with the processor. Takes pytest's
+options too, such as `-k` and `-n`. The exit code is not 0 when anything is wrong.
 """
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PARTS = {"attention": "kernels/cuda/test_attention.py", "experts": "kernels/cuda/test_experts.py",
          "float8": "kernels/cuda/test_float8_products.py", "linear": "kernels/cuda/test_linear.py",
-         "runner": "engine/test_torch_runner.py"}
+         "models": "kernels/cuda/test_models.py", "waits": "kernels/cuda/test_waits.py",
+         "runner": "engine/test_torch_runner.py", "real": "engine/test_real_gpu.py"}
 EVERY = 10  # seconds between lines on what is done
 WORKERS = 12
 
@@ -45,6 +47,7 @@ class Table:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
     said: float = field(default_factory=time.monotonic)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -54,6 +57,8 @@ class Table:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.skipped:
             self.skipped += 1
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+            self.reasons[str(reason)] += 1
         if report.failed:
             self.failed += 1
             print(f"FAILED {report.nodeid} {report.when}\n{report.longreprtext[-1500:]}", flush=True)
@@ -76,6 +81,8 @@ class Table:
             shown = f"{error:.1e}  {limit:.0e}" if error else "compared exactly"
             print(f"{kernel:22} {row.passed:7} {row.failed:7}  {shown}")
         print(f"{self.done} tests, {self.failed} failed, {self.skipped} skipped")
+        for reason, count in self.reasons.items():
+            print(f"{count} times {reason}")
 
 
 def main() -> int:
@@ -87,6 +94,7 @@ def main() -> int:
     workers = [] if "-n" in options else ["-n", str(min(WORKERS, os.cpu_count() or 1))]
     table = Table()
     status = pytest.main(["-p", "tests.nearness", "-p", "no:terminal", "-W", "ignore::pytest.PytestConfigWarning",
+                          "--continue-on-collection-errors",
                           *workers, *options, *(f"tests/{PARTS[each]}" for each in parts or PARTS)], plugins=[table])
     table.show()
     from tests.nearness import kernels

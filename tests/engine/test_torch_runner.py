@@ -23,8 +23,6 @@ from zonda.weights.load import load
 from zonda.weights.random import RandomSource
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{what}") for what in
-              ("overflow encountered", "divide by zero encountered", "invalid value encountered")]
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "intermediate_size": 96,
           "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 160,
           "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}

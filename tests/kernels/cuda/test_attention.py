@@ -13,9 +13,6 @@ from zonda.kernels.ops import Attend, Heads, Norm, Rotary
 from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 
-pytestmark = [pytest.mark.filterwarnings(f"ignore:{what}") for what in
-              ("overflow encountered", "divide by zero encountered", "invalid value encountered")]
-
 
 class Bare(TorchRunner):
     """What packs steps, without a model."""

@@ -13,8 +13,6 @@ from zonda.kernels.ops import Norm
 from zonda.kernels.torch.matrix import Matrix, prepare
 from zonda.weights.formats import Dense
 
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered in exp")  # and one over it is zero
-
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).to(dtype).to(DEVICE)
