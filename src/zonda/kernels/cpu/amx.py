@@ -3,7 +3,7 @@
 A tile of weights is spread out once, and then meets block after block. *Close* tiles keep the format's own groups:
 sums of integers are exact and what follows them are the operations of `tile.py`, so results are the same to the last
 bit. But the sums of each group must leave the registers to be scaled, which takes far longer than making them. So
-rows that may be rounded take *wide* tiles: weights become bytes with one scale for up to 256 columns, and so
+rows that may be rounded take *wide* tiles: weights become bytes with one scale for up to 192 columns, and so
 do activations.
 """
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WEIGHTS, _SUMS, _CODES = 0, 1, 2
 
 def wide_units(units: int) -> int:
     """The units of a row that share a scale in wide tiles; 0 where rows are not whole steps."""
-    return next((n for n in (8, 6, 4, 2) if units % n == 0), 0)
+    return next((n for n in (4, 6, 2) if units % n == 0), 0)
 
 
 def spread_bytes(name: str, units: int) -> int:
