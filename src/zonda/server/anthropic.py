@@ -57,7 +57,8 @@ async def create(call: Call, body: MessageRequest) -> None:
     """Answer a conversation, whole or as a stream."""
     llm = await call.use(body.model)
     async with call.flight():
-        turn = replace(turn_of(body), sampling=sampling_of(body), salt=call.salt(None))
+        asked = await call.beside(lambda: turn_of(body))
+        turn = replace(asked, sampling=sampling_of(body), salt=call.salt(None))
         prepared = await call.beside(lambda: llm.prepare(turn))
         await compiled(llm, prepared.grammar, "output_config.format.schema" if turn.format else "tools")
         message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],
@@ -76,7 +77,7 @@ async def create(call: Call, body: MessageRequest) -> None:
 async def count(call: Call, body: CountRequest) -> TokensCount:
     """Count the tokens of the prompt that a request would make."""
     llm: AsyncLLM = await call.use(body.model)
-    turn = turn_of(body)
+    turn = await call.beside(lambda: turn_of(body))
     prompt = await call.beside(lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
     return TokensCount(len(prompt))
 

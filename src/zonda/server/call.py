@@ -119,7 +119,7 @@ class Call:
         return body
 
     async def beside(self, work: Callable[[], T]) -> T:
-        """Make the request's prompt: at once if the request is small, else beside the event loop."""
+        """Make what the request's prompt is made of: at once if it is small, else beside the event loop."""
         return work() if self.size <= INLINE else await asyncio.to_thread(work)
 
     async def _next(self) -> Message:

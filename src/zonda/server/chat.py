@@ -48,7 +48,8 @@ async def create(call: Call, body: ChatRequest) -> None:
     """Answer a conversation, whole or as a stream."""
     llm = await call.use(body.model)
     field, form = wanted_form(body)
-    turn = replace(conversation.turn(body, _sampling(body, llm), form), salt=call.salt(body.cache_salt))
+    sampling = _sampling(body, llm)
+    turn = replace(await call.beside(lambda: conversation.turn(body, sampling, form)), salt=call.salt(body.cache_salt))
     async with call.flight():
         prepared = await call.beside(lambda: llm.prepare(turn))
         await compiled(llm, prepared.grammar, field)

@@ -72,7 +72,8 @@ async def create(call: Call, body: ResponseRequest) -> None:
     async with call.flight():
         names = Names(secrets.token_hex(16))
         items = _context(call, body, names)
-        turn = replace(_turn(body, items), sampling=sampling, salt=call.salt(None))
+        asked = await call.beside(lambda: _turn(body, items))
+        turn = replace(asked, sampling=sampling, salt=call.salt(None))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
         await compiled(llm, prepared.grammar, "text.format.schema" if turn.format else "tools")
