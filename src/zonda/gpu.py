@@ -1,6 +1,7 @@
 """Models on a GPU: which device, how much of its memory is left, and the runner there. torch is imported when asked."""
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +19,12 @@ from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
+    from zonda.kernels.torch.ops import TorchOps
     from zonda.nn.decoder import Decoder
 
 Progress = Callable[[str, int, int], None]
+_log = logging.getLogger("zonda")
+_OLDEST = 8, 0  # compute capability
 _WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run
 
 
@@ -28,13 +32,10 @@ def device_of(model: ModelOptions) -> str:
     """The device that the options name, or that this machine has: `cpu`, or `cuda` with a number."""
     if model.cpu or model.device == "cpu" or model.kernels == "plain":
         return "cpu"
-    if model.device == "auto" and not (Path("/proc/driver/nvidia").exists() and find_spec("torch")
-                                       and find_spec("triton")):
-        return "cpu"
+    if model.device == "auto":
+        return automatic()[0]
     import torch
 
-    if model.device == "auto":
-        return "cuda:0" if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0) else "cpu"
     try:
         device = torch.device(model.device)
         torch.cuda.get_device_properties(device)
@@ -42,6 +43,32 @@ def device_of(model: ModelOptions) -> str:
         raise InvalidRequest(f"there is no device {model.device!r} here: {error}", param="device",
                              hint="try cpu, or `zonda doctor` to see what is here") from None
     return f"cuda:{device.index or 0}"
+
+
+def automatic() -> tuple[str, str]:
+    """The device that models run on unless one is named, and why."""
+    if not Path("/proc/driver/nvidia").exists():
+        return "cpu", "there is no NVIDIA driver"
+    if missing := [name for name in ("torch", "triton") if not find_spec(name)]:
+        return "cpu", f"{' and '.join(missing)} not installed, which a GPU needs"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu", "torch sees no GPU"
+    kernels, why = kernels_on("cuda:0")
+    return ("cuda:0", why) if kernels == "triton" else ("cpu", why)
+
+
+def kernels_on(device: str) -> tuple[str, str]:
+    """Whose kernels compute on a GPU, `triton` or, slowly, `torch`, and why."""
+    import torch
+
+    if not find_spec("triton"):
+        return "torch", "triton is not installed"
+    found, name = torch.cuda.get_device_capability(device), torch.cuda.get_device_name(device)
+    if found < _OLDEST:
+        return "torch", f"{name} has compute capability {found[0]}.{found[1]}, kernels need {_OLDEST[0]}.{_OLDEST[1]}"
+    return "triton", f"{name}, compute capability {found[0]}.{found[1]}"
 
 
 def cache_bytes(model: ModelOptions) -> int:
@@ -70,33 +97,51 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     import torch
 
     from zonda.engine.torch_runner import TorchRunner
-    from zonda.kernels.cuda.ops import CUDAOps
 
     assert options.max_seqs and options.max_num_batched_tokens
     keep_triton_kernels()
     tell("loading", 0, 0)
     torch.cuda.set_device(device)
-    types = {"auto": torch.bfloat16, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-    cache = torch.float8_e4m3fn if model.kv_dtype == "fp8" else None
-    ops = CUDAOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
+    ops = _ops(device, model)
     with ThreadPoolExecutor(1) as beside:
         draw = beside.submit(_compilers, decoder.vocab)
         runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
                              max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
                              progress=lambda done, total: tell("loading", done, total))
-        number = count(1)
-        tell("preparing kernels", 0, 0)
-        runner.compile(lambda: tell("preparing kernels", next(number), 0))
-        tell("capturing steps", 0, 0)
-        runner.warm(all=model.capture == "all")
+        if ops.captures:
+            number = count(1)
+            tell("preparing kernels", 0, 0)
+            runner.compile(lambda: tell("preparing kernels", next(number), 0))
+            tell("capturing steps", 0, 0)
+            runner.warm(all=model.capture == "all")
         return runner, draw.result()
+
+
+def _ops(device: str, model: ModelOptions) -> TorchOps:
+    """Triton's kernels where they run, else plain torch."""
+    import torch
+
+    from zonda.kernels.torch.ops import TorchOps
+
+    kernels, why = kernels_on(device)
+    usual = torch.bfloat16 if kernels == "triton" or torch.cuda.is_bf16_supported(False) else torch.float16
+    types = {"auto": usual, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+    cache = torch.float8_e4m3fn if model.kv_dtype == "fp8" else None
+    if kernels == "torch":
+        _log.warning("computing slowly, by plain torch: %s", why)
+        return TorchOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
+    from zonda.kernels.cuda.ops import CUDAOps
+
+    return CUDAOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
 
 
 def _compilers(vocab: int) -> sample.Kernel:
     """What compilers need time for while weights load: the kernel that draws, and Triton to hash itself."""
     from zonda.kernels.cpu.draws import CompiledDraw
     from zonda.kernels.cpu.library import Library
-    from zonda.kernels.cuda.launch import triton_key
 
-    triton_key()
+    if find_spec("triton"):
+        from zonda.kernels.cuda.launch import triton_key
+
+        triton_key()
     return CompiledDraw(Library(cache_folder()), vocab=vocab)

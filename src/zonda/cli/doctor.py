@@ -105,6 +105,19 @@ def _vectors() -> Check:
     return Check("vector_instructions", "ok", f"kernels are made for {host().isa}")
 
 
+def _device() -> Check:
+    from zonda.gpu import automatic
+
+    device, why = automatic()
+    if device == "cpu":
+        return Check("device", "ok", f"cpu: {why}")
+    from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS
+
+    return Check("device", "ok", f"{device}: {why}; attention, norms and draws by Triton; products by Triton for up to "
+                 f"{DENSE_ROWS} rows of floats (multiply-adds for {PACKED_ROWS} of packed weights, tensor cores for "
+                 f"{UNPACKED_ROWS - 1}), else by cuBLAS")
+
+
 def _packages() -> Check:
     missing = [name for name in _PACKAGES if not _version(name)]
     if missing:
@@ -162,6 +175,6 @@ def _hub() -> Check:
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
-    _packages, _vectors, _memory, _disk, lambda: _writable("cache", cache_folder),
+    _packages, _vectors, _device, _memory, _disk, lambda: _writable("cache", cache_folder),
     lambda: _writable("hub_cache", hub_folder), _hub,
 )

@@ -149,3 +149,23 @@ def test_filtered_draws_stay_within_their_filters() -> None:
     for row in range(3):
         assert seen[row] <= set(order.indices[row, :most[row]].tolist())
         assert len(seen[row]) > 1 or most[row] == 1
+
+
+def test_plain_torch_draws_the_same_tokens() -> None:
+    step, _ = step_of([1, 1, 1], [3, 4, 5])
+    ours, plain = both(Heads(1, 1, 16))
+    step.temperature.copy_(torch.tensor([0.8, 0.0, 1.5]))
+    step.key.copy_(torch.tensor([-5, 3, 1 << 62]))
+    for number, (k, p, least) in enumerate([(0, 1.0, 0.0), (20, 1.0, 0.0), (0, 0.6, 0.0), (0, 1.0, 0.1),
+                                            (50, 0.7, 0.0)]):
+        logits = 3 * torch.randn(3, 3000, device=DEVICE)
+        for field, value in ((step.number, number), (step.top_k, k), (step.top_p, p), (step.min_p, least)):
+            field.fill_(value)
+        found = []
+        for ops in (ours, plain):
+            ops.draw(logits, step, greedy=False)
+            found.append(step.last.tolist())
+        assert found[0] == found[1] and found[0][1] == int(logits[1].argmax())
+    logits[0, 7], logits[2] = float("nan"), -torch.inf
+    plain.draw(logits, step, greedy=False)
+    assert step.last.tolist() == [-1, int(logits[1].argmax()), -1]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zonda.errors import Unsupported
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
+from zonda.kernels.torch.draw import noisy
 from zonda.kernels.torch.experts import experts as mixture
 from zonda.kernels.torch.experts import normalize
 from zonda.kernels.torch.matrix import Matrix, prepare, stacked
@@ -113,10 +113,8 @@ class TorchOps:
         return cap(self._times(normalize(x, norm).to(self.dtype), head).float() * scale, softcap)
 
     def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
-        """The likeliest token of each row of logits into `step.last`, -1 where there is none."""
-        if not greedy:
-            raise Unsupported("plain torch draws the likeliest token only", hint="install triton")
-        top = logits.max(-1)
+        """The token of each row of logits into `step.last`, -1 where there is none."""
+        top = (logits if greedy else noisy(logits, step)).max(-1)
         step.last[:len(logits)] = torch.where(torch.isfinite(top.values), top.indices, -1).int()
 
     def copy_page(self, source: int, target: int) -> None:

@@ -1,0 +1,42 @@
+"""Which kernels compute where, and why."""
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from zonda import gpu
+from zonda.kernels.torch.ops import TorchOps
+from zonda.options import ModelOptions
+
+
+@pytest.fixture
+def old_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    for name, value in {"is_available": True, "get_device_capability": (7, 5), "get_device_name": "An old card",
+                        "is_bf16_supported": False}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *given, value=value: value)
+
+
+def test_a_card_that_is_too_old_is_left_alone_unless_it_is_named(old_card: None) -> None:
+    assert gpu.automatic() == ("cpu", "An old card has compute capability 7.5, kernels need 8.0")
+    assert gpu.device_of(ModelOptions()) == "cpu"
+
+
+def test_a_card_that_is_too_old_computes_by_plain_torch_in_a_type_that_it_has(
+        old_card: None, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        ops = gpu._ops("cuda:0", ModelOptions(device="cuda"))
+    assert type(ops) is TorchOps and ops.dtype == torch.float16 and not ops.captures
+    assert "by plain torch: An old card has compute capability 7.5" in caplog.text
+    assert gpu._ops("cuda:0", ModelOptions(device="cuda", compute_dtype="f32")).dtype == torch.float32
+
+
+def test_without_triton_nothing_is_captured(old_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert gpu.automatic()[0] == "cuda:0"
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "triton" else object())
+    assert gpu.automatic() == ("cpu", "triton not installed, which a GPU needs")
+    assert gpu.kernels_on("cuda:0") == ("torch", "triton is not installed")
