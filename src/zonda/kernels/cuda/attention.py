@@ -24,17 +24,23 @@ from zonda.kernels.torch.step import TILE, Step
 
 
 @triton.jit
-def _score(q, keys, past, inside, table, head, heads, scale, softcap, D: tl.constexpr, DP: tl.constexpr,
-           PAGE: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr):
-    """Scores of queries (m, DP) on the keys at positions `past` (n,), and where these lie."""
-    d = tl.arange(0, DP)
-    page = tl.load(table + past // PAGE, mask=inside, other=0).to(tl.int64)
-    place = ((page * heads + head) * PAGE + past % PAGE) * D
-    k = tl.load(keys + place[None, :] + d[:, None], mask=inside[None, :] & (d < D)[:, None], other=0.0).to(DOT)
-    s = tl.dot(q, k, input_precision="ieee") * scale
+def _fetch(keys, values, table, head, start, end, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
+           PAGE: tl.constexpr, BN: tl.constexpr):
+    """Keys (DP, BN) and values (BN, DP) at positions from `start` that are before `end`."""
+    past, d = start + tl.arange(0, BN), tl.arange(0, DP)
+    page = tl.load(table + past // PAGE, mask=past < end, other=0).to(tl.int64)
+    place = ((page * HKV + head) * PAGE + past % PAGE) * D
+    k = tl.load(keys + place[None, :] + d[:, None], mask=(past < end)[None, :] & (d < D)[:, None], other=0.0)
+    v = tl.load(values + place[:, None] + d[None, :], mask=(past < end)[:, None] & (d < D)[None, :], other=0.0)
+    return k, v
+
+
+@triton.jit
+def _capped(s, scale, softcap, SOFTCAP: tl.constexpr):
+    s = s * scale
     if SOFTCAP:
         s = softcap * (2.0 / (1.0 + tl.exp(-2.0 * s / softcap)) - 1.0)
-    return s, place
+    return s
 
 
 @kernel
@@ -49,7 +55,6 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
     """
     if PDL:
         gdc_launch_dependents()
-        gdc_wait()
     index, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     row = tl.load(singles + index)
     if row >= 0:
@@ -57,10 +62,6 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
         table = pages + tl.load(owners + row) * tl.load(head_words)
         d, g = tl.arange(0, DP), tl.arange(0, GP)
         inside_d = d < D
-        base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
-        cos, sin = angles(frequencies, position, factor, DP, RD) if RD > 0 else (d, d)
-        q = turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], cos, sin, q_norm, q_eps, D, DP, RD,
-                   Q_NORM).to(DOT)
         first = tl.maximum(position + 1 - window, 0) if window > 0 else 0
         # no more splits than blocks of the past
         active = tl.maximum(tl.minimum(tl.cdiv(position - first, BN), SPLITS), 1)
@@ -68,6 +69,14 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
         if split < active:
             low = first + split * share
             high = tl.minimum(low + share, position)
+            # all but the row's own query, key and value is there since the step before
+            past_k, past_v = _fetch(keys, values, table, head, low, high, HKV, D, DP, PAGE, BN)
+            cos, sin = angles(frequencies, position, factor, DP, RD) if RD > 0 else (d, d)
+            if PDL:
+                gdc_wait()
+            base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
+            q = turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], cos, sin, q_norm, q_eps, D, DP, RD,
+                       Q_NORM).to(DOT)
             top = tl.full([GP], -1.0e30, tl.float32)
             total = tl.zeros([GP], tl.float32)
             mixed = tl.zeros([GP, DP], tl.float32)
@@ -81,24 +90,19 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
                 place = ((page * HKV + head) * PAGE + position % PAGE) * D + d
                 tl.store(keys + place, k, mask=inside_d)
                 tl.store(values + place, v, mask=inside_d)
-                top = tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1) * scale
-                if SOFTCAP:
-                    top = softcap * (2.0 / (1.0 + tl.exp(-2.0 * top / softcap)) - 1.0)
+                top = _capped(tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1), scale, softcap, SOFTCAP)
                 total += 1.0
                 mixed += v.to(DOT).to(tl.float32)[None, :]
             for start in range(low, high, BN):
-                past = start + tl.arange(0, BN)
-                inside = past < high
-                s, place = _score(q, keys, past, inside, table, head, HKV, scale, softcap, D, DP, PAGE, SOFTCAP, DOT)
-                s = tl.where(inside[None, :], s, -1.0e30)
+                ahead_k, ahead_v = _fetch(keys, values, table, head, start + BN, high, HKV, D, DP, PAGE, BN)
+                s = _capped(tl.dot(q, past_k.to(DOT), input_precision="ieee"), scale, softcap, SOFTCAP)
+                s = tl.where((start + tl.arange(0, BN) < high)[None, :], s, -1.0e30)
                 higher = tl.maximum(top, tl.max(s, 1))
                 p = tl.exp(s - higher[:, None])
                 fade = tl.exp(top - higher)
-                v = tl.load(values + place[:, None] + d[None, :], mask=inside[:, None] & inside_d[None, :],
-                            other=0.0).to(DOT)
-                mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), v, input_precision="ieee")
+                mixed = mixed * fade[:, None] + tl.dot(p.to(DOT), past_v.to(DOT), input_precision="ieee")
                 total = total * fade + tl.sum(p, 1)
-                top = higher
+                top, past_k, past_v = higher, ahead_k, ahead_v
             target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
             written = (g < G)[:, None] & inside_d[None, :]
             if active == 1:
@@ -127,6 +131,8 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
                                          cache_modifier=".cg") * grown[:, None]
                     tl.store(target, mixed / total[:, None], mask=written)
                     tl.store(arrived + index * HKV + head, 0)
+    if PDL:
+        gdc_wait()  # also where nothing is done: who waits for this kernel waits for those before it
 
 
 @dataclass(frozen=True, slots=True)
