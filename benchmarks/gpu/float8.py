@@ -72,10 +72,10 @@ def launch(case: Case, matrices: list[Float8Matrix], x: Tensor, out: Tensor, nor
 
 def candidates() -> Iterator[Case]:
     for kind, outs, ins in SHAPES:
-        for rows in (1, 4):
+        for rows in (1, 2):
             outline = Case(kind, outs, ins, rows)
             yield outline
-            for numbers in (32, 128, 256):
+            for numbers in (64, 128, 256):
                 matrix = Float8Matrix(torch.empty(outs, ins, dtype=torch.uint8, device="cuda"), torch.empty(0), 1, True)
                 yield Case(kind, outs, ins, rows, how=float8.walk(matrix, rows, gated=kind == "gated", numbers=numbers))
         yield Case(kind, outs, ins, 1, "blocks")

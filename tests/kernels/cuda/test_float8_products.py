@@ -59,6 +59,23 @@ def test_few_and_some_rows_are_multiplied_with_the_exact_values(kind: str, shape
     near(out, product(normed(x, norm), matrix) + bias, limit(3 if shape == "few" else 9))
 
 
+def test_every_code_is_read_as_its_number() -> None:
+    codes = torch.zeros(256, 16, dtype=torch.uint8, device=DEVICE)
+    codes[range(256), [i % 16 for i in range(256)]] = torch.arange(256, dtype=torch.uint8, device=DEVICE)
+    codes[codes % 128 == 127] = 0  # no number
+    matrix = Float8Matrix(codes, torch.ones(256, 1, device=DEVICE), 1, True)
+    out = torch.full((1, 256), float("nan"), device=DEVICE)
+    float8.multiply(torch.ones(1, 16, device=DEVICE), matrix, out, dot=torch.float32)
+    assert torch.equal(out[0], matrix.values.float().sum(1))
+
+
+def test_rows_that_are_no_whole_words_are_multiplied() -> None:
+    matrix, x = random(40, 301, "rows"), rows(1, 301)
+    out = torch.full((1, 40), float("nan"), device=DEVICE)
+    float8.multiply(x, matrix, out, dot=torch.float32)
+    near(out, x @ matrix.dense(torch.float32).T, limit(5))
+
+
 @pytest.mark.parametrize("kind", ["rows", "blocks"])
 @pytest.mark.parametrize("count", [1, 4, 5, 70])
 def test_a_gated_product_is_one_of_two(kind: str, count: int) -> None:

@@ -37,55 +37,94 @@ def _values(bits):
 
 
 @triton.jit
-def _sums(inputs, bits, scales, n, outs, INS: tl.constexpr, SPAN: tl.constexpr, R: tl.constexpr, BN: tl.constexpr,
-          HEIGHT: tl.constexpr, WHOLE: tl.constexpr):
-    """inputs (R, 1, SPAN) on codes (BN, SPAN) -> (R, BN)."""
-    product = inputs * _values(bits)[None, :, :]
+def _fetch(codes, scales, n, outs, INS: tl.constexpr, UNITS: tl.constexpr, HEIGHT: tl.constexpr, WHOLE: tl.constexpr):
+    """Codes of outs n in words of four, int32 (BN, UNITS, 4), and their scales, (BN,) or (BN, UNITS)."""
+    u = tl.arange(0, UNITS)
+    word = (u[:, None] * 4 + tl.arange(0, 4)[None, :])[None, :, :]
+    mask = (n < outs)[:, None, None]
+    if UNITS * 16 != INS:
+        mask = mask & (word < INS // 4)
+    words = tl.load(codes + n.to(tl.int64)[:, None, None] * (INS // 4) + word, mask=mask, other=0)
     if WHOLE:
-        return tl.sum(product, axis=2) * tl.load(scales + n // HEIGHT, mask=n < outs, other=0.0)[None, :]
+        return words, tl.load(scales + n // HEIGHT, mask=n < outs, other=0.0)
     else:
-        COUNT: tl.constexpr = (INS + 127) // 128
-        g = tl.arange(0, SPAN // 128)
-        at = (n // HEIGHT)[:, None] * COUNT + g[None, :]
-        scale = tl.load(scales + at, mask=(n < outs)[:, None] & (g < COUNT)[None, :], other=0.0)
-        by_block = tl.sum(tl.reshape(product, [R, BN, SPAN // 128, 128]), axis=3)
-        return tl.sum(by_block * scale[None, :, :], axis=2)
+        at = (n // HEIGHT)[:, None] * ((INS + 127) // 128) + u[None, :] // 8
+        return words, tl.load(scales + at, mask=(n < outs)[:, None] & (u * 16 < INS)[None, :], other=0.0)
+
+
+@triton.jit
+def _numbers(words, i: tl.constexpr, NATIVE: tl.constexpr):
+    """Codes in byte i of words as float32: converted, or, times 2^-120, their bits put where float32 has them."""
+    if NATIVE:
+        return tl.inline_asm_elementwise("""{
+        .reg .b16 low, high, even, odd;
+        .reg .b32 pair;
+        mov.b32 {low, high}, $1;
+        cvt.rn.f16x2.e4m3x2 pair, """ + ("low" if i < 2 else "high") + """;
+        mov.b32 {even, odd}, pair;
+        cvt.f32.f16 $0, """ + ("odd" if i % 2 else "even") + """;
+        }""", "=r,r", [words], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        return (((words << (24 - 8 * i)) >> 4) & -2014314496).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _sums(x0, x1, x2, x3, words, scale, WHOLE: tl.constexpr, NATIVE: tl.constexpr):
+    """Every fourth input from each of the first four (R, 1, UNITS, 4) on words of codes (BN, UNITS, 4) -> (R, BN)."""
+    words = words[None, :, :, :]
+    sums = x0 * _numbers(words, 0, NATIVE)
+    sums += x1 * _numbers(words, 1, NATIVE)
+    sums += x2 * _numbers(words, 2, NATIVE)
+    sums = tl.sum(sums + x3 * _numbers(words, 3, NATIVE), axis=3)
+    if WHOLE:
+        return tl.sum(sums, axis=2) * scale[None, :]
+    else:
+        return tl.sum(sums * scale[None, :, :], axis=2)
 
 
 @kernel(varying=("rows",))
 def few(x, norm, eps, codes, scales, codes2, scales2, bias, residual, out, rows, outs, stride, INS: tl.constexpr,
-        SPAN: tl.constexpr, R: tl.constexpr, BN: tl.constexpr, HEIGHT: tl.constexpr, WHOLE: tl.constexpr,
+        UNITS: tl.constexpr, R: tl.constexpr, BN: tl.constexpr, HEIGHT: tl.constexpr, WHOLE: tl.constexpr,
         HEIGHT2: tl.constexpr, WHOLE2: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
         ACTIVATION: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, TURNS: tl.constexpr,
-        PDL: tl.constexpr):
-    """x (rows, INS) in registers, on one block of BN outs after another, each loaded while the one before is used."""
+        PDL: tl.constexpr, NATIVE: tl.constexpr):
+    """x (rows, INS) in registers, on one block of BN outs after another, each loaded while the one before is used.
+
+    `codes` are in words of four; NATIVE tells whether the processor converts them, which takes half the instructions.
+    """
     if R <= 2:
         rows = R  # a constant: no mask
     start, step = tl.program_id(0), tl.num_programs(0)
-    k = tl.arange(0, SPAN)
     n = start * BN + tl.arange(0, BN)
-    first = _codes(codes, n, k, outs, INS)
-    second = _codes(codes2, n, k, outs, INS) if GATED else first
+    words, scale = _fetch(codes, scales, n, outs, INS, UNITS, HEIGHT, WHOLE)
+    words2, scale2 = _fetch(codes2, scales2, n, outs, INS, UNITS, HEIGHT2, WHOLE2) if GATED else (words, scale)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    r = tl.arange(0, R)
+    r, k = tl.arange(0, R), tl.arange(0, UNITS * 16)
     mask = (r < rows)[:, None] & (k < INS)[None, :]
     inputs = tl.load(x + r[:, None] * INS + k[None, :], mask=mask, other=0.0).to(tl.float32)
+    inverse = tl.rsqrt(tl.sum(inputs * inputs, axis=1) / INS + eps)[:, None] if NORM else 1.0
     if NORM:
-        inverse = tl.rsqrt(tl.sum(inputs * inputs, axis=1) / INS + eps)
-        inputs = inputs * inverse[:, None] * tl.load(norm + k, mask=k < INS, other=0.0)[None, :]
-    inputs = inputs[:, None, :]
+        inputs = inputs * tl.load(norm + k, mask=k < INS, other=0.0)[None, :]
+    if not NATIVE:
+        inputs = inputs * 1152921504606846976.0  # 2^60 here and in the sums for the 2^-120 of the numbers
+        inverse = inverse * 1152921504606846976.0
+    even, odd = tl.split(tl.reshape(inputs, (R, 1, UNITS, 4, 2, 2)))
+    x0, x2 = tl.split(even)
+    x1, x3 = tl.split(odd)
     for turn in range(TURNS):
         n = (start + turn * step) * BN + tl.arange(0, BN)
-        ahead, ahead2 = first, second
+        ahead, fresh, ahead2, fresh2 = words, scale, words2, scale2
         if TURNS > 1:
-            ahead = _codes(codes, n + step * BN, k, outs, INS)
-            ahead2 = _codes(codes2, n + step * BN, k, outs, INS) if GATED else ahead
-        sums = _sums(inputs, first, scales, n, outs, INS, SPAN, R, BN, HEIGHT, WHOLE)
-        sums2 = _sums(inputs, second, scales2, n, outs, INS, SPAN, R, BN, HEIGHT2, WHOLE2) if GATED else sums
+            ahead, fresh = _fetch(codes, scales, n + step * BN, outs, INS, UNITS, HEIGHT, WHOLE)
+            ahead2, fresh2 = ahead, fresh
+            if GATED:
+                ahead2, fresh2 = _fetch(codes2, scales2, n + step * BN, outs, INS, UNITS, HEIGHT2, WHOLE2)
+        sums = _sums(x0, x1, x2, x3, words, scale, WHOLE, NATIVE) * inverse
+        sums2 = _sums(x0, x1, x2, x3, words2, scale2, WHOLE2, NATIVE) * inverse if GATED else sums
         finish(sums, sums2, bias, residual, out, r, n, rows, outs, stride, GATED, ACTIVATION, BIAS, RESIDUAL)
-        first, second = ahead, ahead2
+        words, scale, words2, scale2 = ahead, fresh, ahead2, fresh2
 
 
 @triton.jit

@@ -14,7 +14,9 @@ from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import TYPE, Float8Matrix
 from zonda.weights.formats.float8 import BLOCK
 
-FEW, SOME = 4, 64
+WORD = 4
+"""Codes that few rows read at a time."""
+FEW, SOME = 2, 64
 """Rows up to which multiply-adds keep up with the memory, and up to which tensor cores take inputs of 16 bits."""
 
 
@@ -37,21 +39,21 @@ class Tile:
     stages: int = 4
 
 
-def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int = 64) -> Walk:
+def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int | None = None) -> Walk:
     """About as many `numbers` of a block in each thread, and programs that end together."""
     span = triton.next_power_of_2(matrix.ins)
-    warps = min(16, max(4, span // 1024))
-    share = max(1, span // (32 * warps))
-    block = max(1, numbers // share // (2 if gated else 1) // triton.next_power_of_2(rows))
-    most = _processors(matrix.codes.device) * max(1, 16 // warps)
+    warps = 4 if span <= 8192 else 8
+    numbers = numbers or (64 if rows == 1 and span <= 4096 else 128)
+    block = max(1, numbers // max(1, span // (32 * warps)) // (2 if gated else 1) // triton.next_power_of_2(rows))
+    most = _processors(matrix.codes.device) * (20 if numbers <= 64 else 16) // warps  # as registers allow
     blocks = triton.cdiv(matrix.outs, block)
     return Walk(block, warps, triton.cdiv(blocks, triton.cdiv(blocks, most)))
 
 
 def tile(matrix: Float8Matrix, rows: int, *, gated: bool) -> Tile:
-    """Narrow enough that every processor has work."""
+    """Narrow where every processor then has one at once."""
     height = max(16, triton.next_power_of_2(min(rows, SOME)))
-    width = 64 if matrix.outs >= 64 * _processors(matrix.codes.device) else 32
+    width = 64 if matrix.outs > 32 * _processors(matrix.codes.device) else 32
     return Tile(height, width, 8 if gated and height > 32 else 4, 3 if gated else 4)
 
 
@@ -66,7 +68,7 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
     rows, ends = x.shape[0], {"GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None,
                               "RESIDUAL": residual is not None}
     after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
-    if shape is None and rows <= FEW:
+    if shape is None and rows <= FEW and matrix.ins % WORD == 0:
         shape = walk(matrix, rows, gated=up is not None)
     if shape is None and rows <= SOME:
         shape = tile(matrix, rows, gated=up is not None)
@@ -80,8 +82,9 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
 
 def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, ...], norm: Norm | None,
            shape: Walk | Tile, dot: torch.dtype, ends: dict[str, Any]) -> None:
-    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps, matrix.codes, matrix.scales,
-              up.codes, up.scales)
+    codes = [each.codes.view(torch.int32) if isinstance(shape, Walk) else each.codes for each in (matrix, up)]
+    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps, codes[0], matrix.scales,
+              codes[1], up.scales)
     options = {"INS": matrix.ins, "BN": shape.block if isinstance(shape, Walk) else shape.outs,
                "NORM": norm is not None, "HEIGHT": matrix.height, "WHOLE": matrix.whole, "HEIGHT2": up.height,
                "WHOLE2": up.whole, "num_warps": shape.warps, **ends}
@@ -92,10 +95,11 @@ def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, 
         grid = (triton.cdiv(rows, shape.rows), triton.cdiv(matrix.outs, shape.outs))
         some[grid](*before, *after, BM=shape.rows, STAGES=shape.stages, DOT=kind, **options)
         return
-    early = x.is_cuda and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    able = torch.cuda.get_device_capability(x.device) if x.is_cuda and torch.version.hip is None else (0, 0)
+    early = able >= (9, 0)
     turns = triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs)
-    few[(shape.programs,)](*before, *after, SPAN=max(128, triton.next_power_of_2(matrix.ins)),
-                           R=triton.next_power_of_2(rows), TURNS=turns, PDL=early, **options,
+    few[(shape.programs,)](*before, *after, UNITS=max(1, triton.next_power_of_2(matrix.ins) // 16),
+                           R=triton.next_power_of_2(rows), TURNS=turns, PDL=early, NATIVE=able >= (8, 9), **options,
                            **({"launch_pdl": True} if early else {}))
 
 
