@@ -55,22 +55,40 @@ def span(matrix: DenseMatrix | GroupIntMatrix) -> int:
 
 def few(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Few:
     """About 64 numbers of a dense block, or 128 of a packed one, in each thread, and programs that end together."""
-    packed = isinstance(matrix, GroupIntMatrix)
-    if not packed and rows == 1 and matrix.outs * matrix.ins >= LARGE and matrix.outs >= 3 * matrix.ins:
+    if isinstance(matrix, GroupIntMatrix):
+        return _few_packed(matrix, rows, gated=gated)
+    if rows == 1 and matrix.outs * matrix.ins >= LARGE and matrix.outs >= 3 * matrix.ins:
         block = max(1, 8192 // matrix.ins // (2 if gated else 1))
         return Few(block, 4, -(-matrix.outs // block))
-    columns = span(matrix) * (matrix.layout.unit if isinstance(matrix, GroupIntMatrix) else 1)
-    warps = min(16, max(4, columns // 1024))
-    share = max(1, columns // (32 * warps))
-    block = max(1, (128 if packed else 64) // share // (2 if gated else 1) // power(rows))
+    columns = span(matrix)
+    warps = 4 if columns <= 2048 else 8 if columns <= 8192 else 16
+    return even(matrix, _block(columns, warps, 64, rows, gated=gated), warps)
+
+
+def _few_packed(matrix: GroupIntMatrix, rows: int, *, gated: bool) -> Few:
+    columns = span(matrix) * matrix.layout.unit
+    warps = 8 if columns == 2048 or columns > 4096 else 4
+    numbers = 64 if columns > 8192 and matrix.layout.bits > 5 else 128
+    block = _block(columns, warps, numbers, rows, gated=gated)
+    while block > 1 and matrix.outs < block * _at_once(matrix, warps) * 0.9:
+        block //= 2
     return even(matrix, block, warps)
+
+
+def _block(columns: int, warps: int, numbers: int, rows: int, *, gated: bool) -> int:
+    """Outs of which each thread has so many numbers."""
+    return max(1, numbers // max(1, columns // (32 * warps)) // (2 if gated else 1) // power(rows))
+
+
+def _at_once(matrix: DenseMatrix | GroupIntMatrix, warps: int) -> int:
+    """Programs that run at once."""
+    return processors(_device(matrix)) * max(1, 16 // warps)
 
 
 def even(matrix: DenseMatrix | GroupIntMatrix, block: int, warps: int) -> Few:
     """As many programs as run at once, each with as many blocks."""
     blocks = -(-matrix.outs // block)
-    most = processors(_device(matrix)) * max(1, 16 // warps)
-    turns = -(-blocks // most)
+    turns = -(-blocks // _at_once(matrix, warps))
     return Few(block, warps, -(-blocks // turns))
 
 
