@@ -5,20 +5,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
-import numpy as np
-
-from zonda.engine.batch import Batch, assemble
+from zonda.engine.flight import Flight, Flights
 from zonda.engine.grammar import Grammars, Words
 from zonda.engine.intake import Intake
 from zonda.engine.masks import Masks
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence, Sink
 from zonda.engine.runner import Ahead, Runner
-from zonda.engine.sampler import Sampler, drawing, score
+from zonda.engine.sampler import Sampler
 from zonda.engine.scheduler import SCORED, Scheduler, Step
 from zonda.engine.slots import Slots
 from zonda.engine.stats import Counters, Stats
@@ -29,26 +26,11 @@ from zonda.types import Event, FinishReason, Logprob, Request, Usage
 
 log = logging.getLogger("zonda.engine")
 
-Tokens = Callable[[], np.ndarray]
-"""Waits for a step's tokens, int32 (draws,)."""
-NONE = np.zeros(0, np.int32)
 MAX_FAILURES = 3
 """Steps that may fail one after another before the engine gives up."""
 QUIET = 0.1
 """Seconds without a request before the runner works ahead, so that one which follows another does not wait for it."""
 _STOPPED = "the engine has stopped"
-
-
-@dataclass(slots=True)
-class Flight:
-    """A step on its way: who draws in it, and each sequence's computed tokens after it."""
-
-    step: Step
-    drawn: list[Sequence]
-    lengths: list[int]
-    fresh: int
-    """Tokens of prompts among its rows."""
-    tokens: Tokens = lambda: NONE
 
 
 class Engine:
@@ -84,7 +66,7 @@ class Engine:
         self._pages = Pages(runner.pages, runner.page_size)
         self._scheduler = Scheduler(self._pages, self._slots, budget=budget, reuse=options.prefix_cache)
         self._sampler = Sampler(self._slots, kernel, max_draws=self._capacity + SCORED)
-        self._masks = Masks(self._capacity, self.vocab)
+        self._flights = Flights(runner, self._slots, self._sampler, Masks(self._capacity, self.vocab))
         self._counters = Counters()
         self._groups: dict[str, Group] = {}
         self._live = 0
@@ -185,7 +167,7 @@ class Engine:
             self._dead = True
             self._wake.notify_all()
         self._abort()
-        self._masks.close()
+        self._flights.close()
         self.grammars.close()
         self._runner.close()
 
@@ -237,42 +219,14 @@ class Engine:
 
     def _start(self, step: Step, ahead: bool) -> Flight | None:
         """Launch a step, or compute it at once."""
-        batch = assemble(step, self._slots, self._pages.size)
-        drawn = [step.sequences[place] for place in step.draws]
-        flight = Flight(step, drawn, batch.lengths.tolist(), batch.rows - sum([seq.last > 0 for seq in drawn]))
-        started = time.perf_counter()
         try:
-            for source, target in step.copies:
-                self._runner.copy_page(source, target)
-            flight.tokens = self._launch(step, batch, drawn) if ahead else self._compute(step, batch, drawn)
+            flight = self._flights.start(step, ahead=ahead)
         except Exception as error:
             self._fail(step, error)
             return None
-        self._counters.compute_seconds += time.perf_counter() - started
+        self._counters.compute_seconds += flight.seconds
         self._scheduler.commit(step)
-        if ahead:
-            self._foresee(drawn)
         return flight
-
-    def _compute(self, step: Step, batch: Batch, drawn: list[Sequence]) -> Tokens:
-        """Run the step and draw; tokens for the sequences that know all but their next."""
-        self._masks.begin(drawn)
-        logits = self._runner.run(batch)
-        if step.scored:
-            self._score(step, batch, logits)
-        tokens = self._draw(step, batch, logits, drawn) if drawn else NONE
-        return lambda: tokens
-
-    def _launch(self, step: Step, batch: Batch, drawn: list[Sequence]) -> Tokens:
-        slots = np.array([seq.slot for seq in drawn], np.int32)
-        return self._runner.launch(batch, drawing(self._slots, slots, batch.lengths[step.draws]))  # type: ignore[attr-defined]
-
-    def _foresee(self, drawn: list[Sequence]) -> None:
-        """Count the tokens that a launched step draws as known, so that the next step can be planned."""
-        for draw, seq in enumerate(drawn):
-            if seq.known + 1 < seq.limit:
-                self._slots.tokens[seq.slot, seq.known] = -1 - draw
-                seq.known += 1
 
     def _land(self, flight: Flight) -> None:
         """Wait for the tokens of a step, and tell of them."""
@@ -289,25 +243,6 @@ class Engine:
         self._count(flight.fresh, time.perf_counter() - waiting)
         self._scheduler.publish(flight.step, flight.lengths)
         self._deliver(flight, tokens.tolist())
-
-    def _score(self, step: Step, batch: Batch, logits: np.ndarray) -> None:
-        """Add the log-probabilities of the prompt tokens that follow the step's rows."""
-        for place, count in step.scored:
-            seq = step.sequences[place]
-            row = int(np.searchsorted(batch.sample, batch.starts[place]))
-            following = seq.computed + 1
-            targets = seq.group.prompt[following:following + count]
-            seq.group.scores[following:] = score(logits[row:row + count], targets, max(0, seq.params.logprobs))
-
-    def _draw(self, step: Step, batch: Batch, logits: np.ndarray, drawn: list[Sequence]) -> np.ndarray:
-        places = np.array(step.draws)
-        rows = np.arange(len(drawn), dtype=np.int32)
-        if step.scored:
-            rows = np.searchsorted(batch.sample, batch.starts[places + 1] - 1).astype(np.int32)
-        slots = np.array([seq.slot for seq in drawn], np.int32)
-        lengths = batch.lengths[places]
-        self._masks.apply(logits, rows)
-        return self._sampler.draw(logits, rows, drawn, slots, lengths)
 
     def _count(self, prompt_tokens: int, seconds: float) -> None:
         self._counters.steps += 1
