@@ -29,8 +29,8 @@ VAGUE = re.compile("manager|helper|util|base|impl|mixin|processor|handler", re.I
 PLAIN = {"errors", "types", "options"}
 BELOW_NN = {"kernels", "weights"}
 BELOW_ENGINE = BELOW_NN | {"nn", "models"}
-BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts", "completion", "formats", "turns",
-                                   "tools", "model"}
+BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts", "completion", "formats", "generation",
+                                   "turns", "tools", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(), "types": set(), "memory": set(),
     "options": {"errors", "types"},
@@ -43,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": {"errors"},
     "texts": {"errors", "options", "text"},
     "completion": {"errors", "types", "text"},
+    "generation": {"errors", "types", "completion"},
     "formats": {"errors", "types"},
     "tools": {"errors", "completion"},
     "turns": {"errors", "types", "text", "completion"},

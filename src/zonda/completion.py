@@ -1,13 +1,13 @@
 """From the engine's events to text: chunks while a request runs, a completion when it is done. No IO."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from zonda.errors import ZondaError
 from zonda.text.stream import Stream
-from zonda.types import Chunk, Event, FinishReason, Logprob, Request, Sampling, Usage
+from zonda.types import Chunk, Event, FinishReason, Logprob, Request, Usage
 
 if TYPE_CHECKING:
     from zonda.text.tokenizer import Tokenizer
@@ -190,11 +190,3 @@ class Gather:
         choices = (Choice(i, "".join(part.texts), tuple(part.tokens), part.finish, tuple(part.logprobs), part.stop)
                    for i, part in enumerate(self._parts))
         return Completion(tuple(choices), self._usage, self._prompt)
-
-
-def gather(chunks: Iterable[Chunk], sampling: Sampling) -> Completion:
-    """The completion that the chunks make."""
-    result = Gather(sampling.n)
-    for chunk in chunks:
-        result.add(chunk)
-    return result.completion()

@@ -7,7 +7,7 @@ import secrets
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, overload
 from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
 from zonda.formats import take_format
+from zonda.generation import Generation, Inboxes
 from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
 from zonda.text import manner
 from zonda.tools import Tool, ToolRun, callable_tools, result, said, schemas
@@ -127,7 +128,7 @@ class Loaded:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
         tools = offered(turn)
         prompt = self.render(turn.messages, tools=tools or None, **turn.variables)
-        with blaming("messages"):
+        with _about_messages():
             prompt = tuple(fitting(prompt, self.engine.max_len, turn.sampling))
         return prepared(turn, prompt, tools, self.manner, self.tokenizer)
 
@@ -346,7 +347,7 @@ class AsyncLLM(Loaded):
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:
         """Answer a turn piece by piece: text, reasoning and tool calls. The request is checked and queued now."""
         ready = self.prepare(turn) if isinstance(turn, Turn) else turn
-        with blaming("messages"):
+        with _about_messages():
             return Conversing(self._queue(self._asked(ready, request_id)), ready)
 
     def _queue(self, reply: Reply) -> Generation:
@@ -366,127 +367,14 @@ class AsyncLLM(Loaded):
         await self.aclose()
 
 
-class Inbox:
-    """Events on their way to the one task that waits for them."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._waiting: asyncio.Future[None] | None = None
-
-    def put(self, event: Event) -> None:
-        """Leave an event."""
-        self._events.append(event)
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
-
-    async def get(self) -> Event:
-        """The next event."""
-        while not self._events:
-            self._waiting = asyncio.get_running_loop().create_future()
-            await self._waiting
-        return self._events.popleft()
-
-
-class Inboxes:
-    """Carries the engine's events into one event loop: one wake-up a step, whatever the number of streams."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
-        self._loop = weakref.ref(loop)
-        self._engine = engine
-        self._open: dict[str, Inbox] = {}
-        self._sink = self._receive  # one object, so that the engine sees one sink
-
-    def submit(self, request: Request) -> Inbox:
-        """Queue a request; its events come out of the result."""
-        if request.id in self._open:
-            raise InvalidRequest(f"request id {request.id!r} is in use", param="request_id")
-        inbox = self._open[request.id] = Inbox()
-        try:
-            self._engine.submit(request, self._sink)
-        except BaseException:
-            del self._open[request.id]
-            raise
-        return inbox
-
-    def close(self, request: str, *, cancel: bool) -> None:
-        """Forget a request, and stop it if it still runs."""
-        if self._open.pop(request, None) is not None and cancel:
-            self._engine.cancel(request)
-
-    def _receive(self, events: Sequence[Event]) -> None:
-        loop = self._loop()
-        try:
-            if loop is None:
-                raise RuntimeError
-            loop.call_soon_threadsafe(self._deliver, events)
-        except RuntimeError:  # the loop is gone, and with it all who listen
-            for event in events:
-                self._engine.cancel(event.request)
-
-    def _deliver(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if inbox := self._open.get(event.request):
-                inbox.put(event)
-
-
-class Generation(AsyncIterator[Chunk]):
-    """The chunks of one request. Closing it, dropping it or cancelling the task that waits for it stops the request."""
-
-    def __init__(self, reply: Reply, inboxes: Inboxes) -> None:
-        self._reply = reply
-        self._inboxes = inboxes
-        self._closed = True
-        self._events = inboxes.submit(reply.request)
-        self._closed = False
-
-    async def __anext__(self) -> Chunk:
-        while not (self._closed or self._reply.done):
-            try:
-                chunk = self._reply.feed(await self._events.get())
-            except BaseException:
-                self.cancel()
-                raise
-            if chunk is not None:
-                return chunk
-        self.cancel()
-        raise StopAsyncIteration
-
-    async def completion(self) -> Completion:
-        """All chunks to come, as one value."""
-        result = Gather(self._reply.request.sampling.n)
-        async for chunk in self:
-            result.add(chunk)
-        return result.completion()
-
-    def cancel(self) -> None:
-        """Stop the request if it still runs."""
-        if not self._closed:
-            self._closed = True
-            self._inboxes.close(self._reply.request.id, cancel=not self._reply.done)
-
-    async def aclose(self) -> None:
-        """Stop the request if it still runs."""
-        self.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:
-        self.cancel()
-
-    def __del__(self) -> None:
-        self.cancel()
-
-
 @contextmanager
-def blaming(field: str) -> Iterator[None]:
-    """Say of errors about the prompt that they are about this field, from which it was made."""
+def _about_messages() -> Iterator[None]:
+    """Say of errors about the prompt that they are about the messages, of which it was made."""
     try:
         yield
     except InvalidRequest as error:
         if error.param == "prompt":
-            error.param = field
+            error.param = "messages"
         raise
 
 

@@ -105,11 +105,6 @@ def test_an_end_that_is_no_id_is_refused(tmp_path: Path, value: Any) -> None:
         Tokenizer.from_file(saved(tmp_path, library(), generation_config={"eos_token_id": value}))
 
 
-def test_more_ends_can_be_added() -> None:
-    tokenizer = Tokenizer.from_gguf(byte_level("gpt-2"))
-    assert tokenizer.with_ends([5, 10**9]).eos_ids == tokenizer.eos_ids | {5}
-
-
 @pytest.mark.parametrize(("decoder", "tokens", "text"), [
     (decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]),
      "▁a <0xC3> <0xA9>", " aé"),

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from zonda.errors import InvalidRequest
 from zonda.turns import fitting
 from zonda.types import Chunk, Grammar, Sampling
 
 if TYPE_CHECKING:
-    from zonda.sdk import AsyncLLM, Generation
+    from zonda.generation import Generation
+    from zonda.sdk import AsyncLLM
 
 Prompt = Sequence[int]
 Inbox = asyncio.Queue[tuple[int, Chunk | Exception | None]]
@@ -20,30 +20,21 @@ Inbox = asyncio.Queue[tuple[int, Chunk | Exception | None]]
 
 @contextmanager
 def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, grammar: Grammar | None, *,
-            name: str, field: str, salt: str = "") -> Iterator[list[Generation]]:
+            name: str, salt: str = "") -> Iterator[list[Generation]]:
     """Queue every prompt, or raise and leave none behind; what still runs at the end of the block is cancelled.
 
-    `name` begins the requests' ids; `field` is where the prompts came from, for errors.
+    `name` begins the requests' ids.
     """
     generations: list[Generation] = []
     try:
         for number, prompt in enumerate(prompts):
-            generations.append(_queue(llm, prompt, sampling, grammar, f"{name}-{number}", field, salt))
+            fitted = fitting(prompt, llm.engine.max_len, sampling)
+            generations.append(llm.generate(fitted, sampling, grammar=grammar, request_id=f"{name}-{number}",
+                                            salt=salt))
         yield generations
     finally:
         for generation in generations:
             generation.cancel()
-
-
-def _queue(llm: AsyncLLM, prompt: Prompt, sampling: Sampling, grammar: Grammar | None, name: str,
-           field: str, salt: str) -> Generation:
-    try:
-        fitted = fitting(prompt, llm.engine.max_len, sampling)
-        return llm.generate(fitted, sampling, grammar=grammar, request_id=name, salt=salt)
-    except InvalidRequest as error:
-        if error.param == "prompt":
-            error.param = field
-        raise
 
 
 async def chunks(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, Chunk]]:

@@ -23,7 +23,8 @@ from zonda.server.tokens import TextSpelling, visible
 from zonda.types import Chunk, Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
-    from zonda.sdk import AsyncLLM, Generation
+    from zonda.generation import Generation
+    from zonda.sdk import AsyncLLM
 
 MAX_TOKENS = 16
 """Tokens to generate where the request does not say, as OpenAI has it."""
@@ -49,7 +50,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
         tokens = [prompt.tokens for prompt in prompts]
         form = await compiled(llm, grammar, field)
         salt = call.salt(body.cache_salt)
-        with answers(llm, tokens, sampling, form, name=answer.id, field="prompt", salt=salt) as generations:
+        with answers(llm, tokens, sampling, form, name=answer.id, salt=salt) as generations:
             if body.stream:
                 await stream(call, answer.frames(generations))
             else:

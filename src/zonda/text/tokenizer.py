@@ -1,8 +1,7 @@
 """Text to token ids and back."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,6 @@ class Tokenizer:
     def from_gguf(cls, metadata: Mapping[str, Any]) -> Tokenizer:
         """From the metadata of a GGUF file."""
         return cls(*gguf_tokenizer.build(metadata))
-
-    def with_ends(self, ids: Iterable[int]) -> Tokenizer:
-        """The same tokenizer with more ids that end a text, such as those of a `generation_config.json`."""
-        ends = self.vocabulary.ends | {token for token in ids if 0 <= token < self.vocab_size}
-        return Tokenizer(self._encode, replace(self.vocabulary, ends=ends))
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text, in which special tokens are recognized.
