@@ -13,10 +13,10 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _EXPECTED = 'expected {"type": "function", "function": {"name": ...}}'
 
 
-def function_tools(given: Sequence[dict[str, Any]], field: str = "tools") -> list[dict[str, Any]]:
+def function_tools(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Function tools in the shape of chat completions, whether they came in it or flat."""
-    check_depth(given, field)
-    return [_function_tool(tool, f"{field}[{index}]") for index, tool in enumerate(given)]
+    check_depth(given, "tools")
+    return [_function_tool(tool, f"tools[{index}]") for index, tool in enumerate(given)]
 
 
 def _function_tool(tool: dict[str, Any], place: str) -> dict[str, Any]:

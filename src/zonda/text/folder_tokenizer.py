@@ -49,12 +49,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 
-def end_ids(config: Mapping[str, Any], field: str = "eos_token_id") -> frozenset[int]:
+def end_ids(config: Mapping[str, Any]) -> frozenset[int]:
     """Ids that end a text by a `generation_config.json` or `config.json`."""
-    value = config.get(field)
+    value = config.get("eos_token_id")
     found = value if isinstance(value, list) else [] if value is None else [value]
     if not all(isinstance(each, int) and not isinstance(each, bool) and each >= 0 for each in found):
-        raise InvalidModel(f"{field} is {value!r:.100}, expected an id or a list of ids")
+        raise InvalidModel(f"eos_token_id is {value!r:.100}, expected an id or a list of ids")
     return frozenset(found)
 
 

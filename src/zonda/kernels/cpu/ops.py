@@ -32,8 +32,6 @@ _SIXTEEN = 10.0
 """The same for one of 16, by AMX."""
 _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
-
-
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
 _SLOTS, _MOST_SLOTS = 64, 512
