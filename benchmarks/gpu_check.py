@@ -93,8 +93,8 @@ def main() -> int:
     options = [each for each in sys.argv[1:] if each not in PARTS]
     workers = [] if "-n" in options else ["-n", str(min(WORKERS, os.cpu_count() or 1))]
     table = Table()
-    status = pytest.main(["-p", "tests.nearness", "-p", "no:terminal", "-p", "no:benchmark", "-W", "ignore::pytest.PytestConfigWarning",
-                          "--continue-on-collection-errors",
+    status = pytest.main(["-p", "tests.nearness", "-p", "no:terminal", "-p", "no:benchmark",
+                          "-W", "ignore::pytest.PytestConfigWarning", "--continue-on-collection-errors",
                           *workers, *options, *(f"tests/{PARTS[each]}" for each in parts or PARTS)], plugins=[table])
     table.show()
     from tests.nearness import kernels
