@@ -2,6 +2,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import zonda
 from zonda.cli import main
 from zonda.cli.flags import flags
 from zonda.cli.from_config import read
@@ -31,6 +34,11 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr("zonda.cli.doctor.doctor", raising(error))
 
     return install
+
+
+def test_the_package_can_be_run() -> None:
+    ran = subprocess.run([sys.executable, "-m", "zonda", "--version"], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == zonda.__version__
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
