@@ -52,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sdk": BELOW_SDK,
     "server": PLAIN | {"completion", "turns", "text", "engine", "sdk"},
     "cli": BELOW_SDK | {"sdk", "server"},
+    "__main__": {"cli"},
 }
 """For each part of the package, the parts below it; what is only imported for types is free."""
 NARROW = {"weights.source": set[str](), "weights.formats": {"errors", "weights"},
