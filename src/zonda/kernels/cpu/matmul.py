@@ -23,8 +23,6 @@ MOST_TOKENS = 16
 """Tokens of the largest block."""
 _CHUNK = 192 * 1024
 """Bytes of activations that stay in the second-level cache while several tiles pass over them."""
-_WIDE_CHUNK = 640 * 1024
-"""The same where there is AMX, with processors of larger caches, and tiles are spread for each chunk."""
 
 
 def dense_tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
@@ -84,22 +82,26 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
     """out = x · weightsᵀ (· scale) + bias + residual for some tiles.
 
     Arguments: blocks, bytes a token, units, domain, weights, tile bytes, tiles, tiles a piece, five tile kernels, out,
-    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits, and what spreads a tile and
-    releases AMX's registers, or 0.
+    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits, and for AMX or 0: what
+    spreads a tile, the bytes it then has, and what releases the registers.
     """
     blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
     out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 13)
     rows, tokens, count, origin = load4(frame, domain)
     kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-    chunk = _chunk(tokens, token_bytes)
     factor, softcap = bits_f32(np.int32(scale)), bits_f32(np.int32(cap))
     spread = load_i64(op, ARGUMENTS + 21) if tokens == MOST_TOKENS else np.int64(0)
+    chunk = _chunk(tokens, token_bytes, spread)
+    first_tile, end = piece * share, min(tiles, (piece + 1) * share)
+    source, step = weights + first_tile * tile_bytes, tile_bytes
+    if spread:
+        room, step = result + 4 * TILE * MOST_TOKENS, load_i64(op, ARGUMENTS + 22)
+        source = _spread(source, tile_bytes, end - first_tile, units, spread, room, step)
     for start in range(0, count, chunk):
-        for tile in range(piece * share, min(tiles, (piece + 1) * share)):
-            source = _ready(weights + tile * tile_bytes, units, spread, result + 4 * TILE * MOST_TOKENS)
+        for tile in range(first_tile, end):
             for block in range(start, min(count, start + chunk)):
-                call4(kernel, source, blocks + block * tokens * token_bytes, units, result)
+                call4(kernel, source + (tile - first_tile) * step, blocks + block * tokens * token_bytes, units, result)
                 width, here = min(TILE, cols - tile * TILE), min(tokens, rows - block * tokens)
                 first = (origin + block * tokens) * stride + column + tile * TILE
                 if width == TILE and softcap == f32(0):
@@ -111,22 +113,22 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
                     at = first + token * stride
                     _finish(result + 4 * TILE * token, out, at, width, bias, tile * TILE, residual, factor, softcap)
     if spread:
-        call4(load_i64(op, ARGUMENTS + 22), 0, 0, 0, 0)
+        call4(load_i64(op, ARGUMENTS + 23), 0, 0, 0, 0)
 
 
 @njit(error_model="numpy")
-def _ready(tile: int, units: int, spread: int, room: int) -> int:
-    """Where the tile kernel takes a tile from: from where it lies, or from `room`, spread out."""
-    if not spread:
-        return tile
-    call4(spread, tile, units, room, 0)
+def _spread(tiles: int, tile_bytes: int, count: int, units: int, spread: int, room: int, step: int) -> int:
+    """Spread `count` tiles out in `room`, `step` bytes apart."""
+    for i in range(count):
+        call4(spread, tiles + i * tile_bytes, units, room + i * step, 0)
     return room
 
 
 @njit(error_model="numpy")
-def _chunk(tokens: int, token_bytes: int) -> int:
-    """Blocks of activations that stay in the cache while several tiles pass over them."""
-    return max(1, (_WIDE_CHUNK if tokens == MOST_TOKENS else _CHUNK) // (tokens * token_bytes))
+def _chunk(tokens: int, token_bytes: int, spread: int) -> int:
+    """Blocks of activations that tiles pass over one after the other; one, if tiles are spread and stay in the cache
+    themselves."""
+    return 1 if spread else max(1, _CHUNK // (tokens * token_bytes))
 
 
 def _write_finish(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
@@ -210,15 +212,18 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
     up_kernel = load_i64(op, ARGUMENTS + 15 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
     right = left + 4 * TILE * MOST_TOKENS
-    gate_room, room_bytes = right + 4 * TILE * MOST_TOKENS, load_i64(op, ARGUMENTS + 25)
-    gate_spread, up_spread = np.int64(0), np.int64(0)
-    if tokens == MOST_TOKENS:
-        gate_spread, up_spread = load_i64(op, ARGUMENTS + 23), load_i64(op, ARGUMENTS + 24)
-    chunk = _chunk(tokens, token_bytes)
+    spread = load_i64(op, ARGUMENTS + 23) if tokens == MOST_TOKENS else np.int64(0)
+    chunk = _chunk(tokens, token_bytes, spread)
+    first_tile, end = piece * share, min(tiles, (piece + 1) * share)
+    gates, ups = gate + first_tile * gate_bytes, up + first_tile * up_bytes
+    if spread:
+        room, step = right + 4 * TILE * MOST_TOKENS, load_i64(op, ARGUMENTS + 25)
+        gates = _spread(gates, gate_bytes, end - first_tile, units, spread, room, step)
+        ups = _spread(ups, up_bytes, end - first_tile, units, load_i64(op, ARGUMENTS + 24), room + share * step, step)
+        gate_bytes = up_bytes = step
     for start in range(0, count, chunk):
-        for tile in range(piece * share, min(tiles, (piece + 1) * share)):
-            gate_tile = _ready(gate + tile * gate_bytes, units, gate_spread, gate_room)
-            up_tile = _ready(up + tile * up_bytes, units, up_spread, gate_room + room_bytes)
+        for tile in range(first_tile, end):
+            gate_tile, up_tile = gates + (tile - first_tile) * gate_bytes, ups + (tile - first_tile) * up_bytes
             for block in range(start, min(count, start + chunk)):
                 x = blocks + block * tokens * token_bytes
                 call4(gate_kernel, gate_tile, x, units, left)
@@ -233,7 +238,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
                     for r in range(width):
                         value = _activate(load_f32(left, token * TILE + r), kind)
                         store_f32(out, at + r, value * load_f32(right, token * TILE + r))
-    if gate_spread:
+    if spread:
         call4(load_i64(op, ARGUMENTS + 26), 0, 0, 0, 0)
 
 

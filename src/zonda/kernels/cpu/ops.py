@@ -34,6 +34,8 @@ _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
+_ROOM = 1 << 20
+"""Bytes of a piece's tiles when they are spread out for AMX: most of a second-level cache."""
 _SLOTS, _MOST_SLOTS = 64, 512
 """Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
 
@@ -186,13 +188,13 @@ class CPUOps:
         if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
             return self._gated_apart(x, gate, up, activation, norm)
         out = self._rows(gate.rows)
-        share = self._share(gate, 2)
         for domain in DOMAINS:
+            share = self._share(domain, gate, 2)
             blocks = self._pack(x, gate, norm, domain)
             self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, -(-gate.height // share), blocks.at,
                        blocks.cols, gate.units, domain, address(gate.tiles), gate.tile_bytes, gate.height, share,
                        *self._tiles(gate, domain), address(up.tiles), up.tile_bytes, *self._tiles(up, domain), out.at,
-                       gate.rows, ACTIVATIONS[activation], *self._spread(domain, gate, up))
+                       gate.rows, ACTIVATIONS[activation], *self._spread(domain, share, gate, up))
         return out
 
     def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
@@ -271,29 +273,34 @@ class CPUOps:
         tiles = [self.library.address(weight.kernel(tokens, exact=exact)) for tokens in (*TOKENS, *last)]
         return tiles if last else [*tiles, 0]
 
-    def _spread(self, domain: int, *weights: Matrix) -> list[int]:
+    def _spread(self, domain: int, share: int, *weights: Matrix) -> list[int]:
         """What spreads tiles of each of `weights`, the bytes they then have, and what releases the registers, or 0."""
         if not self.library.target.matrices or weights[0].dense:
             return [0] * (len(weights) + 2)
         kernels, sizes = zip(*(weight.spread(exact=domain != f.FAST) for weight in weights))
-        self._scratch(8 * 16 * MOST_TOKENS + len(weights) * max(sizes))
+        self._scratch(8 * 16 * MOST_TOKENS + len(weights) * share * max(sizes))
         released = Kernel("release", 4, "amx:release", writer=True)
         return [*map(self.library.address, kernels), max(sizes), self.library.address(released)]
 
-    def _share(self, weight: Matrix, matrices: int = 1) -> int:
-        """Tiles a piece: some 64 KB of weights, but several pieces for each thread."""
-        return max(1, min(_PIECE // (weight.tile_bytes * matrices), weight.height // (4 * self.threads)))
+    def _share(self, domain: int, weight: Matrix, matrices: int = 1) -> int:
+        """Tiles a piece: 64 KB of weights, or what fills a cache spread out, but several pieces for each thread."""
+        size, room = weight.tile_bytes, _PIECE
+        if self.library.target.matrices and weight.wide(exact=domain != f.FAST):
+            size, room = weight.spread(exact=False)[1], _ROOM
+        return max(1, min(room // (size * matrices), weight.height // (4 * self.threads)))
 
     def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0) -> Buffer:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
         exact = domain != f.FAST
-        token_bytes = f.block_bytes(weight.cols, dense=weight.dense, exact=exact)
+        wide = weight.wide(exact=exact) if self.library.target.matrices else 0
+        token_bytes = (weight.cols + 4 * weight.units // wide if wide else
+                       f.block_bytes(weight.cols, dense=weight.dense, exact=exact))
         blocks = Buffer(self._pool, ((most or self.max_rows) + MOST_TOKENS) * token_bytes, token_bytes)
         scale = norm.weight if norm else self._one(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
                    weight.offset(self._isa), int(weight.dense), int(exact), self.library.target.word_tokens,
-                   weight.wide(exact=exact) if self._most == amx.TOKENS else 0)
+                   wide)
         return blocks
 
     def _one(self, cols: int) -> np.ndarray:
@@ -304,12 +311,12 @@ class CPUOps:
     def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, domain: int, *, column: int = 0,
                  bias: np.ndarray | None = None, residual: Buffer | None = None, scale: float = 1.0,
                  softcap: float = 0.0) -> None:
-        share, (spread, _, release) = self._share(weight), self._spread(domain, weight)
+        share = self._share(domain, weight)
         self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, -(-weight.height // share), blocks.at,
                    blocks.cols, weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
                    *self._tiles(weight, domain), out.at, out.cols, column, weight.rows,
                    address(bias) if bias is not None else 0, residual.at if residual else 0, bits(scale), bits(softcap),
-                   spread, release)
+                   *self._spread(domain, share, weight))
 
     def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:
         self._emit(Kernel("norm", 4, "activations:norm"), f.ROWS, 1, x.at, out.at, address(norm.weight), bits(norm.eps),
