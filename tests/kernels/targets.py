@@ -21,6 +21,7 @@ I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 DOTS = {f"llvm.x86.avx512.vpdpbusd.{32 * n}": (n, I32, I8, 4) for n in (8, 16)} | {
     "llvm.x86.avx512.pmaddubs.w.512": (32, I16, I8, 2), "llvm.x86.avx512.pmaddw.d.512": (16, I32, I16, 2),
     "llvm.aarch64.neon.sdot.v4i32.v16i8": (4, I32, I8, 4)}
+ROUNDED = "llvm.x86.avx512.pmul.hr.sw.512"
 """Sums of products: lanes and numbers of the result, the factors, and how many make a sum."""
 
 
@@ -32,7 +33,7 @@ class Emulation(Library):
 
     def _assembly(self, kernel: Kernel) -> str:
         text = super()._assembly(kernel)
-        for name in DOTS:
+        for name in (*DOTS, ROUNDED):
             text, found = re.subn(rf'^declare .* @"?{re.escape(name)}"?\(.*$', lambda _, n=name: _plain(n), text,
                                   flags=re.MULTILINE)
             text = re.sub(rf'@"?{re.escape(name)}"?\(', f'@"plain.{name}"(', text) if found else text
@@ -41,6 +42,8 @@ class Emulation(Library):
 
 def _plain(name: str) -> str:
     """The definition of a function that does what the instruction does."""
+    if name == ROUNDED:
+        return _rounded_product()
     lanes, result, factor, count = DOTS[name]
     wide, narrow = ir.VectorType(result, lanes), ir.VectorType(factor, lanes * count)
     added = "vpdpbusd" in name or "sdot" in name
@@ -64,6 +67,18 @@ def _plain(name: str) -> str:
         total = b.select(b.icmp_signed("<", total, low), low, total)
         total = b.trunc(b.select(b.icmp_signed(">", total, high), high, total), wide)
     b.ret(total)
+    return str(function)
+
+
+def _rounded_product() -> str:
+    """(a · b + 2¹⁴) / 2¹⁵ of 16-bit numbers."""
+    shorts, words = ir.VectorType(I16, 32), ir.VectorType(I32, 32)
+    function = ir.Function(ir.Module(), ir.FunctionType(shorts, [shorts] * 2), f"plain.{ROUNDED}")
+    function.attributes.add("noinline")
+    b = ir.IRBuilder(function.append_basic_block())
+    product = b.mul(*(b.sext(value, words) for value in function.args))
+    half, places = (ir.Constant(words, [number] * 32) for number in (1 << 14, 15))
+    b.ret(b.trunc(b.ashr(b.add(product, half), places), shorts))
     return str(function)
 
 

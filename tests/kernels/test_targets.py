@@ -65,6 +65,8 @@ def test_a_packed_product_is_right_and_the_same_in_any_company(isa, name, exact,
         out = run.ops.project(run.put(x[:rows]), [packed(weight)], [None])
         run.run(rows, exact=exact)
         results.append(run.get(out, rows))
+    if not exact and libraries[isa].target.wide:  # test_wide.py has how near these come
+        error = 2e-2
     np.testing.assert_allclose(results[-1], wanted, atol=error * np.abs(wanted).max())
     for rows, result in zip(ROWS, results):
         np.testing.assert_array_equal(result, results[-1][:rows])

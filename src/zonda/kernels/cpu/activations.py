@@ -9,8 +9,9 @@ A block of T tokens and K columns:
     float  sums    [K/32][T]     -scale · sum of codes
     int32  sums    [K/16][T]     the same two for groups of 16
     float  sums    [K/16][T]
-A block for dense weights is float32 [K][T]. One for wide tiles of AMX has int8 codes [K/64][16][64] and, for columns
-that share a scale, float scales [16].
+A block for dense weights is float32 [K][T]. One for wide tiles has int8 codes [K/4][T][4], or [K/64][16][64] for AMX,
+and for each group of columns that share a scale: float scales [T], and after them all int32 sums [T], -128 · sum of
+codes.
 """
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 
-from zonda.kernels.cpu.amx import STEP as AMX_STEP
+from zonda.kernels.cpu import wide as wide_tiles
 from zonda.kernels.cpu.amx import TOKENS as AMX_TOKENS
 from zonda.kernels.cpu.frame import ARGUMENTS, IDS, SAMPLE
 from zonda.kernels.cpu.layout import ROWS as TILE_ROWS
@@ -127,39 +128,7 @@ def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, stri
     e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
 
 
-def _write_wide(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
-    """One row x · factor · weight into its place in a block for AMX, with a scale for `wide` units."""
-    e, b = Emit(builder, target), builder
-    x, weight, factor, units, wide, block, token, _ = words
-    lanes = e.registers.lanes
-    floats = ir.VectorType(F32, lanes)
-    factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
-    scales = e.at(e.at(block, e.times(units, UNIT * AMX_TOKENS)), e.times(token, 4))
-    vectors = b.sdiv(e.times(wide, UNIT), e.word(lanes))
-
-    def value(place: Any) -> Any:
-        return b.fmul(b.fmul(e.load(floats, e.at(x, place)), factor), e.load(floats, e.at(weight, place)))
-
-    with e.loop(b.sdiv(units, wide)) as g:
-        first = b.mul(g, vectors)
-        peaks = e.variable(e.const(floats, 0.0))
-        with e.loop(vectors) as v:
-            size = e.intrinsic(f"llvm.fabs.v{lanes}f32", floats, [value(e.times(e.at(first, v), 4 * lanes))])
-            peaks.set(b.select(b.fcmp_unordered(">", size, peaks.get()), size, peaks.get()))
-        peak = largest(e, [peaks.get()])
-        zero = b.fcmp_ordered("==", peak, e.const(F32, 0.0))
-        inverse = b.select(zero, e.const(F32, 0.0), b.fdiv(e.const(F32, 127.0), peak))
-        e.store(b.fmul(peak, e.const(F32, 1 / 127)), e.at(scales, e.times(g, 4 * AMX_TOKENS)))
-        with e.loop(vectors) as v:
-            column = e.times(e.at(first, v), lanes)
-            scaled = b.fmul(value(e.times(column, 4)), e.splat(inverse, lanes))
-            codes = b.fptosi(e.intrinsic(f"llvm.rint.v{lanes}f32", floats, [scaled]), ir.VectorType(I32, lanes))
-            step, within = b.sdiv(column, e.word(AMX_STEP)), b.srem(column, e.word(AMX_STEP))
-            row = e.at(e.times(step, AMX_TOKENS), token)
-            e.store(b.trunc(codes, ir.VectorType(I8, lanes)), e.at(e.at(block, e.times(row, AMX_STEP)), within))
-
-
-_quantize_wide = inline(_write_wide, 8)
+_quantize_wide_rows, _quantize_wide_words = (inline(wide_tiles.quantize(rows), 8) for rows in (True, False))
 _quantize_fast, _quantize_planes, _quantize_words, _quantize_fast_rows, _quantize_planes_rows = (
     inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS, FAST_ROWS, PLANES_ROWS))
 
@@ -175,7 +144,7 @@ def inverse_rms(x: int, cols: int, eps: float) -> float:
 def pack(op: int, frame: int, piece: int, thread: int) -> None:
     """A block of rows for tiles. Arguments: x, row stride in floats, norm weights (ones if none), eps bits or 0,
     cols, domain, blocks, bytes a token, offset, whether dense, whether exact, the least tokens of a block in words or
-    0, units that share a scale for AMX or 0."""
+    0, units that share a scale in wide tiles or 0."""
     x, stride, weight, eps = load4(op, ARGUMENTS)
     wide = load_i64(op, ARGUMENTS + 12)
     cols, domain, blocks, token_bytes, offset, dense, exact, least = load8(op, ARGUMENTS + 4)
@@ -190,8 +159,11 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
-        elif tokens == AMX_TOKENS and wide:
-            _quantize_wide((source, weight, np.int64(f32_bits(factor)), cols // UNIT, wide, block, token, 0))
+        elif wide and tokens == AMX_TOKENS:
+            _quantize_wide_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, wide, tokens, block, token))
+        elif wide:
+            _quantize_wide_words((source, weight, np.int64(f32_bits(factor)), cols // UNIT, wide, tokens, block,
+                                  token))
         elif tokens == AMX_TOKENS and exact:
             _quantize_planes_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token,
                                    offset))

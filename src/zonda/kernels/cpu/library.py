@@ -48,6 +48,11 @@ class Target:
         return "neon" if self.has("dotprod") else "portable"
 
     @property
+    def wide(self) -> bool:
+        """Whether rows that may be rounded take wide tiles: where scaling sums costs as much as making them."""
+        return self.isa == "avx512vnni"
+
+    @property
     def matrices(self) -> bool:
         """Whether there are matrix registers for products of bytes (AMX)."""
         return self.isa == "avx512vnni" and self.has("amx-tile", "amx-int8")

@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit
 
-from zonda.kernels.cpu.frame import ARGUMENTS, SCRATCH, SCRATCH_BYTES
+from zonda.kernels.cpu.frame import ARGUMENTS, FAST, SCRATCH, SCRATCH_BYTES
 from zonda.kernels.cpu.layout import ROWS as TILE
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.scalar import exp, tanh
@@ -82,8 +82,8 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
     """out = x · weightsᵀ (· scale) + bias + residual for some tiles.
 
     Arguments: blocks, bytes a token, units, domain, weights, tile bytes, tiles, tiles a piece, five tile kernels, out,
-    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits, and for AMX or 0: what
-    spreads a tile, the bytes it then has, and what releases the registers.
+    out stride, first column, columns, bias or 0, residual or 0, scale bits, softcap bits, and what spreads
+    a tile, the bytes it then has, and what releases AMX's registers, each or 0.
     """
     blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
     out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 13)
@@ -91,7 +91,7 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
     kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
     factor, softcap = bits_f32(np.int32(scale)), bits_f32(np.int32(cap))
-    spread = load_i64(op, ARGUMENTS + 21) if tokens == MOST_TOKENS else np.int64(0)
+    spread = load_i64(op, ARGUMENTS + 21) if tokens == MOST_TOKENS or domain == FAST else np.int64(0)
     chunk = _chunk(tokens, token_bytes, spread)
     first_tile, end = piece * share, min(tiles, (piece + 1) * share)
     source, step = weights + first_tile * tile_bytes, tile_bytes
@@ -112,7 +112,7 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
                 for token in range(here):
                     at = first + token * stride
                     _finish(result + 4 * TILE * token, out, at, width, bias, tile * TILE, residual, factor, softcap)
-    if spread:
+    if spread and load_i64(op, ARGUMENTS + 23):
         call4(load_i64(op, ARGUMENTS + 23), 0, 0, 0, 0)
 
 
@@ -212,7 +212,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
     up_kernel = load_i64(op, ARGUMENTS + 15 + _variant(tokens))
     left = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
     right = left + 4 * TILE * MOST_TOKENS
-    spread = load_i64(op, ARGUMENTS + 23) if tokens == MOST_TOKENS else np.int64(0)
+    spread = load_i64(op, ARGUMENTS + 23) if tokens == MOST_TOKENS or domain == FAST else np.int64(0)
     chunk = _chunk(tokens, token_bytes, spread)
     first_tile, end = piece * share, min(tiles, (piece + 1) * share)
     gates, ups = gate + first_tile * gate_bytes, up + first_tile * up_bytes
@@ -238,7 +238,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
                     for r in range(width):
                         value = _activate(load_f32(left, token * TILE + r), kind)
                         store_f32(out, at + r, value * load_f32(right, token * TILE + r))
-    if spread:
+    if spread and load_i64(op, ARGUMENTS + 26):
         call4(load_i64(op, ARGUMENTS + 26), 0, 0, 0, 0)
 
 

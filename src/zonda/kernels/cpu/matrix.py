@@ -46,28 +46,23 @@ class Matrix:
         """What a tile kernel counts by: single columns if dense, else units of 32."""
         return self.cols if self.dense else self.cols // UNIT
 
-    def kernel(self, tokens: int, *, exact: bool) -> Kernel:
-        """The tile kernel for blocks of so many tokens."""
+    def kernel(self, tokens: int, *, exact: bool, wide: int = 0) -> Kernel:
+        """The tile kernel for blocks of so many tokens, `wide` units of them with a scale."""
         exact = exact or self.dense
         name = f"tile_{self.format}_{tokens}_{'exact' if exact else 'fast'}"
+        if wide:
+            return Kernel(f"tile_wide_{wide}_{tokens}", 4, "wide:tile", (wide, tokens), writer=True)
         if tokens == amx.TOKENS and not self.dense:
-            wide = self.wide(exact=exact)
-            if wide:
-                return Kernel(f"tile_wide_{wide}", 4, "amx:tile_wide", (wide,), writer=True)
             return Kernel(name, 4, "amx:tile", (self.format, exact), writer=True)
         recipe = "matmul:dense_tile" if self.dense else "tile:tile"
         return Kernel(name, 4, recipe, (self.format, tokens, exact), writer=True)
 
-    def wide(self, *, exact: bool) -> int:
-        """Units that share a scale in the tiles of AMX, or 0 where tiles keep the groups of their format."""
-        return 0 if exact or self.dense else amx.wide_units(self.units)
-
-    def spread(self, *, exact: bool) -> tuple[Kernel, int]:
-        """The kernel that spreads a tile out for AMX, and the bytes that takes."""
-        wide, size = self.wide(exact=exact), amx.spread_bytes(self.format, self.units)
+    def spread(self, wide: int) -> tuple[Kernel, int]:
+        """The kernel that spreads a tile out, wide or for AMX, and the bytes that takes."""
+        size = amx.spread_bytes(self.format, self.units)
         if wide:
             name = f"spread_{self.format}_{wide}"
-            return Kernel(name, 4, "amx:spread_wide", (self.format, wide), writer=True), size
+            return Kernel(name, 4, "wide:spread", (self.format, wide), writer=True), size
         return Kernel(f"spread_{self.format}", 4, "amx:spread", (self.format,), writer=True), size
 
     def offset(self, isa: str) -> int:

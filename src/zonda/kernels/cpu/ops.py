@@ -20,6 +20,7 @@ from zonda.kernels.cpu.library import Kernel, Library, Target
 from zonda.kernels.cpu.matmul import MOST_TOKENS
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
 from zonda.kernels.cpu.memory import Arena, address
+from zonda.kernels.cpu.wide import token_bytes, wide_units
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.weights.source import Weight
 
@@ -34,8 +35,8 @@ _PIECE = 64 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
-_ROOM = 1 << 20
-"""Bytes of a piece's tiles when they are spread out for AMX: most of a second-level cache."""
+_ROOM = 1 << 19
+"""Bytes of a piece's tiles when they are spread out: much of a second-level cache."""
 _SLOTS, _MOST_SLOTS = 64, 512
 """Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
 
@@ -270,35 +271,43 @@ class CPUOps:
     def _tiles(self, weight: Matrix, domain: int) -> list[int]:
         exact = domain != f.FAST
         last = [self._most] if self._most > TOKENS[-1] else []
-        tiles = [self.library.address(weight.kernel(tokens, exact=exact)) for tokens in (*TOKENS, *last)]
+        wide, counts = self._wide(domain, weight), [*TOKENS, *last]
+        if wide and self.library.target.matrices:
+            return [0] * len(TOKENS) + [self.library.address(weight.kernel(amx.TOKENS, exact=exact, wide=wide))]
+        tiles = [self.library.address(weight.kernel(tokens, exact=exact, wide=wide)) for tokens in counts]
         return tiles if last else [*tiles, 0]
+
+    def _wide(self, domain: int, weight: Matrix) -> int:
+        """Units that share a scale in the tiles of a product, or 0 where tiles keep the groups of their format."""
+        return wide_units(weight.units) if domain == f.FAST and not weight.dense and self.library.target.wide else 0
 
     def _spread(self, domain: int, share: int, *weights: Matrix) -> list[int]:
         """What spreads tiles of each of `weights`, the bytes they then have, and what releases the registers, or 0."""
-        if not self.library.target.matrices or weights[0].dense:
+        target, wide = self.library.target, self._wide(domain, weights[0])
+        if weights[0].dense or not (wide or target.matrices):
             return [0] * (len(weights) + 2)
-        kernels, sizes = zip(*(weight.spread(exact=domain != f.FAST) for weight in weights))
+        kernels, sizes = zip(*(weight.spread(wide) for weight in weights))
         self._scratch(8 * 16 * MOST_TOKENS + len(weights) * share * max(sizes))
-        released = Kernel("release", 4, "amx:release", writer=True)
-        return [*map(self.library.address, kernels), max(sizes), self.library.address(released)]
+        released = self.library.address(Kernel("release", 4, "amx:release", writer=True)) if target.matrices else 0
+        return [*map(self.library.address, kernels), max(sizes), released]
 
     def _share(self, domain: int, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: 64 KB of weights, or what fills a cache spread out, but several pieces for each thread."""
         size, room = weight.tile_bytes, _PIECE
-        if self.library.target.matrices and weight.wide(exact=domain != f.FAST):
-            size, room = weight.spread(exact=False)[1], _ROOM
+        if wide := self._wide(domain, weight):
+            size, room = weight.spread(wide)[1], _ROOM
         return max(1, min(room // (size * matrices), weight.height // (4 * self.threads)))
 
     def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0) -> Buffer:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
         exact = domain != f.FAST
-        wide = weight.wide(exact=exact) if self.library.target.matrices else 0
-        token_bytes = (weight.cols + 4 * weight.units // wide if wide else
-                       f.block_bytes(weight.cols, dense=weight.dense, exact=exact))
-        blocks = Buffer(self._pool, ((most or self.max_rows) + MOST_TOKENS) * token_bytes, token_bytes)
+        wide = self._wide(domain, weight)
+        size = (token_bytes(weight.cols, wide) if wide else
+                f.block_bytes(weight.cols, dense=weight.dense, exact=exact))
+        blocks = Buffer(self._pool, ((most or self.max_rows) + MOST_TOKENS) * size, size)
         scale = norm.weight if norm else self._one(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
-                   bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, token_bytes,
+                   bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, size,
                    weight.offset(self._isa), int(weight.dense), int(exact), self.library.target.word_tokens,
                    wide)
         return blocks
