@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zonda import gpu
+from zonda.cli.doctor import _device
 from zonda.kernels.torch.ops import TorchOps
 from zonda.options import ModelOptions
 
@@ -40,3 +41,11 @@ def test_without_triton_nothing_is_captured(old_card: None, monkeypatch: pytest.
     monkeypatch.setattr(gpu, "find_spec", lambda name: None if name == "triton" else object())
     assert gpu.automatic() == ("cpu", "triton not installed, which a GPU needs")
     assert gpu.kernels_on("cuda:0") == ("torch", "triton is not installed")
+
+
+def test_doctor_tells_what_a_card_without_eight_bit_floats_does(
+        old_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for able, told in (((8, 6), True), ((8, 9), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, able=able: able)
+        check = _device()
+        assert check.status == "ok" and ("takes compute capability 8.9" in check.message) == told

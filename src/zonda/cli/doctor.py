@@ -111,11 +111,14 @@ def _device() -> Check:
     device, why = automatic()
     if device == "cpu":
         return Check("device", "ok", f"cpu: {why}")
-    from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS
+    from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS, has_eights
 
+    eights = "" if has_eights(device) else (
+        "; eight-bit floats, of weights or of a cache, become sixteen bits, as computing with them takes compute "
+        "capability 8.9")
     return Check("device", "ok", f"{device}: {why}; attention, norms and draws by Triton; products by Triton for up to "
                  f"{DENSE_ROWS} rows of floats (multiply-adds for {PACKED_ROWS} of packed weights, tensor cores for "
-                 f"{UNPACKED_ROWS - 1}), else by cuBLAS")
+                 f"{UNPACKED_ROWS - 1}), else by cuBLAS{eights}")
 
 
 def _packages() -> Check:

@@ -16,7 +16,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.runs import place, tiles
-from zonda.kernels.cuda.shapes import power, processors
+from zonda.kernels.cuda.shapes import power, processors, room
 from zonda.kernels.cuda.turning import angles, turned
 from zonda.kernels.ops import Attend
 from zonda.kernels.torch.ops import PAGE
@@ -191,7 +191,8 @@ class Attention:
                             *self._turning(layer), HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, HP=8,
                             **self._turns(layer), PAGE=PAGE, num_warps=4)
         number = qkv.element_size()
-        side = 2 if group % 2 == 0 and wide * number <= 512 else 1
+        fits = (2 * TILE + 2 * PAGE) * wide * number <= room(self._device)
+        side = 2 if group % 2 == 0 and wide * number <= 512 and fits else 1
         # so two programs share a processor: one multiplies while the other takes exponents
         limit = {"maxnreg": 128} if self._nvidia and wide * number <= 256 else {}
         blocks = [TensorDescriptor.from_tensor(each.view(-1, heads.dim), [PAGE, wide]) for each in cache]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zonda.errors import Unsupported
 from zonda.kernels.cuda.grouped import choose, down_many, gated_many, mix, sort
+from zonda.kernels.cuda.shapes import staged, width
 from zonda.kernels.cuda.slots import down_few, gated_few, normed, route
 from zonda.kernels.cuda.stacks import DENSE, FLOAT8, PACKED
 from zonda.kernels.ops import Experts, Norm
@@ -106,11 +107,11 @@ def many(x: Tensor, experts: Experts, residual: Tensor, norm: Norm | None, dtype
     gated, down = blocks.gated, blocks.down
     gated_many[(_most_blocks(slots, count, gated.slots) * triton.cdiv(ffn, gated.outs),)](
         hidden, inner, starts, order, *_tensors(experts.gate), *_tensors(experts.up), E=count, EP=padded,
-        TOP=top, OUTS=ffn, INS=dim, ACTIVATION=experts.activation, **_sizes(gated),
+        TOP=top, OUTS=ffn, INS=dim, ACTIVATION=experts.activation, **_sizes(gated, hidden, experts.gate, experts.up),
         **_constants(experts.gate, "KIND", "P"), **_constants(experts.up, "KIND2", "Q"))
     down_many[(_most_blocks(slots, count, down.slots) * triton.cdiv(dim, down.outs),)](
         inner, parts, starts, order, *_tensors(experts.down), E=count, EP=padded, OUTS=dim, INS=ffn,
-        **_sizes(down), **_constants(experts.down, "KIND", "P"))
+        **_sizes(down, inner, experts.down), **_constants(experts.down, "KIND", "P"))
     mix[(rows, triton.cdiv(dim, 1024))](parts, shares, residual, COLS=dim, TOP=top, BC=1024)
     return residual
 
@@ -134,9 +135,13 @@ def _most_blocks(slots: int, experts: int, block: int) -> int:
     return slots // block + min(experts, slots)
 
 
-def _sizes(shape: Shape) -> dict[str, int]:
-    return {"BM": shape.slots, "BN": shape.outs, "BK": shape.cols, "num_warps": shape.warps,
-            "num_stages": shape.stages}
+def _sizes(shape: Shape, x: Tensor, *matrices: Matrix) -> dict[str, int]:
+    """The blocks of a product of x with each of the matrices."""
+    number = x.element_size()
+    cols, stages = staged(x.device, shape.cols, shape.stages,
+                          loaded=shape.slots * number + shape.outs * sum(map(width, matrices)),
+                          made=shape.outs * number * sum(not isinstance(each, DenseMatrix) for each in matrices))
+    return {"BM": shape.slots, "BN": shape.outs, "BK": cols, "num_warps": shape.warps, "num_stages": stages}
 
 
 def _constants(matrix: Matrix, kind: str, prefix: str) -> dict[str, int]:

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zonda.kernels.cuda.eights import by_blocks, end, few, round_rows, some
+from zonda.kernels.cuda.shapes import staged
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import TYPE, Float8Matrix
 from zonda.weights.formats.float8 import BLOCK
@@ -93,7 +94,10 @@ def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, 
         # Triton's interpreter would multiply the bits of bfloat16
         kind = tl.float32 if not x.is_cuda else tl.float16 if dot == torch.float16 else tl.bfloat16
         grid = (triton.cdiv(rows, shape.rows), triton.cdiv(matrix.outs, shape.outs))
-        some[grid](*before, *after, BM=shape.rows, STAGES=shape.stages, DOT=kind, **options)
+        codes_wide = shape.outs * (2 if ends["GATED"] else 1)
+        _, stages = staged(x.device, BLOCK, shape.stages, loaded=shape.rows * x.element_size() + codes_wide,
+                           made=codes_wide * kind.primitive_bitwidth // 8)
+        some[grid](*before, *after, BM=shape.rows, STAGES=stages, DOT=kind, **options)
         return
     able = torch.cuda.get_device_capability(x.device) if x.is_cuda and torch.version.hip is None else (0, 0)
     early = able >= (9, 0)

@@ -143,8 +143,13 @@ def _launch_few(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, u
 def _launch_many(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, up: Matrix, after: tuple[Any, ...],
                  shape: Many, options: dict[str, Any]) -> None:
     grid = (triton.cdiv(after[3], shape.rows) * triton.cdiv(matrix.outs, shape.outs),)
+    x, parts = before[0], 2 if options["GATED"] else 1
+    columns, stages = shapes.staged(
+        x.device, shape.columns, shape.stages,
+        loaded=shape.rows * x.element_size() + shape.outs * parts * shapes.width(matrix),
+        made=shape.outs * parts * options["DOT"].primitive_bitwidth // 8 * isinstance(matrix, GroupIntMatrix))
     many_kernels.many[grid](*before, *_tensors(matrix), *_tensors(up), *after, INS=matrix.ins, BM=shape.rows,
-                            BN=shape.outs, BK=shape.columns, STAGES=shape.stages, **_layout(matrix), **options)
+                            BN=shape.outs, BK=columns, STAGES=stages, **_layout(matrix), **options)
 
 
 def _tensors(matrix: Matrix) -> tuple[Tensor, ...]:

@@ -13,11 +13,13 @@ from zonda.kernels.cuda import linear, rows
 from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
 from zonda.kernels.cuda.launch import compiling
-from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, power
+from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, has_eights, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
+from zonda.kernels.torch.float8 import Float8Matrix
 from zonda.kernels.torch.matrix import DenseMatrix, Matrix
 from zonda.kernels.torch.ops import TorchOps, cap
 from zonda.kernels.torch.step import Step
+from zonda.weights.source import Weight
 
 CHUNK = 4096
 """Logits that one program looks at."""
@@ -38,12 +40,19 @@ class CUDAOps(TorchOps):
     captures = True
 
     def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
-        super().__init__(device, dtype, cache_dtype=cache_dtype)
+        self._eights = has_eights(device)
+        super().__init__(device, dtype, cache_dtype=cache_dtype if self._eights else None)
         self.early = linear._starts_early(device)
         self._attention = Attention(device, dtype, early=self.early)
 
     def compiling(self, told: Callable[[], None]) -> AbstractContextManager[None]:
         return compiling(self.device, told)
+
+    def prepare(self, weight: Weight, *others: Weight) -> Matrix:
+        """Eight-bit floats become floats of the compute type where the device cannot compute with them."""
+        matrix = super().prepare(weight, *others)
+        unpacked = isinstance(matrix, Float8Matrix) and not self._eights
+        return DenseMatrix(matrix.dense(self.dtype)) if unpacked else matrix
 
     def embed(self, table: Matrix, step: Step, *, scale: float = 1.0) -> Stream:  # type: ignore[override]
         if not isinstance(table, DenseMatrix):

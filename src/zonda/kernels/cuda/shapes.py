@@ -1,4 +1,4 @@
-"""How products are cut into programs: by rule from shape and format, as measured on an H100."""
+"""How products are cut into programs: by rule from shape and format, as measured on an H100, less where memory is."""
 from __future__ import annotations
 
 import functools
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix
+from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 
 FEW_ROWS = 16
 """Rows up to which a product is bound by reading the matrix."""
@@ -16,6 +16,9 @@ LARGE = 1 << 25
 """Numbers of a dense matrix from which programs of one block each are the fastest."""
 UNPACKED_ROWS = 512
 """Rows from which a packed matrix is first made floats."""
+LEAST_COLUMNS = 64
+"""Columns that a tile keeps however small the shared memory is."""
+_SCRATCH = 4096  # bytes that Triton takes for scales and changes of layout
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,47 @@ def power(n: int) -> int:
 @functools.cache
 def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+
+
+@functools.cache
+def room(device: torch.device) -> int:
+    """Bytes of shared memory that a program may have."""
+    if device.type != "cuda":
+        return 1 << 62
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 1 << 16))
+
+
+@functools.cache
+def in_turn(device: torch.device) -> bool:
+    """Whether tensor cores are done with a stage when its product is; else they still read it beside the next."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] not in (9, 10)
+
+
+def has_eights(device: torch.device | str) -> bool:
+    """Whether kernels can compute with eight-bit floats (E4M3): from compute capability 8.9 on."""
+    others = torch.device(device).type != "cuda" or torch.version.hip is not None
+    return others or torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def staged(device: torch.device, columns: int, stages: int, *, loaded: float, made: float) -> tuple[int, int]:
+    """Columns and stages, less of them where the device's shared memory is too small for so many.
+
+    `loaded` are the bytes of a column that each stage brings from memory, `made` those that a program makes of them
+    for the tensor cores.
+    """
+    def need() -> float:
+        return columns * (loaded * (stages - in_turn(device)) + made) + _SCRATCH
+
+    while need() > room(device) and (stages > 2 or columns > LEAST_COLUMNS):
+        stages, columns = (stages - 1, columns) if stages > 2 else (stages, columns // 2)
+    return columns, stages
+
+
+def width(matrix: Matrix) -> float:
+    """Bytes of a number in memory."""
+    if isinstance(matrix, GroupIntMatrix):
+        return matrix.layout.bits / 8
+    return matrix.values.element_size() if isinstance(matrix, DenseMatrix) else 1
 
 
 def span(matrix: DenseMatrix | GroupIntMatrix) -> int:
