@@ -31,7 +31,7 @@ _TWELVE = 10.5
 """What a block of 12 tokens costs, where one of 8 costs 8."""
 _SIXTEEN = 10.0
 """The same for one of 16, by AMX."""
-_PIECE = 64 << 10
+_PIECE = 512 << 10
 """Bytes of weights that a piece of a product has at most, if it has more than one tile."""
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
@@ -292,7 +292,7 @@ class CPUOps:
         return [*map(self.library.address, kernels), max(sizes), released]
 
     def _share(self, domain: int, weight: Matrix, matrices: int = 1) -> int:
-        """Tiles a piece: 64 KB of weights, or what fills a cache spread out, but several pieces for each thread."""
+        """Tiles a piece: half a megabyte, packed or spread out, but several pieces for each thread."""
         size, room = weight.tile_bytes, _PIECE
         if wide := self._wide(domain, weight):
             size, room = weight.spread(wide)[1], _ROOM
