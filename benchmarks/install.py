@@ -17,6 +17,10 @@ CMAKE = (
 )
 
 
+NO_AMX = "-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+"""llama.cpp's kernels for AMX end with an illegal instruction where threads have not asked the system for it."""
+
+
 def environment(cache: Path) -> Path:
     """The interpreter of the peers' own environment, made first if it is missing."""
     python = cache / "venv" / "bin" / "python"
@@ -47,8 +51,15 @@ def llama_cpp(cache: Path) -> Path:
 
 def _build(source: Path, target: Path, cache: Path) -> None:
     path = f"{cache / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    _run("cmake", "-S", source, "-B", target, *CMAKE, path=path)
+    flags = [f"-DCMAKE_{language}_FLAGS={NO_AMX}" for language in ("C", "CXX")] if _has_amx() else []
+    _run("cmake", "-S", source, "-B", target, *CMAKE, *flags, path=path)
     _run("cmake", "--build", target, "-j", str(os.cpu_count()), "--target", *TOOLS, path=path)
+
+
+def _has_amx() -> bool:
+    """Whether this processor has matrix registers."""
+    information = Path("/proc/cpuinfo")
+    return information.exists() and "amx_tile" in information.read_text()
 
 
 def _run(*command: str | Path, path: str | None = None) -> None:
