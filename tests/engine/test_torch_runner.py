@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,30 @@ def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
         engine.close()
         found.append(collector.tokens("seeded"))
     assert found[0] == found[1]
+
+
+def test_all_that_threads_call_computes_on_the_runners_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread begins with the first device, whatever the thread that loaded the model has chosen."""
+    chosen: list[str] = []
+
+    class Chosen:
+        def __init__(self, device: torch.device) -> None:
+            self.device = device
+
+        def __enter__(self) -> None:
+            chosen.append(f"{self.device} {torch.is_inference_mode_enabled()} {threading.current_thread().name}")
+
+        def __exit__(self, *error: object) -> None: ...
+
+    runner = torch_runner(TorchOps)
+    runner.device = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device", Chosen)
+    thread = threading.Thread(target=runner.copy_page, args=(0, 1), name="another")
+    thread.start()
+    thread.join()
+    assert chosen == ["cuda:1 True another"]
+    assert all(hasattr(getattr(TorchRunner, name), "__wrapped__")
+               for name in ("compile", "warm", "idle", "run", "launch", "copy_page"))
 
 
 @pytest.mark.parametrize("case", ["dense", "packed", "float8", "mixture"])

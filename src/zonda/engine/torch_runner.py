@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from functools import wraps
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,20 @@ RING = 4
 """Host buffers; more than steps on their way."""
 RESERVE = 1 << 30
 """Bytes left free for what kernels need while they run."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Concatenate[TorchRunner, P], R]:
+    """Compute without gradients and on the runner's device: torch and Triton take the one that a thread has chosen."""
+    @wraps(method)
+    def there(self: TorchRunner, *given: P.args, **named: P.kwargs) -> R:
+        chosen = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
+        with torch.inference_mode(), chosen:
+            return method(self, *given, **named)
+
+    return there
 
 
 class TorchRunner:
@@ -54,7 +70,7 @@ class TorchRunner:
         capturing = graphs and ops.captures and self.device.type == "cuda"
         self._graphs = Graphs(self, max_seqs) if capturing else None
 
-    @torch.inference_mode()
+    @on_device
     def compile(self, told: Callable[[], None] = lambda: None) -> None:
         """Have all kernels that steps may need, so that no step waits for one; `told` hears of each."""
         with self.ops.compiling(told):
@@ -71,13 +87,13 @@ class TorchRunner:
             step.singles.fill_(-1)
             yield step, rows > 1
 
-    @torch.inference_mode()
+    @on_device
     def warm(self, *, all: bool = True) -> None:
         """Capture every size of greedy decode step, or the largest, whose memory the others share, and the smallest."""
         if self._graphs:
             self._graphs.capture(all=all)
 
-    @torch.inference_mode()
+    @on_device
     def idle(self) -> bool:
         """Capture one more size of decode step."""
         return self._graphs is not None and self._graphs.capture_next()
@@ -91,13 +107,13 @@ class TorchRunner:
     def _pinned(self, words: int) -> Tensor:
         return torch.zeros(words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
 
-    @torch.inference_mode()
+    @on_device
     def run(self, batch: Batch) -> np.ndarray:
         assert batch.rows <= self.max_rows, f"{batch.rows} rows exceed the {self.max_rows} that a step may have"
         step = self.upload(batch, None)
         return self.forward(step).float().cpu().numpy()
 
-    @torch.inference_mode()
+    @on_device
     def launch(self, batch: Batch, drawing: Drawing) -> Callable[[], np.ndarray]:
         """Start a step whose samples all draw; see `Ahead`."""
         count = len(batch.sample)
@@ -169,9 +185,9 @@ class TorchRunner:
             held = self._host[self._turn] = self._pinned(1 << words.bit_length())
         return held
 
+    @on_device
     def copy_page(self, source: int, target: int) -> None:
-        with torch.inference_mode():
-            self.ops.copy_page(source, target)
+        self.ops.copy_page(source, target)
 
     def close(self) -> None:
         if self.device.type == "cuda":
