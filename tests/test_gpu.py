@@ -29,10 +29,10 @@ def test_a_card_that_is_too_old_is_left_alone_unless_it_is_named(old_card: None)
 def test_a_card_that_is_too_old_computes_by_plain_torch_in_a_type_that_it_has(
         old_card: None, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        ops = gpu._ops("cuda:0", ModelOptions(device="cuda"))
+        ops = gpu._ops("cuda:0", ModelOptions(device="cuda"), {})
     assert type(ops) is TorchOps and ops.dtype == torch.float16 and not ops.captures
     assert "by plain torch: An old card has compute capability 7.5" in caplog.text
-    assert gpu._ops("cuda:0", ModelOptions(device="cuda", compute_dtype="f32")).dtype == torch.float32
+    assert gpu._ops("cuda:0", ModelOptions(device="cuda", compute_dtype="f32"), {}).dtype == torch.float32
 
 
 def test_without_triton_nothing_is_captured(old_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +49,12 @@ def test_doctor_tells_what_a_card_without_eight_bit_floats_does(
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, able=able: able)
         check = _device()
         assert check.status == "ok" and ("takes compute capability 8.9" in check.message) == told
+
+
+@pytest.mark.parametrize(("metadata", "dtype"), [
+    ({"general.architecture": "llama"}, "f16"), ({"general.architecture": "gemma3"}, "bf16"),
+    ({"torch_dtype": "float16"}, "f16"), ({"torch_dtype": "bfloat16"}, "bf16"), ({"dtype": "float16"}, "f16"),
+    ({}, "bf16")])
+def test_numbers_are_fine_where_the_model_stays_in_range_and_wide_elsewhere(
+        metadata: dict[str, str], dtype: str) -> None:
+    assert gpu.sixteen(metadata) == dtype

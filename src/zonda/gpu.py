@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zonda.engine.runner import Runner
 from zonda.errors import InvalidRequest, OutOfMemory
@@ -102,7 +102,7 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     keep_triton_kernels()
     tell("loading", 0, 0)
     torch.cuda.set_device(device)
-    ops = _ops(device, model)
+    ops = _ops(device, model, source.metadata)
     with ThreadPoolExecutor(1) as beside:
         draw = beside.submit(_compilers, decoder.vocab)
         runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
@@ -117,22 +117,32 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
         return runner, draw.result()
 
 
-def _ops(device: str, model: ModelOptions) -> TorchOps:
+def sixteen(metadata: Mapping[str, Any]) -> str:
+    """`f16` where the model is known to stay within its range, as its numbers are eight times finer; else `bf16`.
+
+    Those are checkpoints stored in it, and the Llama family of GGUF files.
+    """
+    stored = metadata.get("torch_dtype", metadata.get("dtype"))
+    return "f16" if stored == "float16" or metadata.get("general.architecture") == "llama" else "bf16"
+
+
+def _ops(device: str, model: ModelOptions, metadata: Mapping[str, Any]) -> TorchOps:
     """Triton's kernels where they run, else plain torch."""
     import torch
 
     from zonda.kernels.torch.ops import TorchOps
 
     kernels, why = kernels_on(device)
-    usual = torch.bfloat16 if kernels == "triton" or torch.cuda.is_bf16_supported(False) else torch.float16
-    types = {"auto": usual, "bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+    types = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+    wide = kernels == "triton" or torch.cuda.is_bf16_supported(False)
+    dtype = types[(sixteen(metadata) if wide else "f16") if model.compute_dtype == "auto" else model.compute_dtype]
     cache = torch.float8_e4m3fn if model.kv_dtype == "fp8" else None
     if kernels == "torch":
         _log.warning("computing slowly, by plain torch: %s", why)
-        return TorchOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
+        return TorchOps(torch.device(device), dtype, cache_dtype=cache)
     from zonda.kernels.cuda.ops import CUDAOps
 
-    return CUDAOps(torch.device(device), types[model.compute_dtype], cache_dtype=cache)
+    return CUDAOps(torch.device(device), dtype, cache_dtype=cache)
 
 
 def _compilers(vocab: int) -> sample.Kernel:

@@ -61,7 +61,8 @@ class ModelOptions:
     cpu: bool = option(False, "compute on the processor, also where there is a GPU")
     device: str = option("auto", "where to compute: cpu, cuda, cuda:1, or auto for a GPU where there is one",
                          metavar="NAME")
-    compute_dtype: Literal["auto", "bf16", "f16", "f32"] = option("auto", "type of numbers on a GPU")
+    compute_dtype: Literal["auto", "bf16", "f16", "f32"] = option(
+        "auto", "type of numbers on a GPU; auto is f16 or bf16, by the model")
     kv_dtype: Literal["auto", "fp8"] = option("auto", "type of cached keys and values on a GPU")
     capture: Literal["all", "lazy"] = option("lazy", "capture a GPU's decode steps as graphs while loading, or "
                                              "each when it first comes or nothing is to be done")

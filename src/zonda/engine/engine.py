@@ -358,7 +358,8 @@ def _stuck(seq: Sequence) -> tuple[FinishReason, tuple[int, ...], tuple[Logprob,
     if constraint and constraint.over:
         return "stop", (), (), None
     why = constraint.error if constraint else None
-    return "error", (), (), why or ZondaError("the model's logits are not finite numbers")
+    return "error", (), (), why or ZondaError("the model's logits are not finite numbers",
+                                            hint="on a GPU, try --compute-dtype bf16 or f32")
 
 
 def _failure(cause: Exception) -> ZondaError:

@@ -78,6 +78,7 @@ def many(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, b
          BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr):
     """x (rows, INS) on a matrix (outs, INS), floats where LOW is 0 -> out (rows, stride); operands of type DOT."""
     # blocks of rows that share weights are neighbours, so that the weights come from memory once
+    RANGE: tl.constexpr = 1.0 / 32 if NORM and tl.float16 == DOT else 1.0  # x that is not yet divided may be large
     blocks = tl.cdiv(rows, BM)
     top = tl.program_id(0) % blocks * BM
     n = tl.program_id(0) // blocks * BN + tl.arange(0, BN)
@@ -95,7 +96,7 @@ def many(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, b
         if NORM:
             inputs = inputs.to(tl.float32)
             squares += inputs * inputs
-            inputs = inputs * tl.load(norm + k, mask=k < INS, other=0.0)[None, :]
+            inputs = inputs * (tl.load(norm + k, mask=k < INS, other=0.0) * RANGE)[None, :]
         inputs = inputs.to(DOT)
         weights = _tile(low, high, scales, heads, n, first, outs, INS, BN, BK, LOW, HIGH, GROUP, OFFSET, MINS, TWO)
         sums = tl.dot(inputs, tl.trans(weights.to(DOT)), sums, input_precision="ieee")
@@ -103,7 +104,7 @@ def many(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, b
             weights = _tile(low2, high2, scales2, heads2, n, first, outs, INS, BN, BK, LOW, HIGH, GROUP, OFFSET, MINS,
                             TWO)
             sums2 = tl.dot(inputs, tl.trans(weights.to(DOT)), sums2, input_precision="ieee")
-    inverse = inverse_root(tl.sum(squares, axis=1), INS, eps)[:, None] if NORM else 1.0
+    inverse = inverse_root(tl.sum(squares, axis=1), INS, eps)[:, None] / RANGE if NORM else 1.0
     finish(sums, sums2, inverse, bias, residual, out, rows, top, n, outs, stride, BM, NORM, GATED, ACTIVATION, BIAS,
            RESIDUAL)
 
