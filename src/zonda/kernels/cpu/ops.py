@@ -99,9 +99,9 @@ class CPUOps:
         self._most = _most(library.target)
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
         self.output_logits: Buffer | None = None
-        self._arena = Arena()
+        self._weights = Arena(huge=True)
         self._packers = ThreadPoolExecutor(threads)
-        self._pool = Pool(self._arena)
+        self._pool = Pool(Arena())
         self._kept: list[np.ndarray] = []
         self._ones: dict[int, np.ndarray] = {}
         self._angles: dict[tuple[int, int, float], Buffer] = {}
@@ -118,7 +118,8 @@ class CPUOps:
     # -- weights
 
     def prepare(self, weight: Weight, *others: Weight) -> Matrix:
-        return tiled(weight.stack(others) if others else weight, self.library, self._arena, self._packers, self.threads)
+        whole = weight.stack(others) if others else weight
+        return tiled(whole, self.library, self._weights, self._packers, self.threads)
 
     def vector(self, values: np.ndarray) -> np.ndarray:
         kept = np.ascontiguousarray(values, np.float32)
