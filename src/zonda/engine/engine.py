@@ -78,6 +78,8 @@ class Engine:
         self._wake = threading.Condition()
         self._draining = self._closing = self._dead = False
         self._failures = 0
+        self._short: tuple[Step, OutOfMemory] | None = None
+        """A step for which the device had no memory."""
         self._moved = time.monotonic()
         """When a step has ended, or the first request has come to an idle engine."""
         self._thread = threading.Thread(target=self._main, name="zonda-engine", daemon=True)
@@ -215,12 +217,17 @@ class Engine:
             self._land(before)
         if self._flight and not ahead:
             self._land(self._flight)
+        if self._short:
+            self._make_room(*self._short)
         self._counters.step_seconds += time.perf_counter() - began
 
     def _start(self, step: Step, ahead: bool) -> Flight | None:
         """Launch a step, or compute it at once."""
         try:
             flight = self._flights.start(step, ahead=ahead)
+        except OutOfMemory as error:
+            self._short = step, error
+            return None
         except Exception as error:
             self._fail(step, error)
             return None
@@ -330,6 +337,18 @@ class Engine:
         for group in [group for group in self._groups.values() if group.sink == sink]:
             self._cancel(group)
         self._outbox.pop(sink, None)
+
+    def _make_room(self, step: Step, error: OutOfMemory) -> None:
+        """Try again with half the rows, the youngest preempted; of a single row, end the request."""
+        self._short = None
+        self._moved = time.monotonic()
+        if step.rows > 1:
+            log.warning("no memory for a step of %d rows, trying %d: %s", step.rows, step.rows // 2, error)
+            self._scheduler.shrink(step.rows // 2)
+            return
+        for seq in step.sequences[0].group.sequences:
+            if not seq.ended:
+                self._end(seq, "error", error=error)
 
     def _fail(self, step: Step, error: Exception) -> None:
         """End the requests of a step that could not be computed."""

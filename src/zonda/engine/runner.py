@@ -25,6 +25,7 @@ class Runner(Protocol):
     def run(self, batch: Batch) -> np.ndarray:
         """Compute the step and return logits, float32 (samples, vocab), valid until the next call.
 
+        Raises `OutOfMemory` when the device has none for so many rows; then the step has changed nothing that counts.
         They are contiguous, and the caller may overwrite them. The engine asks for at most max_seqs + 64 samples.
         """
 

@@ -65,7 +65,7 @@ class Scheduler:
     def __init__(self, pages: Pages, slots: Slots, *, budget: int, reuse: bool = True) -> None:
         self.pages = pages
         self.slots = slots
-        self.budget = budget
+        self.budget = self._full = budget
         self.reuse = reuse
         self.waiting: OrderedDict[Sequence, None] = OrderedDict()
         self.running: list[Sequence] = []
@@ -84,7 +84,9 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def add(self, seq: Sequence) -> None:
-        """Queue a new sequence."""
+        """Queue a new sequence; the first after a pause has the whole budget again."""
+        if not self.busy:
+            self.budget = self._full
         self.waiting[seq] = None
 
     def plan(self) -> Step:
@@ -207,6 +209,12 @@ class Scheduler:
         for page in range(seq.published, full):
             self.pages.publish(seq.pages[page], names[page])
         seq.published = full
+
+    def shrink(self, rows: int) -> None:
+        """Plan steps of at most so many rows, until there is a pause: the device has no memory for more."""
+        self.budget = rows
+        while len(self.running) > rows:
+            self.preempt(self.running[-1])
 
     def preempt(self, seq: Sequence) -> None:
         """Free a running sequence's memory; it will be computed again, before all that wait."""

@@ -14,6 +14,7 @@ from zonda.engine.batch import Batch
 from zonda.engine.graphs import Graphs, bucket
 from zonda.engine.runner import Drawing
 from zonda.engine.scheduler import SCORED
+from zonda.errors import OutOfMemory
 from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 from zonda.weights.load import Convert, Progress, load
@@ -32,12 +33,23 @@ R = TypeVar("R")
 
 
 def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Concatenate[TorchRunner, P], R]:
-    """Compute without gradients and on the runner's device: torch and Triton take the one that a thread has chosen."""
+    """Compute without gradients and on the runner's device: torch and Triton take the one that a thread has chosen.
+
+    Raises `OutOfMemory` when the device has none left, after what torch kept for later is given back.
+    """
     @wraps(method)
     def there(self: TorchRunner, *given: P.args, **named: P.kwargs) -> R:
         chosen = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
         with torch.inference_mode(), chosen:
-            return method(self, *given, **named)
+            try:
+                return method(self, *given, **named)
+            except torch.OutOfMemoryError as error:
+                failed = OutOfMemory(f"{self.device} has no memory left for this step",
+                                     hint="give the cache less by --kv-memory-mb, or ask for shorter steps by "
+                                          "--max-num-batched-tokens")
+                failed.__cause__ = error.with_traceback(None)  # whose frames hold tensors
+        torch.cuda.empty_cache()
+        raise failed
 
     return there
 

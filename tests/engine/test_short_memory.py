@@ -1,0 +1,95 @@
+"""A device that runs out of memory within a step: the engine tries less at a time, and at worst one request ends."""
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from fakerunner import AheadRunner, Collector, FakeRunner, request
+
+from zonda.engine.batch import Batch
+from zonda.engine.engine import Engine
+from zonda.engine.torch_runner import TorchRunner, on_device
+from zonda.errors import OutOfMemory
+from zonda.options import EngineOptions
+
+KINDS = pytest.mark.parametrize("kind", [FakeRunner, AheadRunner])
+PROMPTS = {f"r{i}": [1 + i] * (3 + 7 * i) for i in range(6)}
+
+
+def served(runner: FakeRunner, prompts: dict[str, list[int]]) -> Collector:
+    collector, engine = Collector(), Engine(runner, EngineOptions(max_seqs=6))
+    for name, prompt in prompts.items():
+        engine.submit(request(name, prompt, max_tokens=8), collector)
+    collector.wait(*prompts)
+    assert engine.alive
+    engine.close()
+    return collector
+
+
+@KINDS
+@pytest.mark.parametrize("most", [1, 5, 30])
+def test_a_step_that_is_too_large_is_tried_in_parts_and_changes_no_answer(kind: type[FakeRunner], most: int) -> None:
+    refused = 0
+
+    def hook(batch: Batch) -> None:
+        nonlocal refused
+        if batch.rows > most:
+            refused += 1
+            raise OutOfMemory("no memory")
+
+    wanted, found = served(kind(), PROMPTS), served(kind(hook=hook), PROMPTS)
+    assert refused
+    assert [found.tokens(name) for name in PROMPTS] == [wanted.tokens(name) for name in PROMPTS]
+    assert {found.finish(name) for name in PROMPTS} == {"length"}
+
+
+@KINDS
+def test_of_requests_that_run_together_only_the_one_without_memory_ends(kind: type[FakeRunner]) -> None:
+    wanted = served(kind(), PROMPTS)
+    heavy = next(token for token in range(10, 50) if all(token not in wanted.tokens(name) for name in PROMPTS))
+
+    def hook(batch: Batch) -> None:
+        if (batch.tokens == heavy).any():
+            raise OutOfMemory("no memory")
+
+    found = served(kind(hook=hook), PROMPTS | {"heavy": [heavy] * 9})
+    assert found.finish("heavy") == "error" and isinstance(found.last("heavy").error, OutOfMemory)
+    assert [found.tokens(name) for name in PROMPTS] == [wanted.tokens(name) for name in PROMPTS]
+
+
+def test_after_a_pause_steps_are_as_large_as_before() -> None:
+    rows: list[int] = []
+    short = threading.Event()
+    short.set()
+
+    def hook(batch: Batch) -> None:
+        if short.is_set() and batch.rows > 4:
+            raise OutOfMemory("no memory")
+        rows.append(batch.rows)
+
+    collector, engine = Collector(), Engine(FakeRunner(hook=hook), EngineOptions(prefix_cache=False))
+    for name in ("first", "second"):
+        engine.submit(request(name, [1] * 40, max_tokens=1), collector)
+        collector.wait(name)
+        short.clear()
+    engine.close()
+    assert max(rows[:-1]) <= 4 and rows[-1] == 40
+
+
+def test_what_torch_says_of_memory_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+
+    class Full(TorchRunner):
+        def __init__(self) -> None:
+            self.device = torch.device("cpu")
+
+        @on_device
+        def run(self, batch: Batch) -> np.ndarray:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(OutOfMemory, match="no memory left for this step"):
+        Full().run(None)  # type: ignore[arg-type]
+    assert freed
