@@ -9,6 +9,7 @@ import torch
 
 from zonda import gpu
 from zonda.cli.doctor import _device
+from zonda.errors import OutOfMemory
 from zonda.kernels.torch.ops import TorchOps
 from zonda.options import ModelOptions
 
@@ -58,3 +59,11 @@ def test_doctor_tells_what_a_card_without_eight_bit_floats_does(
 def test_numbers_are_fine_where_the_model_stays_in_range_and_wide_elsewhere(
         metadata: dict[str, str], dtype: str) -> None:
     assert gpu.sixteen(metadata) == dtype
+
+
+def test_memory_that_runs_short_while_loading_is_told_with_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 << 20, 80 << 30))
+    with pytest.raises(OutOfMemory, match="cuda:1 has no memory left for the model: 5") as caught, \
+            gpu._short("cuda:1"):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    assert caught.value.hint and "--kv-memory-mb" in caught.value.hint

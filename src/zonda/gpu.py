@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -103,7 +104,7 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     tell("loading", 0, 0)
     torch.cuda.set_device(device)
     ops = _ops(device, model, source.metadata)
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(1) as beside, _short(device):
         draw = beside.submit(_compilers, decoder.vocab)
         runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
                              max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
@@ -115,6 +116,19 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
             tell("capturing steps", 0, 0)
             runner.warm(all=model.capture == "all")
         return runner, draw.result()
+
+
+@contextmanager
+def _short(device: str) -> Iterator[None]:
+    """Tell of memory that runs short while a model is loaded as of any other."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{device} has no memory left for the model: {mb(torch.cuda.mem_get_info(device)[0])} are "
+                          "free", hint="choose a smaller file, perhaps by --quant 4 or --isq q4k, give the cache less "
+                                       "by --kv-memory-mb, or see what else uses the device") from error
 
 
 def sixteen(metadata: Mapping[str, Any]) -> str:
