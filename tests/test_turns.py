@@ -68,7 +68,7 @@ class Scripted:
                                         "arguments": [CallArguments(0, "{"), CallArguments(0, "}")]}
         return known.get(text, [Text(text)])
 
-    def finish(self) -> list[Part]:
+    def finish(self, *, cut: bool = False) -> list[Part]:
         return []
 
 

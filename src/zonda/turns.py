@@ -125,7 +125,7 @@ class Listener:
         if before or parser.thinking:
             self._reasoning += len(chunk.tokens)
         if chunk.finish:
-            parts = (*parts, *parser.finish())
+            parts = (*parts, *parser.finish(cut=chunk.finish == "length"))
         if not self._parallel:
             parts = [part for part in parts if isinstance(part, Text | Thought) or part.index == 0]
         for part in parts:

@@ -47,6 +47,7 @@ def test_an_answer_has_thinking_text_and_tool_uses_as_blocks() -> None:
     thought, text, look, go = message.content
     assert (thought.thinking, text.text) == ("Let me see.", "Hello") and thought.signature  # type: ignore[union-attr]
     assert (look.id, look.name, look.input, go.input) == ("call_a", "look", {"x": 1}, {})  # type: ignore[union-attr]
+    assert text.citations == []  # type: ignore[union-attr]
     assert (message.stop_reason, message.stop_sequence) == ("tool_use", None)
     assert (message.usage.input_tokens, message.usage.cache_read_input_tokens) == (7, 4)
     assert message.usage.output_tokens_details and message.usage.output_tokens_details.thinking_tokens == 2

@@ -112,6 +112,13 @@ def test_a_call_that_was_cut_short_ends_for_its_length(server: Server, llm: Scri
     assert answer["message"]["tool_calls"][0]["function"]["arguments"].startswith('{"city":"')
 
 
+@pytest.mark.parametrize("end", [5, 14, 25])
+def test_a_call_that_was_cut_before_its_name_is_no_text(server: Server, llm: ScriptedLLM, end: int) -> None:
+    llm.says("I will look.\n" + CALL[:end], finish="length")
+    message = choice(server)["message"]
+    assert message["content"].rstrip() == "I will look." and "tool_calls" not in message
+
+
 def test_logprobs_cover_all_tokens_once(server: Server, llm: ScriptedLLM) -> None:
     llm.says("Hi. " + CALL)
     events = server.chat("x", tools=TOOLS, stream=True, logprobs=True).events

@@ -220,6 +220,21 @@ def test_a_call_that_is_cut_short_keeps_what_was_written(name: str) -> None:
     assert isinstance(parts[-1], CallArguments) and parts[-1].json.replace(" ", "") == '{"city":"Pari'
 
 
+@pytest.mark.parametrize("name", [each for each in NAMES if each not in ("pythonic", "llama", "generic", "harmony")])
+def test_no_piece_of_a_mark_is_text_where_a_call_is_cut_short(name: str) -> None:
+    written = "Well. " + ONE[name]
+    for end in range(8, len(written)):
+        parser = Manner(dialects.named(name), None).parser("", TOOLS)
+        assert text([*parser.feed(written[:end]), *parser.finish(cut=True)]).rstrip("\n <") == "Well.", written[:end]
+
+
+@pytest.mark.parametrize("answer", ["a <", '{"name": "weat', "a < b", "<tool_call>no", "[weath"])
+def test_other_text_that_is_cut_short_stays(answer: str) -> None:
+    for name in ("hermes", "generic", "pythonic"):
+        parser = Manner(dialects.named(name), None).parser("", TOOLS)
+        assert text([*parser.feed(answer), *parser.finish(cut=True)]) == answer
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_little_is_kept_unread_of_hostile_texts(name: str) -> None:
     """What is unread is looked at again with every piece: if it stays short, time is linear."""

@@ -24,7 +24,7 @@ from zonda.server.anthropic_schema import (
 )
 from zonda.server.anthropic_writer import Writer, usage_of
 from zonda.server.call import Call
-from zonda.server.errors import Envelope
+from zonda.server.errors import Crowded, Envelope
 from zonda.server.formats import compiled
 from zonda.server.sse import named, stream
 from zonda.turns import Conversing, Spoken, offered
@@ -41,7 +41,8 @@ _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permi
 
 
 def _status(error: Exception) -> int:
-    return OVERLOADED if isinstance(error, Overloaded | Closed) else errors.status_of(error)
+    overloaded = isinstance(error, Overloaded | Closed) and not isinstance(error, Crowded)
+    return OVERLOADED if overloaded else errors.status_of(error)
 
 
 def _body(error: Exception, id: str) -> AnthropicErrorReply:
@@ -58,7 +59,7 @@ async def create(call: Call, body: MessageRequest) -> None:
     llm = await call.use(body.model)
     async with call.flight():
         asked = await call.beside(lambda: turn_of(body))
-        turn = replace(asked, sampling=sampling_of(body), salt=call.salt(None))
+        turn = replace(asked, sampling=sampling_of(body), salt=call.salt(body.cache_salt))
         prepared = await call.beside(lambda: llm.prepare(turn))
         await compiled(llm, prepared.grammar, "output_config.format.schema" if turn.format else "tools")
         message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],

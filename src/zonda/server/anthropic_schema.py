@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
-from zonda.server.schema import MAX_STOPS, Share, Stop
+from zonda.server.schema import MAX_STOPS, Salt, Share, Stop
 
 MOST_TOKENS = 10_000_000
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -116,13 +116,14 @@ class MessageRequest(CountRequest, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     metadata: MessageMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
+    cache_salt: Salt | None = None
 
 
 class TextBlock(Struct, tag="text", tag_field="type"):
-    """Text that the model wrote."""
+    """Text that the model wrote. It has no citations; clients differ in whether that may be null."""
 
     text: str
-    citations: list[Any] | None = None
+    citations: list[Any] = []
 
 
 class ThinkingBlock(Struct, tag="thinking", tag_field="type"):

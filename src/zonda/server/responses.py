@@ -73,7 +73,7 @@ async def create(call: Call, body: ResponseRequest) -> None:
         names = Names(secrets.token_hex(16))
         items = _context(call, body, names)
         asked = await call.beside(lambda: _turn(body, items))
-        turn = replace(asked, sampling=sampling, salt=call.salt(None))
+        turn = replace(asked, sampling=sampling, salt=call.salt(body.cache_salt))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
         await compiled(llm, prepared.grammar, "text.format.schema" if turn.format else "tools")

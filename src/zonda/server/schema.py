@@ -16,6 +16,8 @@ Name = Annotated[str, Meta(min_length=1)]
 Finish = Literal["stop", "length"]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Salt = Annotated[str, Meta(max_length=256)]
+"""Keeps cached prefixes apart from those of requests with another one."""
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
@@ -57,7 +59,7 @@ class SamplingFields(FormatFields, kw_only=True):
     dry_sequence_breakers: Annotated[list[Stop], Meta(max_length=128)] | None = None
     min_tokens: Count | None = None
     ignore_eos: bool | None = None
-    cache_salt: Annotated[str, Meta(max_length=256)] | None = None
+    cache_salt: Salt | None = None
     truncate_sequence: bool | None = None
 
 

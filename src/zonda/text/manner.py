@@ -26,7 +26,7 @@ class Plain:
     def feed(self, text: str) -> Sequence[Part]:
         return (Text(text),) if text else ()
 
-    def finish(self) -> Sequence[Part]:
+    def finish(self, *, cut: bool = False) -> Sequence[Part]:
         return ()
 
 

@@ -43,8 +43,8 @@ class Parser(Protocol):
     def feed(self, text: str) -> Sequence[Part]:
         """Take in more text; returns what is now sure."""
 
-    def finish(self) -> Sequence[Part]:
-        """What was kept back, when no more text comes."""
+    def finish(self, *, cut: bool = False) -> Sequence[Part]:
+        """What was kept back, when no more text comes; but no piece of a mark or a call if the answer was `cut`."""
 
     @property
     def thinking(self) -> bool:

@@ -39,11 +39,14 @@ class Reader:
 
     def __init__(self) -> None:
         self.ended = False
+        self.cut = False
+        """Whether the end is not where the model would have ended."""
         self.ignored: tuple[str, ...] = ()
         """Marks in the answer that are no part of it."""
         self._text = ""
         self._at = 0
         self._log: list[str] | None = None
+        self._marked = False
 
     def push(self, text: str) -> None:
         """Add text at the end."""
@@ -51,12 +54,12 @@ class Reader:
 
     def record(self, *before: str) -> None:
         """Keep what is read from here on, behind `before`."""
-        self._log = list(before)
+        self._log, self._marked = list(before), self._marked or any(before)
 
     def recorded(self) -> str:
-        """What was read since `record`; ends the recording."""
+        """What was read since `record`; ends the recording. Behind a mark, what was cut short is nothing."""
         log, self._log = self._log or [], None
-        return "".join(log)
+        return "" if self.cut and self._marked and self._at >= len(self._text) else "".join(log)
 
     def take(self, count: int) -> str:
         """Read characters that are there."""
@@ -101,8 +104,14 @@ class Reader:
                 if not self.ended and text.startswith(self._text[self._at:self._at + len(text)]):
                     break
             else:
-                return ""
+                return self._drop(texts)
             yield
+
+    def _drop(self, texts: Sequence[str]) -> str:
+        """Read over the beginning of one of the texts if the answer was cut in it."""
+        left = self._text[self._at:] if self.cut else ""
+        self.take(len(left) if any(text.startswith(left) for text in texts) else 0)
+        return ""
 
     def until(self, marks: Marks, sink: Sink) -> Steps[str]:
         """Read up to and over the first mark, which is returned, or to the end; the text before goes to `sink`."""
@@ -111,9 +120,11 @@ class Reader:
             if found:
                 self._pass(found.start() - self._at, sink)
                 return self.take(len(found[0]))
-            keep = 0 if self.ended else marks.begun(self._text, self._at)
+            begun = marks.begun(self._text, self._at)
+            keep = begun if not self.ended or (self.cut and begun > 1) else 0
             self._pass(len(self._text) - self._at - keep, sink)
             if self.ended:
+                self.take(keep)
                 return ""
             yield
 
@@ -162,9 +173,9 @@ class Reading:
         self._step()
         return self.writer.taken()
 
-    def finish(self) -> Sequence[Part]:
+    def finish(self, *, cut: bool = False) -> Sequence[Part]:
         """What was kept back, when no more text comes."""
-        self.reader.ended = True
+        self.reader.ended, self.reader.cut = True, cut
         self._step()
         self.writer.close()
         return self.writer.taken()
