@@ -17,6 +17,9 @@ except ImportError:
     uvloop = None
 
 from zonda import LLM, AsyncLLM, Closed, ContextExceeded, InvalidRequest, Sampling, Unsupported, ZondaError
+from zonda.text import dialects
+from zonda.text.manner import Manner
+from zonda.text.reasoning import Reasoning
 
 
 def texts(**options: Any) -> tuple[Any, Any, Any]:
@@ -90,6 +93,13 @@ def test_the_stream_is_the_answer_in_pieces(llm: LLM) -> None:
     assert [chunk.text for chunk in chunks] == ["w", "x", "y", "z", ""]
     assert [chunk.finish for chunk in chunks] == [None, None, None, None, "stop"]
     assert chunks[-1].usage and chunks[-1].usage.completion_tokens == 5
+
+
+async def test_a_stream_tells_reasoning_apart(llm: LLM, many: AsyncLLM) -> None:
+    llm.manner = many.manner = Manner(dialects.GENERIC, Reasoning("letters", open="w", close="y"))
+    for chunks in (list(llm.stream("v")), [chunk async for chunk in many.stream("v")]):
+        assert ["".join(chunk.thought for chunk in chunks), "".join(chunk.text for chunk in chunks)] == ["x", "z"]
+        assert chunks[-1].finish == "stop" and chunks[-1].usage
 
 
 def test_leaving_the_stream_stops_it(llm: LLM) -> None:

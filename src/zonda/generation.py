@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -80,10 +80,14 @@ class Inboxes:
 
 
 class Generation(AsyncIterator[Chunk]):
-    """The chunks of one request. Closing it, dropping it or cancelling the task that waits for it stops the request."""
+    """The chunks of one request, as `hear` has them.
 
-    def __init__(self, reply: Reply, inboxes: Inboxes) -> None:
+    Closing it, dropping it or cancelling the task that waits for it stops the request.
+    """
+
+    def __init__(self, reply: Reply, inboxes: Inboxes, hear: Callable[[Chunk], Chunk]) -> None:
         self._reply = reply
+        self._hear = hear
         self._inboxes = inboxes
         self._closed = True
         self._events = inboxes.submit(reply.request)
@@ -97,7 +101,7 @@ class Generation(AsyncIterator[Chunk]):
                 self.cancel()
                 raise
             if chunk is not None:
-                return chunk
+                return self._hear(chunk)
         self.cancel()
         raise StopAsyncIteration
 

@@ -196,9 +196,10 @@ class LLM(Loaded):
         return answers if many else answers[0]
 
     def stream(self, messages: Conversation, **options: Any) -> Iterator[Chunk]:
-        """Answer a conversation piece by piece; leaving the iterator stops the answer."""
-        form, render, sampling = take_format(options), _take_render(options), _sampling(options)
-        return self.generate(self.render(messages, **render), sampling, grammar=form.grammar)
+        """Answer a conversation piece by piece, calls left out; leaving the iterator stops the answer."""
+        (turn,) = _turns([messages], options, take_format(options).grammar)
+        for spoken in self.converse(turn):
+            yield spoken.said
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
                  request_id: str | None = None) -> Iterator[Chunk]:
@@ -335,9 +336,11 @@ class AsyncLLM(Loaded):
             await asyncio.to_thread(self.engine.grammars.compile, grammar)
 
     def stream(self, messages: Conversation, **options: Any) -> Generation:
-        """Answer a conversation piece by piece; leaving the iterator stops the answer."""
-        form, render, sampling = take_format(options), _take_render(options), _sampling(options)
-        return self.generate(self.render(messages, **render), sampling, grammar=form.grammar)
+        """Answer a conversation piece by piece, calls left out; leaving the iterator stops the answer."""
+        (turn,) = _turns([messages], options, take_format(options).grammar)
+        ready = self.prepare(turn)
+        listener = Listener(ready.parsers, parallel=ready.parallel)
+        return self._queue(self._asked(ready, None), lambda chunk: listener.hear(chunk).said)
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
                  request_id: str | None = None, salt: str = "") -> Generation:
@@ -350,10 +353,10 @@ class AsyncLLM(Loaded):
         with _about_messages():
             return Conversing(self._queue(self._asked(ready, request_id)), ready)
 
-    def _queue(self, reply: Reply) -> Generation:
+    def _queue(self, reply: Reply, hear: Callable[[Chunk], Chunk] = lambda chunk: chunk) -> Generation:
         loop = asyncio.get_running_loop()
         inboxes = self._inboxes.get(loop) or self._inboxes.setdefault(loop, Inboxes(loop, self.engine))
-        return Generation(reply, inboxes)
+        return Generation(reply, inboxes, hear)
 
     async def aclose(self) -> None:
         """Stop the engine and free its memory."""
@@ -397,11 +400,6 @@ def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form:
               "variables": options.pop("template_kwargs", {}), "format": form}
     sampling = _sampling(options)
     return [Turn(messages=_spoken(each), sampling=sampling, **fields) for each in conversations]
-
-
-def _take_render(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what the chat template wants out of the options."""
-    return {"tools": schemas(options.pop("tools", None)) or None, **options.pop("template_kwargs", {})}
 
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:

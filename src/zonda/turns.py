@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from zonda.completion import Call as Call
 from zonda.completion import Completion
@@ -76,6 +76,13 @@ class Spoken(Struct, frozen=True):
     chunk: Chunk
     ending: Ending | None = None
     reasoning_tokens: int = 0
+
+    @property
+    def said(self) -> Chunk:
+        """The chunk with reasoning told apart from its text, and calls left out."""
+        text, thought = ("".join(part.text for part in self.parts if isinstance(part, kind))
+                         for kind in (Text, Thought))
+        return structs.replace(self.chunk, text=text, thought=thought)
 
 
 @dataclass(frozen=True, slots=True)

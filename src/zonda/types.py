@@ -112,6 +112,7 @@ class Chunk(Struct, frozen=True):
 
     `text` may be empty while a character or a stop string is still undecided. The last chunk of a sequence has a
     `finish`; the last chunk of the last sequence has `usage`. `stop` is the stop string that ended the sequence.
+    `thought` is reasoning that was told apart from the text.
     """
 
     index: int
@@ -122,3 +123,4 @@ class Chunk(Struct, frozen=True):
     stop: str | None = None
     usage: Usage | None = None
     prompt_logprobs: tuple[Logprob | None, ...] | None = None
+    thought: str = ""
