@@ -36,6 +36,7 @@ class Turn:
 
     `allowed` narrows the tools that may be called to those of these names; empty allows all. `parallel` says whether
     there may be more calls than one. `format` is the form of the answer's text. `variables` go to the chat template.
+    `begun` is the beginning of the answer's text, after which the model goes on.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -47,6 +48,7 @@ class Turn:
     variables: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     salt: str = ""
+    begun: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +268,12 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
     callable_ = Tools([each for each in tools if not turn.allowed or each["function"]["name"] in turn.allowed])
     grammar = _grammar(turn, callable_, manner, tokenizer)
     end = tokenizer.decode(prompt[-_END:], skip_special=False)
-    if grammar and (lead := manner.lead(end, formed=grammar is turn.format)):
+    if turn.begun and grammar:
+        raise InvalidRequest("the last of `messages` begins the answer, which then has no form and is no forced call",
+                             param="messages", hint="end with a message of the user")
+    lead = manner.head(end) + turn.begun if turn.begun else ""
+    lead = manner.lead(end, formed=grammar is turn.format) if grammar else lead
+    if lead:
         prompt, end = (*prompt, *tokenizer.encode(lead, add_special=False)), end + lead
     parsers = tuple(manner.parser(end, callable_) for _ in range(turn.sampling.n))
     special = tokenizer.special_ids

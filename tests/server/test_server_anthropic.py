@@ -17,6 +17,7 @@ from zonda.errors import Closed
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
 
 LOOK: Any = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
+BEGUN: Any = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": [{"type": "text", "text": "wx"}]}]
 GO: Any = {"name": "go", "input_schema": {"type": "object"}}
 
 
@@ -178,6 +179,13 @@ def test_why_an_answer_ended_is_told(client: anthropic.Anthropic) -> None:
     assert full.stop_reason == "model_context_window_exceeded"
 
 
+def test_an_answer_that_is_begun_goes_on(client: anthropic.Anthropic) -> None:
+    message = client.messages.create(**asked() | {"messages": BEGUN, "tools": [LOOK]})
+    assert message.content[0].text == "yz"  # type: ignore[union-attr]
+    counted = client.messages.count_tokens(model="chain", messages=BEGUN, tools=[LOOK])
+    assert counted.input_tokens == message.usage.input_tokens + message.usage.cache_read_input_tokens
+
+
 def test_a_prompt_is_counted_as_it_is_read(client: anthropic.Anthropic) -> None:
     fields = asked("hello", system="be kind", tools=[LOOK])
     message = client.messages.create(**fields)
@@ -264,7 +272,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model": None}, "model"), ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": "x"}] * 10_000}, "messages"),
-    ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages"),
+    ({"messages": BEGUN, "thinking": {"type": "adaptive"}}, "messages"),
+    ({"messages": BEGUN, "output_config": {"format": {"type": "json_schema", "schema": {}}}}, "messages"),
+    ({"messages": BEGUN, "tools": [LOOK], "tool_choice": {"type": "any"}}, "messages"),
+    ({"messages": [{"role": "assistant", "content": "y"}]}, "messages"),
+    ({"messages": [BEGUN[0], {"role": "assistant", "content": [
+        {"type": "tool_use", "id": "a", "name": "look", "input": {}}]}]}, "messages"),
     ({"messages": [{"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "x"}}]}]},
      "messages[0].content[0]"),
     ({"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "x"}}]}]},

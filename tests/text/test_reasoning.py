@@ -113,3 +113,5 @@ def test_reasoning_is_opened_before_a_grammar_where_the_model_would_open_it() ->
     assert manner.find({"default": "<think>"}, lambda token: None).lead("assistant\n", formed=True) == ""
     harmony = manner.find({"default": "<|channel|><|message|>"}, lambda token: None)
     assert harmony.lead("<|start|>assistant", formed=True) == "<|channel|>final<|message|>"
+    assert harmony.head("<|start|>assistant") == "<|channel|>final<|message|>"
+    assert (found.head("assistant\n<think>\n"), found.head("assistant\n")) == ("</think>\n\n", "")

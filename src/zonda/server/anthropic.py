@@ -80,7 +80,7 @@ async def count(call: Call, body: CountRequest) -> TokensCount:
     llm: AsyncLLM = await call.use(body.model)
     turn = await call.beside(lambda: turn_of(body))
     prompt = await call.beside(lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
-    return TokensCount(len(prompt))
+    return TokensCount(len(prompt) + len(llm.tokenize(turn.begun, add_special=False)))
 
 
 def _shown(body: MessageRequest) -> str:

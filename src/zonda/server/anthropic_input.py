@@ -24,8 +24,9 @@ def turn_of(body: CountRequest) -> Turn:
     if body.mcp_servers:
         raise Unsupported("`mcp_servers` is not supported", param="mcp_servers", hint="offer their tools as `tools`")
     wanted = body.tool_choice
-    return Turn(messages=_messages(body), tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())],
-                choice=_choice(body), parallel=not (wanted and wanted.disable_parallel_tool_use),
+    messages = _messages(body)
+    return Turn(begun=_begun(body, messages), messages=messages,
+                tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())], choice=_choice(body), parallel=not (wanted and wanted.disable_parallel_tool_use),
                 format=_format(body), variables=_variables(body))
 
 
@@ -48,12 +49,18 @@ def _messages(body: CountRequest) -> list[dict[str, Any]]:
     for index, message in enumerate(body.messages):
         place = f"messages[{index}].content"
         found += _said(message, place) if message.role == "assistant" else _heard(message, place)
-    if body.messages[-1].role == "assistant":
-        raise Unsupported("the last of `messages` is the assistant's, and answers cannot be begun for the model",
-                          param="messages", hint="end with a message of the user")
-    if not found:
-        raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
     return found
+
+
+def _begun(body: CountRequest, messages: list[dict[str, Any]]) -> str:
+    """The text of a last message of the assistant, which is taken off the others."""
+    if not messages or messages[-1]["role"] != "assistant":
+        return ""
+    last = messages.pop()
+    if thinks(body) or "tool_calls" in last:
+        raise InvalidRequest("the last of `messages` begins the answer, which then has no thinking and no tool use",
+                             param="messages", hint="end with a message of the user")
+    return str(last["content"])
 
 
 def _system(system: str | list[Block] | None) -> str:

@@ -73,6 +73,12 @@ class Manner:
             return ""
         return "" if prompt.rstrip().endswith(self.reasoning.close) else f"{self.reasoning.open}\n"
 
+    def head(self, prompt: str) -> str:
+        """What goes between a prompt and an answer's text, with no reasoning before it."""
+        if self.dialect.reasons:
+            return self.dialect.text_head
+        return f"{self.reasoning.close}\n\n" if self.reasoning and self.reasoning.opened(prompt) else ""
+
     def closing(self, prompt: str, token: Find) -> int | None:
         """The token that ends the reasoning which a prompt has opened; None where it has not."""
         opened = self.reasoning and self.reasoning.opened(prompt)
