@@ -26,8 +26,9 @@ def turn_of(body: CountRequest) -> Turn:
     wanted = body.tool_choice
     messages = _messages(body)
     return Turn(begun=_begun(body, messages), messages=messages,
-                tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())], choice=_choice(body), parallel=not (wanted and wanted.disable_parallel_tool_use),
-                format=_format(body), variables=_variables(body))
+                tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())], choice=_choice(body),
+                parallel=not (wanted and wanted.disable_parallel_tool_use), format=_format(body),
+                variables=_variables(body))
 
 
 def sampling_of(body: MessageRequest) -> Sampling:
