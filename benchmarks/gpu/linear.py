@@ -2,7 +2,8 @@
 
     python benchmarks/gpu/linear.py [one] [few] [many]
 
-`one` is one row, `few` 2 to 16 rows, `many` 32 to 2048. Candidates are compiled by several processes first.
+`one` is one row, `few` 2 and 4 rows, `many` 8 to 2048 rows on packed weights. Candidates
+are compiled by several processes first.
 """
 from __future__ import annotations
 
@@ -30,7 +31,10 @@ Matrix = DenseMatrix | GroupIntMatrix
 
 @dataclass(frozen=True)
 class Case:
-    """One product: `kind` is project (with norm), gated (with norm), output (with residual), logits or matmul."""
+    """One product: `kind` is project (with norm), gated (with norm), output (with residual), logits or matmul.
+
+    From three rows on, packed weights are multiplied without norm and residual.
+    """
 
     kind: str
     format: str
@@ -55,7 +59,8 @@ def _shown(shape: Few | Many | None) -> str:
     if isinstance(shape, Few):
         return f" block {shape.block} warps {shape.warps:2} programs {shape.programs}"
     if isinstance(shape, Many):
-        return f" tile {shape.rows} x {shape.outs} x {shape.columns} warps {shape.warps} stages {shape.stages}"
+        return (f" tile {shape.rows} x {shape.outs} x {shape.words} words, warps {shape.warps} stages {shape.stages}"
+                f" splits {shape.splits}{' bulk' if shape.bulk else ''}")
     return ""
 
 
@@ -80,7 +85,7 @@ def random_matrix(format: str, outs: int, ins: int) -> Matrix:
         kind = torch.int16 if layout.mins else torch.int8
         limits = torch.iinfo(kind)
         scales = torch.randint(limits.min, limits.max, (outs, groups), dtype=kind, device="cuda")
-        heads = halves(ins // 256)
+        heads = halves(ins // 256) if layout.mins else halves(ins // 256).float()
     high = words(units * layout.high_words) if layout.high else None
     return GroupIntMatrix(layout, Planes(words(units * WORDS), high, scales, heads), (outs, ins))
 
@@ -128,15 +133,11 @@ def candidates(kind: str, format: str, rows: int, outs: int, ins: int) -> Iterat
                 if block and block <= 16:
                     options.append(shapes.even(matrix, block, warps))
         options += [Few(block, rule.warps, -(-outs // block)) for block in (rule.block, rule.block * 2)]
-    if 1 < rows <= 16:
-        options += [Many(16, n, k, warps, stages) for n, k, warps, stages in
-                    ((16, 256, 2, 4), (32, 128, 4, 4), (32, 256, 4, 4), (64, 128, 4, 4), (64, 128, 4, 6),
-                     (64, 256, 4, 3), (128, 128, 4, 4))]
-    elif rows > 16:
-        options = [shapes.many(matrix, rows, gated=gated), *(
-            Many(m, n, k, warps, stages) for m, n, k, warps, stages in
-            ((32, 64, 128, 4, 3), (64, 64, 64, 4, 4), (64, 128, 64, 4, 3), (64, 128, 128, 4, 3), (128, 64, 64, 4, 4),
-             (128, 128, 64, 8, 3), (128, 128, 64, 4, 3), (128, 256, 64, 8, 3)) if m <= 2 * rows)]
+    else:
+        rule = shapes.many(matrix, rows, gated=gated)
+        block = next(size for size in (8, 32, 64, 128) if size >= min(rows, 128))
+        options = [rule, *(Many(block, n, words, n // 16, stages, splits, bulk) for n in (64, 128) for words in (16, 32)
+                           for stages in (2, 3) for splits in (1, 2, 4, 8) for bulk in (False, True))]
     for shape in options:
         if shape not in tried:
             tried.add(shape)
@@ -159,13 +160,13 @@ def plan(part: str) -> list[Case]:
     if part == "few":
         return [case for format, matrices in (("bf16", (ONE_BILLION[0], ONE_BILLION[3], *EIGHT_BILLION[1:4])),
                                               ("q4_k", EIGHT_BILLION[1:4]))
-                for kind, outs, ins in matrices for rows in (2, 4, 8, 16)
+                for kind, outs, ins in matrices for rows in ((2, 4) if format == "bf16" else (2,))
                 for case in candidates(kind, format, rows, outs, ins)]
     wide = [(4096, 4096), (14336, 4096)]
-    cases = [Case("cublas", "bf16", rows, outs, ins) for outs, ins in wide for rows in (32, 128, 256, 2048)]
+    cases = [Case("cublas", "bf16", rows, outs, ins) for outs, ins in wide for rows in (8, 32, 64, 128, 256, 2048)]
     for format in ("q4_k", "q8_0"):
         for outs, ins in wide:
-            cases += [case for rows in (32, 128, 256) for case in candidates("matmul", format, rows, outs, ins)]
+            cases += [case for rows in (8, 32, 64, 128, 256) for case in candidates("matmul", format, rows, outs, ins)]
             cases += [Case("matmul", format, rows, outs, ins) for rows in (512, 2048)]
     return cases
 

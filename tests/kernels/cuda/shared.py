@@ -67,8 +67,11 @@ def eights(outs: int, ins: int) -> Float8Matrix:
 
 def products() -> None:
     x, norm = rows(256, 1024), Norm(torch.ones(1024), 1e-6)
-    for matrix in (floats(256, 1024), prepare(random_packed("q8_0", 256, 1024), "cpu", HALF)):
-        linear.multiply(x, matrix, rows(256, 256, HALF), dot=HALF, norm=norm)
+    for name in ("q8_0", "q6_k", "q2_k"):
+        matrix = prepare(random_packed(name, 256, 1024), "cpu", HALF)
+        for count in (8, 32, 64, 256):
+            linear.multiply(x[:count], matrix, rows(count, 256, HALF), dot=HALF)
+            linear.multiply(x[:count], matrix, rows(count, 256, HALF), dot=HALF, up=matrix)
     float8.multiply(x[:64], eights(256, 1024), rows(64, 256, HALF), dot=HALF, norm=norm)
 
 

@@ -42,13 +42,13 @@ def close(made: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("rows", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
 def test_few_rows_are_projected(rows: int, dtype: torch.dtype) -> None:
     x, matrix, norm = numbers(rows, 576), dense(52, 576, dtype), Norm(numbers(576), 1e-5)
     close(linear.project(x, [matrix], [None], norm=norm, dtype=dtype), product(x, matrix, norm), dtype)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 2])
 @pytest.mark.parametrize("name", HALVES)
 def test_few_rows_are_projected_by_packed_weights(name: str, rows: int) -> None:
     x, matrix, norm = numbers(rows, 768), packed(name, 21, 768), Norm(numbers(768), 1e-5)
@@ -56,15 +56,33 @@ def test_few_rows_are_projected_by_packed_weights(name: str, rows: int) -> None:
     close(made, product(x, matrix, norm), torch.float32)
 
 
-@pytest.mark.parametrize("rows", [17, 33, 100])
+@pytest.mark.parametrize("rows", [3, 17, 33, 131])
 @pytest.mark.parametrize("name", HALVES)
 def test_many_rows_are_multiplied_by_packed_weights(name: str, rows: int) -> None:
-    x, matrix = numbers(rows, 512), packed(name, 70, 512)
-    close(linear.matmul(x, matrix), product(x, matrix), torch.float32)
+    x, matrix, bias = numbers(rows, 512), packed(name, 70, 512), numbers(70)
+    close(linear.matmul(x, matrix, bias), product(x, matrix) + bias.double(), torch.float32)
+
+
+@pytest.mark.parametrize("bulk", [False, True])
+@pytest.mark.parametrize("name", ["q4_1", "q5_0", "q8_0", "q6_k", "q2_k"])
+def test_several_programs_may_share_the_columns_of_a_tile(name: str, bulk: bool) -> None:
+    ins = 1280 if name.endswith("k") else 992  # the last program has fewer columns, or none
+    x, gate, up = numbers(19, ins), packed(name, 37, ins), packed(name, 37, ins, 1)
+    out, shape = torch.empty(19, 37, device=DEVICE), shapes.Many(16, 32, 32, 4, 2, 4, bulk)
+    linear.multiply(x, gate, out, dot=torch.float32, shape=shape)
+    close(out, product(x, gate), torch.float32)
+    linear.multiply(x, gate, out, dot=torch.float32, shape=shape, up=up)
+    close(out, torch.nn.functional.silu(product(x, gate)) * product(x, up), torch.float32)
+
+
+def test_columns_are_split_where_tiles_are_fewer_than_programs() -> None:
+    assert shapes.many(packed("q4_k", 64, 4096), 8).splits > 1  # type: ignore[arg-type]
+    assert shapes.many(packed("q4_k", 64, 512), 8).splits == 1  # type: ignore[arg-type]
+    assert shapes.many(packed("q4_k", 4096, 1024), 8).splits == 1  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ins", [960, 4096, 14336])
-@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("rows", [1, 3])
 def test_inputs_may_be_of_any_width(ins: int, rows: int) -> None:
     x = numbers(rows, ins, dtype=torch.bfloat16)
     for matrix in (dense(9, ins, torch.bfloat16), packed("q4_0", 9, ins), packed("q8_0", 9, ins)):
@@ -81,7 +99,7 @@ def test_matrices_of_several_formats_stand_side_by_side(rows: int) -> None:
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
-@pytest.mark.parametrize("rows", [1, 2, 6])
+@pytest.mark.parametrize("rows", [1, 2])
 def test_gated_products_are_activated(rows: int, activation) -> None:
     x, norm = numbers(rows, 256), Norm(numbers(256), 1e-6)
     act = {"silu": torch.nn.functional.silu, "gelu": torch.nn.functional.gelu, "relu": torch.relu,
@@ -95,12 +113,13 @@ def test_gated_products_are_activated(rows: int, activation) -> None:
 @pytest.mark.parametrize("rows", [20, 600])
 def test_many_rows_are_gated(rows: int) -> None:
     x = numbers(rows, 256)
-    for gate, up in ((dense(40, 256), dense(40, 256)), (packed("q4_0", 40, 256), packed("q4_0", 40, 256, 1))):
+    for gate, up in ((dense(40, 256), dense(40, 256)), (packed("q4_0", 40, 256), packed("q4_0", 40, 256, 1)),
+                     (packed("q4_k", 40, 256), packed("q6_k", 40, 256))):
         wanted = torch.nn.functional.silu(product(x, gate)) * product(x, up)
         close(linear.matmul_gated(x, gate, up, "silu"), wanted, torch.float32)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("rows", [1, 2])
 def test_outputs_are_added_to_the_residual_where_it_lies(rows: int) -> None:
     x, bias = numbers(rows, 512, dtype=torch.bfloat16), numbers(37)
     for matrix in (dense(37, 512, torch.bfloat16), packed("q5_k", 37, 512)):
@@ -116,6 +135,10 @@ def test_logits_are_float32() -> None:
         made = linear.logits(x, matrix, norm=norm)
         assert made.dtype == torch.float32
         close(made, product(x, matrix, norm), torch.float32)
+    x, matrix = numbers(5, 256), packed("q6_k", 101, 256)
+    made = linear.logits(x, matrix)
+    assert made.dtype == torch.float32
+    close(made, product(x, matrix), torch.bfloat16)
 
 
 @pytest.mark.parametrize("name", HALVES)
@@ -150,7 +173,7 @@ FLOATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 @on_card
 @pytest.mark.parametrize("name", [*FLOATS, *HALVES])
-@pytest.mark.parametrize("rows", [1, 2, 3, 16])
+@pytest.mark.parametrize("rows", [1, 2])
 def test_few_rows_on_matrices_of_real_models(rows: int, name: str) -> None:
     dtype = FLOATS.get(name, torch.bfloat16)
 

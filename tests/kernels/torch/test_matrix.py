@@ -45,7 +45,7 @@ def test_packed_weights_stay_about_as_small_as_on_disk(name: str) -> None:
     weight = random_packed(name, 8, 512)
     made = prepare(weight, "cpu", torch.bfloat16)
     size = sum(each.nbytes for each in made.planes.tensors() if each is not None)  # type: ignore[attr-defined]
-    assert size <= (1.2 if name == "q2_k" else 1.05) * weight.packed.nbytes
+    assert size <= (1.2 if name == "q2_k" else 1.06) * weight.packed.nbytes
 
 
 @pytest.mark.parametrize("weight", [dense("f32", 6, 256), random_packed("q4_k", 6, 256), random_packed("q6_k", 6, 256)])

@@ -5,6 +5,7 @@ before it has ended, ours do, and wait before they read what it wrote.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,19 +14,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 from torch.nn import functional
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from zonda.errors import Unsupported
 from zonda.kernels.cuda import few as few_kernels
 from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
-from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
+from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 
 DOTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
-NO_LAYOUT = {"LOW": 0, "HIGH": 0, "GROUP": 1, "OFFSET": 0, "MINS": False, "TWO": False}
 
 
 def project(x: Tensor, matrices: Sequence[Matrix], biases: Sequence[Tensor | None], *, norm: Norm | None = None,
@@ -65,7 +66,7 @@ def logits(x: Tensor, matrix: Matrix, *, norm: Norm | None = None, dtype: torch.
 
 def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
     """x times the matrix transposed plus bias, of x's type, for many rows."""
-    if isinstance(matrix, Float8Matrix) or (isinstance(matrix, GroupIntMatrix) and x.shape[0] < UNPACKED_ROWS):
+    if _direct(x, matrix):
         out = torch.empty(x.shape[0], matrix.outs, dtype=x.dtype, device=x.device)
         multiply(x, matrix, out, bias=bias, dot=x.dtype)
         return out
@@ -74,11 +75,21 @@ def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
 
 def matmul_gated(x: Tensor, gate: Matrix, up: Matrix, activation: Activation) -> Tensor:
     """activation(x gateᵀ) · (x upᵀ), of x's type, for many rows."""
-    small = isinstance(gate, Float8Matrix) or (isinstance(gate, GroupIntMatrix) and x.shape[0] < UNPACKED_ROWS)
-    if small and alike(gate, up):
+    if _direct(x, gate) and alike(gate, up):
         return gated(x, gate, up, activation, dtype=x.dtype)
     first = matmul(x, gate)
     return combine(first, matmul(x, up), activation, first)
+
+
+def _direct(x: Tensor, matrix: Matrix) -> bool:
+    """Whether a kernel of our own multiplies many rows with the matrix as it is stored."""
+    return isinstance(matrix, Float8Matrix) or (isinstance(matrix, GroupIntMatrix) and len(x) <= UNPACKED_ROWS)
+
+
+def fused(x: Tensor, matrices: Sequence[Matrix]) -> bool:
+    """Whether one kernel with a norm is faster than a norm and a product."""
+    most = {DenseMatrix: DENSE_ROWS, GroupIntMatrix: PACKED_ROWS}
+    return len(x) <= min(most.get(type(each), FEW_ROWS) for each in matrices)
 
 
 def alike(one: Matrix, other: Matrix) -> bool:
@@ -103,7 +114,8 @@ def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: 
              activation: Activation = "silu", shape: Few | Many | None = None) -> None:
     """One launch: norm(x) times the matrix transposed, with all that follows, into `out` (rows, outs).
 
-    `up` makes it a gated product. On the tensor cores operands are of type `dot`. `shape` replaces the rule.
+    `up` makes it a gated product. On the tensor cores operands are of type `dot`, and there is no norm and no residual.
+    `shape` replaces the rule.
     """
     if isinstance(matrix, Float8Matrix):
         assert up is None or isinstance(up, Float8Matrix)
@@ -111,22 +123,22 @@ def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: 
                                activation=activation)
     if not isinstance(matrix, DenseMatrix | GroupIntMatrix):
         raise Unsupported(f"the GPU kernels cannot multiply with {type(matrix).__name__}")
-    rows, few_rows = x.shape[0], PACKED_ROWS if isinstance(matrix, GroupIntMatrix) else DENSE_ROWS
     if shape is None:
-        rule = shapes.few if rows <= few_rows else shapes.many
-        shape = rule(matrix, rows, gated=up is not None)
+        rows = len(x) if dot != torch.float32 else min(len(x), 32)  # larger tiles of these need too much memory
+        shape = shapes.rule(matrix, rows, gated=up is not None)
     early = _starts_early(x.device)
-    ends = {"NORM": norm is not None, "GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None,
-            "RESIDUAL": residual is not None, "PDL": early}
-    after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
-    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps)
-    launch = {"num_warps": shape.warps, **({"launch_pdl": True} if early else {})}
-    if isinstance(shape, Few):
-        _launch_few(before, matrix, up or matrix, after, shape, ends | launch)
-    else:
+    options = {"GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None, "PDL": early,
+               "num_warps": shape.warps, **({"launch_pdl": True} if early else {})}
+    sizes = (out, x.shape[0], matrix.outs, out.stride(0))
+    if isinstance(shape, Many):
+        assert isinstance(matrix, GroupIntMatrix) and norm is None and residual is None
         # Triton's interpreter would multiply the bits of bfloat16
-        operands = DOTS[dot] if x.is_cuda else tl.float32
-        _launch_many(before, matrix, up or matrix, after, shape, ends | launch | {"DOT": operands})
+        kind = dot if x.is_cuda else torch.float32
+        return _launch_many(x, matrix, up or matrix, bias, sizes, shape, options | {"DOT": DOTS[kind], "KIND": kind})
+    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps)
+    after = (x if bias is None else bias, out if residual is None else residual, *sizes)
+    _launch_few(before, matrix, up or matrix, after, shape,
+                options | {"NORM": norm is not None, "RESIDUAL": residual is not None})
 
 
 def _launch_few(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, up: Matrix, after: tuple[Any, ...],
@@ -140,16 +152,30 @@ def _launch_few(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, u
         few_kernels.few_dense[(shape.programs,)](*before, matrix.values, _tensors(up)[0], *after, **sizes, **options)
 
 
-def _launch_many(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, up: Matrix, after: tuple[Any, ...],
+def _launch_many(x: Tensor, matrix: GroupIntMatrix, up: Matrix, bias: Tensor | None, sizes: tuple[Any, ...],
                  shape: Many, options: dict[str, Any]) -> None:
-    grid = (triton.cdiv(after[3], shape.rows) * triton.cdiv(matrix.outs, shape.outs),)
-    x, parts = before[0], 2 if options["GATED"] else 1
-    columns, stages = shapes.staged(
-        x.device, shape.columns, shape.stages,
-        loaded=shape.rows * x.element_size() + shape.outs * parts * shapes.width(matrix),
-        made=shape.outs * parts * options["DOT"].primitive_bitwidth // 8 * isinstance(matrix, GroupIntMatrix))
-    many_kernels.many[grid](*before, *_tensors(matrix), *_tensors(up), *after, INS=matrix.ins, BM=shape.rows,
-                            BN=shape.outs, BK=columns, STAGES=stages, **_layout(matrix), **options)
+    tiles = triton.cdiv(len(x), shape.rows) * triton.cdiv(matrix.outs, shape.outs)
+    arrived = torch.empty(shapes.ARRIVALS, dtype=torch.int32, device=x.device)
+    parts = arrived
+    if shape.splits > 1:
+        assert tiles <= shapes.ARRIVALS
+        size = tiles * shape.splits * (1 + options["GATED"]) * shape.rows * shape.outs
+        parts = torch.empty(size, dtype=torch.float32, device=x.device)
+    ordered = x.new_empty(x.shape, dtype=options.pop("KIND"))
+    block, early = 2048 // matrix.layout.unit, {key: options[key] for key in ("launch_pdl", "PDL") if key in options}
+    many_kernels.by_fields[(len(x), triton.cdiv(matrix.ins, 2048))](
+        x, ordered, arrived, INS=matrix.ins, LOW=matrix.layout.low, BLOCK=block, ARRIVALS=shapes.ARRIVALS, **early)
+    inputs = TensorDescriptor.from_tensor(ordered, [shape.rows, shape.words]) if shape.bulk else ordered
+    many_kernels.many[(tiles, shape.splits)](
+        inputs, *_tensors(matrix), *_tensors(up), x if bias is None else bias, parts, arrived, _lanes(x.device), *sizes,
+        INS=matrix.ins, BM=shape.rows, BN=shape.outs, KW=shape.words, STAGES=shape.stages, SPLITS=shape.splits,
+        BULK=shape.bulk, **_layout(matrix), **options)
+
+
+@functools.cache
+def _lanes(device: torch.device) -> Tensor:
+    """The numbers of a unit's words and the bits of 1.0, for `many`."""
+    return torch.tensor([0, 1, 2, 3, 0x3F800000], dtype=torch.int32, device=device)
 
 
 def _tensors(matrix: Matrix) -> tuple[Tensor, ...]:
@@ -161,9 +187,7 @@ def _tensors(matrix: Matrix) -> tuple[Tensor, ...]:
     return low, low if high is None else high, scales, scales if heads is None else heads  # type: ignore[return-value]
 
 
-def _layout(matrix: Matrix) -> dict[str, Any]:
-    if not isinstance(matrix, GroupIntMatrix):
-        return NO_LAYOUT
+def _layout(matrix: GroupIntMatrix) -> dict[str, Any]:
     layout = matrix.layout
     return {"LOW": layout.low, "HIGH": layout.high, "GROUP": layout.group, "OFFSET": layout.offset,
             "MINS": layout.mins, "TWO": layout.two_level}

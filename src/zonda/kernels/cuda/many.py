@@ -1,11 +1,11 @@
-"""Products of many rows with a matrix on the tensor cores; packed weights become numbers in registers, tile by tile."""
+"""Products of many rows with a packed matrix on the tensor cores; weights become numbers in registers, word by word."""
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from zonda.kernels.cuda.few import finish, inverse_root
+from zonda.kernels.cuda.few import finish
 from zonda.kernels.cuda.launch import kernel
 from zonda.kernels.cuda.tiles import codes_of, spread, steps_of
 
@@ -59,54 +59,169 @@ def packed_tile(low, high, scales, heads, n, first, outs, INS: tl.constexpr, BN:
 
 
 @triton.jit
-def _tile(low, high, scales, heads, n, first, outs, INS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-          LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr,
-          TWO: tl.constexpr):
-    """A tile of weights (BN, BK): of floats, which have no bits that are low, as they are."""
-    if LOW == 0:
-        k = first + tl.arange(0, BK)[None, :]
-        return tl.load(low + n.to(tl.int64)[:, None] * INS + k, mask=(n < outs)[:, None] & (k < INS), other=0.0)
+def _repeated(values, TIMES: tl.constexpr):
+    """(BN, n) -> (BN, n · TIMES), each value so often."""
+    wide = tl.broadcast_to(values[:, :, None], (values.shape[0], values.shape[1], TIMES))
+    return tl.reshape(wide, (values.shape[0], values.shape[1] * TIMES))
+
+
+@triton.jit
+def _moved(words, place: tl.constexpr, to: tl.constexpr):
+    """Bits at a place, at another."""
+    if place > to:
+        return words >> (place - to)
     else:
-        return packed_tile(low, high, scales, heads, n, first, outs, INS, BN, BK, LOW, HIGH, GROUP, OFFSET, MINS, TWO)
+        return words << (to - place)
 
 
-@kernel(varying=("rows",))
-def many(x, norm, eps, low, high, scales, heads, low2, high2, scales2, heads2, bias, residual, out, rows, outs, stride,
-         INS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr,
-         LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr,
-         TWO: tl.constexpr, DOT: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr, ACTIVATION: tl.constexpr,
-         BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr):
-    """x (rows, INS) on a matrix (outs, INS), floats where LOW is 0 -> out (rows, stride); operands of type DOT."""
-    # blocks of rows that share weights are neighbours, so that the weights come from memory once
-    RANGE: tl.constexpr = 1.0 / 32 if NORM and tl.float16 == DOT else 1.0  # x that is not yet divided may be large
-    blocks = tl.cdiv(rows, BM)
-    top = tl.program_id(0) % blocks * BM
-    n = tl.program_id(0) // blocks * BN + tl.arange(0, BN)
-    r = top + tl.arange(0, BM)
+@triton.jit
+def _field(loaded, one, i: tl.constexpr, KW: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr,
+           GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr, TWO: tl.constexpr):
+    """Field i of each word as a weight, float32 (BN, KW).
+
+    A code's bits become the first of a number's fraction, which is 1 + code / 2^bits: no conversion.
+    """
+    BITS: tl.constexpr = LOW + HIGH
+    words, high, stored, heads = loaded
+    if TWO:
+        part: tl.constexpr = LOW * i * (128 // LOW // GROUP) // 32 if 128 // LOW > GROUP else 0
+        stored = (stored >> ((16 if MINS else 8) * part)).to(tl.int16 if MINS else tl.int8)
+        heads = _repeated(heads, stored.shape[1] // heads.shape[1])
+    scale, minimum = steps_of(stored, heads, OFFSET, MINS, TWO)
+    scale = scale * (1 << BITS)
+    minimum = scale + minimum if MINS or OFFSET > 0 else scale
+    bits = (_moved(words, LOW * i, 23 - BITS) & (((1 << LOW) - 1) << (23 - BITS))) | one
+    if HIGH > 0:
+        bits = bits | (_moved(high, LOW * i, 23 - HIGH) & (((1 << HIGH) - 1) << (23 - HIGH)))
+    times: tl.constexpr = KW // scale.shape[1]
+    return bits.to(tl.float32, bitcast=True) * _repeated(scale, times) - _repeated(minimum, times)
+
+
+@triton.jit
+def _loaded(low, high, scales, heads, n, first, j, INS: tl.constexpr, KW: tl.constexpr, LOW: tl.constexpr,
+            HIGH: tl.constexpr, GROUP: tl.constexpr, MINS: tl.constexpr, TWO: tl.constexpr):
+    """KW words of rows n from column `first`, their high bits where they are wanted, scales of units and heads."""
+    BK: tl.constexpr = KW * 32 // LOW
+    UNIT: tl.constexpr = 128 // LOW
+    MASKED: tl.constexpr = INS % BK > 0
+    WIDE: tl.constexpr = GROUP if GROUP > UNIT else UNIT
+    words = _tile(low, n, first * LOW // 32, INS * LOW // 32, KW, MASKED, INS * LOW // 32)
+    above = words
+    if HIGH > 0:
+        HIGH_WORDS: tl.constexpr = 4 * HIGH // LOW
+        above = _tile(high, n, first // UNIT * HIGH_WORDS, INS // UNIT * HIGH_WORDS, KW * HIGH_WORDS // 4, MASKED,
+                      INS // UNIT * HIGH_WORDS)
+        above = _repeated(above, 4 // HIGH_WORDS)
+        above = above >> (HIGH * (j & (LOW // HIGH - 1)))
+    if UNIT > GROUP:
+        bits: tl.constexpr = UNIT // GROUP * (16 if MINS else 8)
+        scales = scales.to(tl.pointer_type(tl.int64 if bits == 64 else tl.int32 if bits == 32 else tl.int16))
+    stored = _tile(scales, n, first // WIDE, INS // WIDE, BK // WIDE, MASKED, INS // WIDE)
+    head = stored
+    if TWO:
+        head = _tile(heads, n, first // 256, INS // 256, BK // 256 if BK > 256 else 1, MASKED, INS // 256)
+    return words, above, stored, head
+
+
+@triton.jit
+def _tile(values, n, first, STRIDE: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr, LIVE: tl.constexpr):
+    """BLOCK of the LIVE columns of rows n from `first`."""
+    k = first + tl.arange(0, BLOCK)[None, :]
+    if MASKED:
+        return tl.load(values + n[:, None] * STRIDE + k, mask=k < LIVE, other=0)
+    else:
+        return tl.load(values + n[:, None] * STRIDE + k)
+
+
+@kernel
+def by_fields(x, out, arrived, INS: tl.constexpr, LOW: tl.constexpr, BLOCK: tl.constexpr, ARRIVALS: tl.constexpr,
+              PDL: tl.constexpr):
+    """Columns (rows, INS) in the order in which `many` takes them, its counters at zero.
+
+    Column w of part i is what field i of word w of a packed row is multiplied with.
+    """
+    UNIT: tl.constexpr = 128 // LOW
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
-    sums = tl.zeros((BM, BN), tl.float32)
-    sums2 = tl.zeros((BM, BN), tl.float32)
-    squares = tl.zeros((BM, BK), tl.float32)
-    for first in tl.range(0, INS, BK, num_stages=STAGES):
-        k = first + tl.arange(0, BK)
-        mask = (r < rows)[:, None] & (k < INS)[None, :]
-        inputs = tl.load(x + r.to(tl.int64)[:, None] * INS + k[None, :], mask=mask, other=0.0)
-        if NORM:
-            inputs = inputs.to(tl.float32)
-            squares += inputs * inputs
-            inputs = inputs * (tl.load(norm + k, mask=k < INS, other=0.0) * RANGE)[None, :]
-        inputs = inputs.to(DOT)
-        weights = _tile(low, high, scales, heads, n, first, outs, INS, BN, BK, LOW, HIGH, GROUP, OFFSET, MINS, TWO)
-        sums = tl.dot(inputs, tl.trans(weights.to(DOT)), sums, input_precision="ieee")
+    row = tl.program_id(0).to(tl.int64) * INS
+    u = (tl.program_id(1) * BLOCK + tl.arange(0, BLOCK))[:, None]
+    values = tl.load(x + row + u * UNIT + tl.arange(0, UNIT)[None, :], mask=u < INS // UNIT, other=0.0)
+    values = tl.permute(tl.reshape(values, (BLOCK, UNIT // 4, 4)), (1, 0, 2))
+    w = tl.program_id(1) * (4 * BLOCK) + tl.arange(0, 4 * BLOCK)[None, :]
+    at = row + tl.arange(0, UNIT // 4)[:, None] * (INS * LOW // 32) + w
+    values = tl.reshape(values, (UNIT // 4, 4 * BLOCK)).to(out.dtype.element_ty)
+    tl.store(out + at, values, mask=w < INS * LOW // 32)
+    if tl.program_id(0) + tl.program_id(1) == 0:
+        tl.store(arrived + tl.arange(0, ARRIVALS), tl.zeros((ARRIVALS,), tl.int32))
+
+
+@kernel(varying=("rows",))
+def many(x, low, high, scales, heads, low2, high2, scales2, heads2, bias, parts, arrived, lanes, out, rows, outs,
+         stride, INS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, KW: tl.constexpr, STAGES: tl.constexpr,
+         SPLITS: tl.constexpr, BULK: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr,
+         OFFSET: tl.constexpr, MINS: tl.constexpr, TWO: tl.constexpr, DOT: tl.constexpr, GATED: tl.constexpr,
+         ACTIVATION: tl.constexpr, BIAS: tl.constexpr, PDL: tl.constexpr):
+    """x (rows, INS), in the order of `by_fields`, on a packed matrix (outs, INS) -> out (rows, stride).
+
+    Words become operands of type DOT where the tensor cores take them, in registers. Triton finds that only if all that
+    a weight is made of is loaded: so `lanes` holds the numbers of a unit's words, and the bits of 1.0. Of SPLITS
+    programs that have a part of a tile's columns, the last to end adds the parts, in order.
+    """
+    # blocks of rows that share weights are neighbours, so that the weights come from memory once
+    BK: tl.constexpr = KW * 32 // LOW
+    WORDS: tl.constexpr = INS * LOW // 32
+    SPAN: tl.constexpr = (INS + BK * SPLITS - 1) // (BK * SPLITS) * BK
+    blocks = tl.cdiv(rows, BM)
+    top = tl.program_id(0) % blocks * BM
+    n = tl.program_id(0) // blocks * BN + tl.arange(0, BN)
+    live = tl.minimum(n, outs - 1).to(tl.int64)
+    r = tl.minimum(top + tl.arange(0, BM), rows - 1).to(tl.int64)
+    w = tl.arange(0, KW)[None, :]
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    j = tl.load(lanes + w % 4)
+    one = tl.load(lanes + 4 + w * 0)
+    sums = tl.zeros((BN, BM), tl.float32)
+    sums2 = tl.zeros((BN, BM), tl.float32)
+    start = tl.program_id(1) * SPAN
+    for first in tl.range(start, min(start + SPAN, INS), BK, num_stages=STAGES):
+        loaded = _loaded(low, high, scales, heads, live, first, j, INS, KW, LOW, HIGH, GROUP, MINS, TWO)
+        loaded2 = loaded
         if GATED:
-            weights = _tile(low2, high2, scales2, heads2, n, first, outs, INS, BN, BK, LOW, HIGH, GROUP, OFFSET, MINS,
-                            TWO)
-            sums2 = tl.dot(inputs, tl.trans(weights.to(DOT)), sums2, input_precision="ieee")
-    inverse = inverse_root(tl.sum(squares, axis=1), INS, eps)[:, None] / RANGE if NORM else 1.0
-    finish(sums, sums2, inverse, bias, residual, out, rows, top, n, outs, stride, BM, NORM, GATED, ACTIVATION, BIAS,
-           RESIDUAL)
+            loaded2 = _loaded(low2, high2, scales2, heads2, live, first, j, INS, KW, LOW, HIGH, GROUP, MINS, TWO)
+        for i in tl.static_range(32 // LOW):
+            if BULK:
+                inputs = tl.trans(x.load([top, i * WORDS + first * LOW // 32]).to(DOT))
+            else:
+                inputs = tl.trans(_tile(x + i * WORDS, r, first * LOW // 32, INS, KW, INS % BK > 0, WORDS).to(DOT))
+            weights = _field(loaded, one, i, KW, LOW, HIGH, GROUP, OFFSET, MINS, TWO).to(DOT)
+            sums = tl.dot(weights, inputs, sums, input_precision="ieee")
+            if GATED:
+                weights = _field(loaded2, one, i, KW, LOW, HIGH, GROUP, OFFSET, MINS, TWO).to(DOT)
+                sums2 = tl.dot(weights, inputs, sums2, input_precision="ieee")
+    if SPLITS > 1:
+        here = parts + tl.program_id(0).to(tl.int64) * (SPLITS * (2 if GATED else 1) * BN * BM) + (
+            tl.arange(0, BN)[:, None] * BM + tl.arange(0, BM)[None, :])
+        mine = here + tl.program_id(1) * BN * BM
+        tl.store(mine, sums)
+        if GATED:
+            tl.store(mine + SPLITS * BN * BM, sums2)
+        tl.debug_barrier()
+        if tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == SPLITS - 1:
+            tl.debug_barrier()
+            sums = tl.zeros((BN, BM), tl.float32)
+            sums2 = tl.zeros((BN, BM), tl.float32)
+            for split in tl.static_range(SPLITS):
+                sums += tl.load(here + split * BN * BM, cache_modifier=".cg")
+                if GATED:
+                    sums2 += tl.load(here + (SPLITS + split) * BN * BM, cache_modifier=".cg")
+            finish(tl.trans(sums), tl.trans(sums2), 1.0, bias, out, out, rows, top, n, outs, stride, BM, False, GATED,
+                   ACTIVATION, BIAS, False)
+    else:
+        finish(tl.trans(sums), tl.trans(sums2), 1.0, bias, out, out, rows, top, n, outs, stride, BM, False, GATED,
+               ACTIVATION, BIAS, False)
 
 
 @kernel

@@ -13,10 +13,10 @@ from zonda.kernels.cuda import linear, rows
 from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
 from zonda.kernels.cuda.launch import compiling
-from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, has_eights, power
+from zonda.kernels.cuda.shapes import UNPACKED_ROWS, has_eights, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
-from zonda.kernels.torch.matrix import DenseMatrix, Matrix
+from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 from zonda.kernels.torch.ops import TorchOps, cap
 from zonda.kernels.torch.step import Step
 from zonda.weights.source import Weight
@@ -79,23 +79,19 @@ class CUDAOps(TorchOps):
     def project(self, x: Stream, weights: Sequence[Matrix], biases: Sequence[Tensor | None], *,  # type: ignore[override]
                 norm: Norm | None = None) -> Tensor:
         assert norm is not None
-        if self._few(x.x, weights[0]):
+        if linear.fused(x.x, weights):
             self._settled(x)
             return linear.project(x.x, weights, biases, norm=norm, dtype=self.dtype)
         h = self._settled(x, norm)
         parts = [linear.matmul(h, w, b) for w, b in zip(weights, biases)]  # type: ignore[arg-type]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
-    def _few(self, x: Tensor, matrix: Matrix) -> bool:
-        """Whether a fused kernel is faster than a norm and a product by cuBLAS."""
-        return x.shape[0] <= (DENSE_ROWS if isinstance(matrix, DenseMatrix) else FEW_ROWS)
-
     def attend(self, qkv: Tensor, layer: Attend, step: Step) -> Tensor:
         return self._attention(qkv, layer, step, self.caches[layer.index])
 
     def gated(self, x: Stream, gate: Matrix, up: Matrix, *, activation: Activation = "silu",  # type: ignore[override]
               norm: Norm | None = None) -> Tensor:
-        if self._few(x.x, gate):
+        if linear.fused(x.x, [gate, up]):
             self._settled(x)
             return linear.gated(x.x, gate, up, activation, norm=norm, dtype=self.dtype)
         h = self._settled(x, norm)
@@ -103,7 +99,7 @@ class CUDAOps(TorchOps):
 
     def output(self, x: Tensor, weight: Matrix, bias: Tensor | None, *, residual: Stream,  # type: ignore[override]
                norm: Norm | None = None) -> Stream:
-        few = self._few(x, weight)
+        few = linear.fused(x, [weight])
         if few and norm is None:
             self._settled(residual)
             return Stream(linear.output(x, weight, bias, residual.x))
@@ -123,7 +119,7 @@ class CUDAOps(TorchOps):
                softcap: float = 0.0, scale: float = 1.0) -> Tensor:
         self._settled(x)
         chosen = x.x if step.alone else x.x[step.sample.long()]
-        if self._few(chosen, head):
+        if linear.fused(chosen, [head]):
             found = linear.logits(chosen, head, norm=norm, dtype=self.dtype)
         else:
             found = self._many_logits(self._settled(Stream(chosen), norm), head)  # type: ignore[arg-type]
@@ -132,6 +128,8 @@ class CUDAOps(TorchOps):
     def _many_logits(self, h: Tensor, head: Matrix) -> Tensor:
         if isinstance(head, DenseMatrix) and h.is_cuda and self.dtype != torch.float32:
             return torch.mm(h, head.values.t(), out_dtype=torch.float32)
+        if isinstance(head, GroupIntMatrix) and len(h) <= UNPACKED_ROWS:
+            return linear.logits(h, head, dtype=self.dtype)
         return linear.matmul(h, head).float()
 
     def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:

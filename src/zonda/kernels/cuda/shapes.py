@@ -2,7 +2,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -14,8 +15,10 @@ DENSE_ROWS, PACKED_ROWS = 4, 2
 """Rows up to which multiply-adds are as fast as the memory; from there on tensor cores."""
 LARGE = 1 << 25
 """Numbers of a dense matrix from which programs of one block each are the fastest."""
-UNPACKED_ROWS = 512
-"""Rows from which a packed matrix is first made floats."""
+UNPACKED_ROWS = 256
+"""Rows beyond which a packed matrix is first made floats."""
+ARRIVALS = 1024
+"""Tiles of which parts may be made by several programs."""
 LEAST_COLUMNS = 64
 """Columns that a tile keeps however small the shared memory is."""
 _SCRATCH = 4096  # bytes that Triton takes for scales and changes of layout
@@ -32,13 +35,18 @@ class Few:
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """Tiles of rows × outs, `columns` at a time."""
+    """Tiles of rows × outs, `words` of low bits at a time; `splits` programs share the columns of a tile.
+
+    With `bulk` the copy engine brings the inputs.
+    """
 
     rows: int
     outs: int
-    columns: int
+    words: int
     warps: int
     stages: int
+    splits: int = 1
+    bulk: bool = False
 
 
 def power(n: int) -> int:
@@ -136,15 +144,36 @@ def even(matrix: DenseMatrix | GroupIntMatrix, block: int, warps: int) -> Few:
     return Few(block, warps, -(-blocks // turns))
 
 
-def many(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Many:
-    """Tiles large enough to feed the tensor cores, or small enough that every processor has one."""
-    packed = isinstance(matrix, GroupIntMatrix)
-    if rows <= FEW_ROWS:
-        outs = 64 if matrix.outs >= 64 * processors(_device(matrix)) else 32
-        return Many(16, outs, 128, 4, 4)
+def rule(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False) -> Few | Many:
+    """How a product is cut, fused for few rows."""
+    if isinstance(matrix, GroupIntMatrix) and rows > PACKED_ROWS:
+        return many(matrix, rows, gated=gated)
+    return few(matrix, rows, gated=gated)
+
+
+def many(matrix: GroupIntMatrix, rows: int, *, gated: bool = False) -> Many:
+    """Tiles by the rows, and as many programs as a processor runs at once: four, three or one."""
+    words = 32 if matrix.layout.low > 2 else 16
+    if rows <= 8:
+        return _split(Many(8, 64, words, 4, 3), 4, matrix, rows, gated=gated)
+    if rows <= 32:
+        return _split(Many(32, 64, words, 4, 3), 3, matrix, rows, gated=gated)
     if rows <= 64:
-        return Many(power(rows), 64, 64, 4, 3)
-    return Many(128 if not gated else 64, 128, 64, 8 if not gated else 4, 3 if packed else 4)
+        return _split(Many(64, 128, words, 8, 3), 1, matrix, rows, gated=gated)
+    if gated and matrix.layout.high:
+        words = 16  # or registers run out
+    return _split(Many(128, 128, words, 8, 2, bulk=True), 1, matrix, rows, gated=gated)
+
+
+def _split(shape: Many, each: int, matrix: GroupIntMatrix, rows: int, *, gated: bool) -> Many:
+    """What fits the card, its columns split so that about `each` programs, of two steps, fall to a processor."""
+    columns, stages = staged(_device(matrix), shape.words * 32 // matrix.layout.low, shape.stages,
+                             loaded=shape.rows * 2 + shape.outs * (1 + gated) * width(matrix) * 1.25, made=0)
+    shape = replace(shape, words=max(16, columns * matrix.layout.low // 32), stages=stages)
+    tiles = -(-rows // shape.rows) * -(-matrix.outs // shape.outs) * (1 + gated)
+    wanted = round(math.log2(max(1, each * processors(_device(matrix)) / tiles)))
+    steps = matrix.ins * matrix.layout.low // 32 // shape.words
+    return replace(shape, splits=min(1 << wanted, power(max(1, steps // 2 + 1)) // 2 or 1))
 
 
 def _device(matrix: DenseMatrix | GroupIntMatrix) -> torch.device:

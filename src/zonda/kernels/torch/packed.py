@@ -5,8 +5,8 @@ Column `4 · i + j` of a unit has its low bits in word `j`, from bit `low · i`:
 give four neighbouring columns. The high bits of codes of 3, 5 or 6 bits lie in one or two more words a unit, at the
 same spacing of `low` bits, the columns of `low / high` words side by side.
 
-Scales are float16, or bytes that multiply a float16 head of 256 columns; where there are minimums, the two lie side by
-side in one int32, int16 or, of heads, int32.
+Scales are float16, or bytes that multiply a head of 256 columns, float32 of which a copy engine can bring one; where
+there are minimums, the two lie side by side in one int32, int16 or, of heads, two float16 in an int32.
 """
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Planes:
 def pack(parts: Parts, layout: Layout) -> Planes:
     """Rows that were taken apart, in the executable layout."""
     high = _high(parts.codes, layout) if layout.high else None
-    heads = None if parts.heads is None else _beside(parts.heads)
+    heads = None if parts.heads is None else _beside(parts.heads if layout.mins else parts.heads.to(torch.float32))
     scales = parts.scales if parts.mins is None else _beside(torch.stack([parts.scales, parts.mins], dim=-1))
     return Planes(_low(parts.codes, layout), high, scales.contiguous(), heads)
 
