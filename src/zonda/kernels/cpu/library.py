@@ -116,9 +116,7 @@ class Library:
         self._folder = folder / self._key()
         self._progress = progress or (lambda name: None)
         self._machine = self._machine_for(self.target)
-        # llvmlite's own memory manager keeps an object's code near its constants, which may else lie too far apart in
-        # a process with many mappings, such as one that has a GPU open; LLVM then aborts
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine, use_lmm=True)
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._machine)
         self._addresses: dict[str, int] = {}
 
     def _machine_for(self, target: Target) -> Any:
