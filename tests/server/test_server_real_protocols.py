@@ -3,28 +3,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import anthropic
 import openai
 import pytest
-from fakes import Server, serving
-
-from zonda.sdk import AsyncLLM
+from fakes import Server
 
 pytestmark = pytest.mark.e2e
 ASKED: list[Any] = [{"role": "user", "content": "Name three colours."}]
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"x": {"enum": [3, 4]}}, "required": ["x"],
                           "additionalProperties": False}
-
-
-@pytest.fixture(scope="module")
-def real(real_model: Callable[[str], Path]) -> Iterator[Server]:
-    llm = AsyncLLM(str(real_model("smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")), max_seq_len=1024)
-    with serving(llm, access_log=False) as server:
-        yield server
 
 
 @pytest.fixture

@@ -156,26 +156,24 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         factor = f32(1)
         if eps:
             factor = inverse_rms(source, cols, bits_f32(np.int32(eps)))
+        words = source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, wide or offset
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
         elif wide and tokens == AMX_TOKENS:
-            _quantize_wide_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, wide, tokens, block, token))
+            _quantize_wide_rows(words)
         elif wide:
-            _quantize_wide_words((source, weight, np.int64(f32_bits(factor)), cols // UNIT, wide, tokens, block,
-                                  token))
+            _quantize_wide_words(words)
         elif tokens == AMX_TOKENS and exact:
-            _quantize_planes_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token,
-                                   offset))
+            _quantize_planes_rows(words)
         elif tokens == AMX_TOKENS:
-            _quantize_fast_rows((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token,
-                                 offset))
+            _quantize_fast_rows(words)
         elif exact and least and tokens >= least:
-            _quantize_words((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
+            _quantize_words(words)
         elif exact:
-            _quantize_planes((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
+            _quantize_planes(words)
         else:
-            _quantize_fast((source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset))
+            _quantize_fast(words)
 
 
 def norm(op: int, frame: int, piece: int, thread: int) -> None:

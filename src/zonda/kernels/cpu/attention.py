@@ -7,6 +7,8 @@ alone or in a block of queries; so its result does not depend on the batch.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -64,6 +66,26 @@ def _cap(scores: int, count: int, limit: float) -> None:
         store_f32(scores, i, limit * tanh(load_f32(scores, i) / limit))
 
 
+def _for_count(writer: Callable[[int], Callable[..., None]], words: int, most: int) -> Callable[..., None]:
+    """call(count, words): what is written for so many queries, 1 to 4 or `most`."""
+    one, two, three, four, many = (inline(writer(n), words) for n in (1, 2, 3, 4, most))
+
+    @njit(error_model="numpy")
+    def call(count: int, arguments: tuple[int, ...]) -> None:
+        if count == most:
+            many(arguments)
+        elif count == 4:
+            four(arguments)
+        elif count == 3:
+            three(arguments)
+        elif count == 2:
+            two(arguments)
+        else:
+            one(arguments)
+
+    return call
+
+
 def attend(half: bool, most: int) -> object:
     """The kernel of one work item and one key/value head, which takes up to `most` queries at a time.
 
@@ -71,37 +93,12 @@ def attend(half: bool, most: int) -> object:
     where runs are kept until they are merged.
     """
     size = 2 if half else 4
-    score1, score2, score3, score4, score_most = (inline(scores(half, n), 5) for n in (1, 2, 3, 4, most))
-    mix1, mix2, mix3, mix4, mix_most = (inline(mix(half, n), 4) for n in (1, 2, 3, 4, most))
+    score, blend = _for_count(lambda n: scores(half, n), 5, most), _for_count(lambda n: mix(half, n), 4, most)
     soften_one = inline(soften, 3)
 
     @njit(error_model="numpy")
-    def score(count: int, q: int, padded: int, keys: int, dim: int, weights: int) -> None:
-        """Scores of `count` queries on a page."""
-        if count == most:
-            score_most((q, padded, keys, dim, weights))
-        elif count == 4:
-            score4((q, padded, keys, dim, weights))
-        elif count == 3:
-            score3((q, padded, keys, dim, weights))
-        elif count == 2:
-            score2((q, padded, keys, dim, weights))
-        else:
-            score1((q, padded, keys, dim, weights))
-
-    @njit(error_model="numpy")
-    def blend(count: int, weights: int, values: int, padded: int, mixed: int) -> None:
-        """Add a page's values to the mixes of `count` queries."""
-        if count == most:
-            mix_most((weights, values, padded, mixed))
-        elif count == 4:
-            mix4((weights, values, padded, mixed))
-        elif count == 3:
-            mix3((weights, values, padded, mixed))
-        elif count == 2:
-            mix2((weights, values, padded, mixed))
-        else:
-            mix1((weights, values, padded, mixed))
+    def taken(left: int) -> int:
+        return most if left >= most else min(4, left)
 
     @njit(error_model="numpy")
     def page_of(frame: int, sequence: int, index: int) -> int:
@@ -125,8 +122,8 @@ def attend(half: bool, most: int) -> object:
                 fetch(keys + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
             i = 0
             while i < queries:
-                together = most if queries - i >= most else min(4, queries - i)
-                score(together, loaded + i * padded * 4, padded, place, dim, weights + (i * SPAN + page * PAGE) * 4)
+                together = taken(queries - i)
+                score(together, (loaded + i * padded * 4, padded, place, dim, weights + (i * SPAN + page * PAGE) * 4))
                 i += together
         for i in range(queries):
             until = position + i // group - first * PAGE + 1
@@ -142,8 +139,8 @@ def attend(half: bool, most: int) -> object:
                 fetch(values + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
             i = 0
             while i < queries:
-                together = most if queries - i >= most else min(4, queries - i)
-                blend(together, weights + (i * SPAN + page * PAGE) * 4, place, padded, mixed + i * padded * 4)
+                together = taken(queries - i)
+                blend(together, (weights + (i * SPAN + page * PAGE) * 4, place, padded, mixed + i * padded * 4))
                 i += together
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:

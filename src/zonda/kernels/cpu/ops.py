@@ -32,11 +32,9 @@ _TWELVE = 10.5
 _SIXTEEN = 10.0
 """The same for one of 16, by AMX."""
 _PIECE = 512 << 10
-"""Bytes of weights that a piece of a product has at most, if it has more than one tile."""
+"""Bytes of weights that a piece of a product has at most, packed or spread out, if it has more than one tile."""
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
-_ROOM = 1 << 19
-"""Bytes of a piece's tiles when they are spread out: much of a second-level cache."""
 _SLOTS, _MOST_SLOTS = 64, 512
 """Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
 
@@ -294,10 +292,9 @@ class CPUOps:
 
     def _share(self, domain: int, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: half a megabyte, packed or spread out, but several pieces for each thread."""
-        size, room = weight.tile_bytes, _PIECE
-        if wide := self._wide(domain, weight):
-            size, room = weight.spread(wide)[1], _ROOM
-        return max(1, min(room // (size * matrices), weight.height // (4 * self.threads)))
+        wide = self._wide(domain, weight)
+        size = weight.spread(wide)[1] if wide else weight.tile_bytes
+        return max(1, min(_PIECE // (size * matrices), weight.height // (4 * self.threads)))
 
     def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0) -> Buffer:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""

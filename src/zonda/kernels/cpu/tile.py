@@ -17,7 +17,7 @@ from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, I64, Emit
 
 STEPS = UNIT // 4
-_CHAINS = 8
+CHAINS = 8
 """As few dependent chains of dot products leave the units idle between them, and are cut in two."""
 _AHEAD = 8192
 """Bytes ahead of the weights at hand that are asked of memory, where few tokens leave memory as the limit."""
@@ -215,7 +215,7 @@ class _Dot:
     def __call__(self, steps: list[Any], codes: Any, first: int, int_sums: Any) -> list[list[Any]]:
         tile = self.tile
         chains = [self.initial(int_sums)]
-        if tile.planes * tile.tokens * tile.vectors <= _CHAINS:
+        if tile.planes * tile.tokens * tile.vectors <= CHAINS:
             chains.append(self.nothing(tile.planes))
         for k, step in enumerate(steps):
             weights = [self.ready(w) for w in step()]

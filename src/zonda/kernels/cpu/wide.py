@@ -15,14 +15,12 @@ from llvmlite import ir
 from zonda.kernels.cpu import amx
 from zonda.kernels.cpu.layout import LAYOUTS, ROWS, UNIT, Layout
 from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.tile import STEPS, Tile
+from zonda.kernels.cpu.tile import CHAINS, STEPS, Tile
 from zonda.kernels.cpu.vector import F32, I8, I16, I32, Emit, largest
 
 _FLOATS, _WORDS, _SHORTS = ir.VectorType(F32, ROWS), ir.VectorType(I32, ROWS), ir.VectorType(I16, 2 * ROWS)
 _ROW = 4 * ROWS
 """Bytes of 16 numbers, or of four columns of weights."""
-_CHAINS = 8
-"""As few dependent chains of dot products leave the units idle between them, and are cut in two."""
 
 
 def wide_units(units: int) -> int:
@@ -59,8 +57,8 @@ def quantize(rows: bool) -> Callable[..., None]:
 
 
 class _Row:
-    def __init__(self, e: Emit, rows: bool, x: Any, weight: Any, factor: Any, units: Any, wide: Any, tokens: Any,
-                 block: Any, token: Any) -> None:
+    def __init__(self, e: Emit, rows: bool, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any,
+                 token: Any, wide: Any) -> None:
         self.e, self.rows, self.x, self.weight, self.units, self.wide = e, rows, x, weight, units, wide
         self.tokens, self.block, self.token = tokens, block, token
         self.lanes = e.registers.lanes
@@ -240,7 +238,7 @@ def _sums(e: Emit, totals: list[Any], weights: Any, block: Any, units: Any, wide
     zero = e.const(_WORDS, 0)
     with e.loop(groups):
         chains = [[e.splat(e.load(I32, offsets.get(), 4 * i), ROWS) for i in range(tokens)]]
-        if tokens <= _CHAINS:
+        if tokens <= CHAINS:
             chains.append([zero] * tokens)
         for k in range(columns // 4):
             sums, row = chains[k % len(chains)], e.load(_WORDS, where.get(), _ROW * k)
