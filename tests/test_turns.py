@@ -1,14 +1,19 @@
 """Turns of a conversation over a real engine and a model that knows the alphabet."""
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
 
 import pytest
-from letters import LettersTemplate, LettersTokenizer, letters_engine
+from hypothesis import given
+from hypothesis import strategies as st
+from letters import LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
 
 from zonda import LLM, AsyncLLM, ContextExceeded, InvalidRequest, Sampling
+from zonda.text.first_call import FirstCall
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import AnswerChoice, Call, Collected, Listener, Turn
+from zonda.turns import AnswerChoice, Call, Collected, Listener, Prepared, Turn
 from zonda.types import Chunk
 
 
@@ -92,3 +97,47 @@ def test_parts_add_up_to_an_answer() -> None:
         collected.add(listener.hear(Chunk(0, text, (1,), finish="stop" if text == "arguments" else None)))
     assert collected.answer().choices == (AnswerChoice(0, "hello", "why", (Call("id", "f", "{}"),), "tool_calls"),)
     assert collected.answer().reasoning_tokens == 2
+
+
+class Calling(Scripted):
+    """With d a call begins, which is whole with e; what follows is text."""
+
+    def feed(self, text: str) -> list[Part]:
+        return {"d": [CallStart(0, "id", "f")], "e": [CallArguments(0, "{}")]}.get(text, [Text(text)])
+
+
+def test_the_model_stops_with_its_first_call_where_there_may_be_no_more() -> None:
+    runner = LettersRunner()
+    runner.gate = threading.Semaphore(4)
+    with LLM.from_parts(letters_engine(runner), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore[arg-type]
+        told = []
+        for spoken in llm.converse(Prepared((2,), Sampling(), (Calling(),), parallel=False)):
+            told.append(spoken)
+            if CallArguments(0, "{}") in spoken.parts:
+                runner.gate.release(20)
+    assert [part for each in told for part in each.parts] == [
+        Text("b"), Text("c"), CallStart(0, "id", "f"), CallArguments(0, "{}")]
+    assert told[-1].ending == "tool_calls"
+    assert told[-1].chunk.usage and told[-1].chunk.usage.completion_tokens < 10
+
+
+values = st.recursive(st.none() | st.booleans() | st.integers() | st.text('ab"\\{}[],:'),
+                      lambda inner: st.lists(inner) | st.dictionaries(st.text('a"\\{}'), inner), max_leaves=8)
+
+
+@given(st.dictionaries(st.text('a"\\{}'), values), st.data())
+def test_a_call_is_whole_with_its_last_bracket_however_it_is_cut(arguments: object, data: st.DataObject) -> None:
+    source, first = json.dumps(arguments), FirstCall()
+    assert first.takes(CallStart(0, "id", "f"))
+    while source:
+        assert not first.over
+        cut = data.draw(st.integers(1, len(source)))
+        assert first.takes(CallArguments(0, source[:cut]))
+        source = source[cut:]
+    assert first.over and not first.takes(Text("more"))
+
+
+def test_a_second_call_ends_an_answer_that_may_have_one() -> None:
+    first = FirstCall()
+    assert first.takes(CallArguments(0, '{"a": '))
+    assert not first.takes(CallStart(1, "id", "f")) and first.over

@@ -131,6 +131,13 @@ class Reply:
             return self._last(piece, event) if event.finish and not piece.finished else None
         return self._chunk(piece, event)
 
+    def stop(self, index: int) -> None:
+        """Let one sequence end where it is, as if a stop string had come."""
+        piece = self._pieces[index]
+        if not (piece.stopped or piece.finished):
+            piece.stopped = True
+            self._cancel(index)
+
     def _chunk(self, piece: _Piece, event: Event) -> Chunk:
         text = piece.stream.feed(_visible(event))
         piece.stopped = piece.stream.stopped is not None

@@ -112,6 +112,10 @@ class Generation(AsyncIterator[Chunk]):
             result.add(chunk)
         return result.completion()
 
+    def stop(self, index: int) -> None:
+        """Let one sequence end where it is; the others go on."""
+        self._reply.stop(index)
+
     def cancel(self) -> None:
         """Stop the request if it still runs."""
         if not self._closed:

@@ -122,6 +122,11 @@ class Loaded:
         text = self.template.render(spoken, tools=tools, add_generation_prompt=add_generation_prompt, **template_kwargs)
         return tuple(self.tokenizer.encode_chat(text))
 
+    def count(self, turn: Turn) -> int:
+        """The length of the prompt that a turn makes, in tokens."""
+        prompt = self.render(turn.messages, tools=offered(turn) or None, **turn.variables)
+        return len(prompt) + len(self.tokenize(turn.begun, add_special=False))
+
     def prepare(self, turn: Turn) -> Prepared:
         """The prompt of a turn, and what takes the answers apart; errors name `messages`, `tools` or `tool_choice`."""
         if isinstance(turn.messages, str) or not turn.messages:
@@ -209,8 +214,9 @@ class LLM(Loaded):
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Iterator[Spoken]:
         """Answer a turn piece by piece: text, reasoning and tool calls; leaving the iterator stops it."""
         ready = self.prepare(turn) if isinstance(turn, Turn) else turn
-        listener = Listener(ready.parsers, parallel=ready.parallel)
-        with closing(self._chunks(self._asked(ready, request_id))) as chunks:
+        reply = self._asked(ready, request_id)
+        listener = Listener(ready.parsers, parallel=ready.parallel, stop=reply.stop)
+        with closing(self._chunks(reply)) as chunks:
             yield from map(listener.hear, chunks)
 
     def answer(self, turn: Turn | Prepared) -> Answer:
@@ -339,8 +345,9 @@ class AsyncLLM(Loaded):
         """Answer a conversation piece by piece, calls left out; leaving the iterator stops the answer."""
         (turn,) = _turns([messages], options, take_format(options).grammar)
         ready = self.prepare(turn)
-        listener = Listener(ready.parsers, parallel=ready.parallel)
-        return self._queue(self._asked(ready, None), lambda chunk: listener.hear(chunk).said)
+        reply = self._asked(ready, None)
+        listener = Listener(ready.parsers, parallel=ready.parallel, stop=reply.stop)
+        return self._queue(reply, lambda chunk: listener.hear(chunk).said)
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
                  request_id: str | None = None, salt: str = "") -> Generation:

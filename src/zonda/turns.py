@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
 
@@ -13,6 +13,7 @@ from zonda.completion import Completion
 from zonda.completion import Ending as Ending
 from zonda.errors import ContextExceeded, InvalidRequest
 from zonda.text.dialects.tools import Tools
+from zonda.text.first_call import FirstCall
 from zonda.text.parts import CallArguments, CallStart, Parser, Part, Text, Thought
 from zonda.types import Chunk, FinishReason, Grammar, Logprob, Sampling, Usage
 
@@ -114,15 +115,23 @@ class Chunks(Protocol):
 
     async def __anext__(self) -> Chunk: ...
 
+    def stop(self, index: int) -> None:
+        """Let one sequence end where it is."""
+
     def cancel(self) -> None: ...
 
 
 class Listener:
-    """Takes a request's chunks apart, each sequence by its own parser."""
+    """Takes a request's chunks apart, each sequence by its own parser.
 
-    def __init__(self, parsers: Sequence[Parser], *, parallel: bool = True) -> None:
+    Without `parallel` an answer is over with its first call, and `stop` is called with its index.
+    """
+
+    def __init__(self, parsers: Sequence[Parser], *, parallel: bool = True,
+                 stop: Callable[[int], None] = lambda index: None) -> None:
         self._parsers = parsers
-        self._parallel = parallel
+        self._firsts = None if parallel else [FirstCall() for _ in parsers]
+        self._stop = stop
         self._called: set[int] = set()
         self._reasoning = 0
 
@@ -135,12 +144,19 @@ class Listener:
             self._reasoning += len(chunk.tokens)
         if chunk.finish:
             parts = (*parts, *parser.finish(cut=chunk.finish == "length"))
-        if not self._parallel:
-            parts = [part for part in parts if isinstance(part, Text | Thought) or part.index == 0]
+        if self._firsts:
+            parts = self._alone(self._firsts[chunk.index], chunk, parts)
         for part in parts:
             if isinstance(part, CallStart):
                 self._called.add(chunk.index)
         return Spoken(chunk.index, tuple(parts), chunk, self._ending(chunk), self._reasoning)
+
+    def _alone(self, first: FirstCall, chunk: Chunk, parts: Sequence[Part]) -> Sequence[Part]:
+        """The parts up to the end of the first call."""
+        taken = [part for part in parts if first.takes(part)]
+        if first.over and not chunk.finish:
+            self._stop(chunk.index)
+        return taken
 
     def _ending(self, chunk: Chunk) -> Ending | None:
         called = chunk.finish == "stop" and chunk.stop is None and chunk.index in self._called
@@ -153,7 +169,7 @@ class Conversing(AsyncIterator[Spoken]):
     def __init__(self, chunks: Chunks, prepared: Prepared) -> None:
         self._chunks = chunks
         self._n = prepared.sampling.n
-        self._listener = Listener(prepared.parsers, parallel=prepared.parallel)
+        self._listener = Listener(prepared.parsers, parallel=prepared.parallel, stop=chunks.stop)
 
     async def __anext__(self) -> Spoken:
         return self._listener.hear(await self._chunks.__anext__())
@@ -240,6 +256,16 @@ def apart(completion: Completion, prepared: Prepared) -> Completion:
     return replace(completion, choices=tuple(
         replace(choice, text=each.text, thought=each.thought, calls=each.calls, finish_reason=each.finish_reason)
         for choice, each in zip(completion.choices, answers)))
+
+
+def taken_off(messages: list[dict[str, Any]], *, thinks: bool = False) -> str:
+    """The text of the last message, which is taken off the others: it begins the answer."""
+    last = messages.pop() if messages and messages[-1]["role"] == "assistant" else {}
+    if not last or thinks or "tool_calls" in last:
+        raise InvalidRequest("the last of `messages` cannot begin the answer", param="messages",
+                             hint="expected a text of the assistant alone, without thinking or tool calls")
+    content = last["content"] or ""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 _END = 64  # tokens at the end of a prompt that say how the answer begins

@@ -73,7 +73,8 @@ class PlainTemplate:
 
     def render(self, messages: Sequence[Mapping[str, Any]], *, tools: Any = None, add_generation_prompt: bool = True,
                **kwargs: Any) -> str:
-        self.calls.append({"messages": list(messages), "tools": tools, **kwargs})
+        told = {} if add_generation_prompt else {"add_generation_prompt": False}
+        self.calls.append({"messages": list(messages), "tools": tools, **kwargs, **told})
         return "".join(f"{each['role']}:{each['content']}" for each in messages)
 
 

@@ -35,6 +35,8 @@ class Said:
             return chunk
         raise StopAsyncIteration
 
+    def stop(self, index: int) -> None: ...
+
     def cancel(self) -> None:
         self.cancelled = True
 

@@ -142,6 +142,35 @@ def test_text_parts_keep_their_order_in_every_role(server: Server) -> None:
     assert rendered(server)["messages"] == [{"role": role, "content": seen} for role in roles]
 
 
+BEGUN: Any = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "wx"}]
+
+
+@pytest.mark.parametrize("content", ["wx", [{"type": "text", "text": "w"}, {"type": "text", "text": "x"}]])
+def test_a_last_message_that_is_to_go_on_begins_the_answer(server: Server, content: Any) -> None:
+    body = {"messages": [BEGUN[0], {"role": "assistant", "content": content}], "continue_final_message": True,
+            "add_generation_prompt": False}
+    assert server.post("/v1/chat/completions", body).json["choices"][0]["message"]["content"] == "yz"
+    assert deltas(server.post("/v1/chat/completions", body | {"stream": True}).events) == "yz"
+    assert rendered(server)["messages"] == BEGUN[:1] and "add_generation_prompt" not in rendered(server)
+    tokens = server.post("/tokenize", body).json["tokens"]
+    assert bytes(tokens) == b"user:Qwx"
+
+
+def test_the_template_can_be_told_not_to_begin_an_answer(server: Server) -> None:
+    server.chat("w", add_generation_prompt=False)
+    assert rendered(server)["add_generation_prompt"] is False
+
+
+@pytest.mark.parametrize(("fields", "param"), [
+    ({"messages": BEGUN[:1]}, "messages"), ({"add_generation_prompt": True}, "continue_final_message"),
+    ({"enable_thinking": True}, "messages"), ({"response_format": {"type": "json_object"}}, "messages"),
+    ({"messages": [*BEGUN[:1], {"role": "assistant", "tool_calls": [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}]}, "messages")], ids=str)
+def test_what_cannot_begin_an_answer_is_refused(server: Server, fields: dict[str, Any], param: str) -> None:
+    reply = server.post("/v1/chat/completions", {"messages": BEGUN, "continue_final_message": True} | fields)
+    assert (reply.status, reply.error["param"]) == (400, param)
+
+
 def test_tool_calls_and_results_reach_the_template(server: Server) -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     broken = {"id": "c2", "type": "function", "function": {"name": "f", "arguments": '{"a": '}}

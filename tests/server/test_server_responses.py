@@ -53,6 +53,16 @@ def test_an_answer_has_reasoning_text_and_calls_as_items() -> None:
     assert (response.usage.output_tokens_details.reasoning_tokens, response.usage.total_tokens) == (2, 18)
 
 
+def test_a_last_message_that_is_to_go_on_begins_the_answer(server: Server) -> None:
+    items = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "wx"}]
+    reply = server.post("/v1/responses", {"input": items, "continue_final_message": True}).json
+    assert reply["output"][0]["content"][0]["text"] == "yz"
+    counted = server.post("/v1/responses/input_tokens", {"input": items, "continue_final_message": True})
+    assert counted.json["input_tokens"] == reply["usage"]["input_tokens"]
+    refused = server.post("/v1/responses", {"input": "x", "continue_final_message": True})
+    assert (refused.status, refused.error["param"]) == (400, "input")
+
+
 def test_events_come_in_order_and_are_counted() -> None:
     with asking(speaking()) as (client, _):
         events = list(client.responses.create(model="chain", input="x", stream=True, reasoning={"summary": "auto"}))

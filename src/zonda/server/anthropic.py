@@ -27,7 +27,7 @@ from zonda.server.call import Call
 from zonda.server.errors import Crowded, Envelope
 from zonda.server.formats import compiled
 from zonda.server.sse import named, stream
-from zonda.turns import Conversing, Spoken, offered
+from zonda.turns import Conversing, Spoken
 from zonda.types import Usage
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ async def count(call: Call, body: CountRequest) -> TokensCount:
     """Count the tokens of the prompt that a request would make."""
     llm: AsyncLLM = await call.use(body.model)
     turn = await call.beside(lambda: turn_of(body))
-    prompt = await call.beside(lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
-    return TokensCount(len(prompt) + len(llm.tokenize(turn.begun, add_special=False)))
+    return TokensCount(await call.beside(lambda: llm.count(turn)))
 
 
 def _shown(body: MessageRequest) -> str:

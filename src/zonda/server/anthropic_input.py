@@ -10,7 +10,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.anthropic_schema import AnthropicMessage, AnthropicTool, Block, CountRequest, MessageRequest, Source
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.responses_writer import unseal
-from zonda.turns import Named, ToolChoice, Turn
+from zonda.turns import Named, ToolChoice, Turn, taken_off
 from zonda.types import Grammar, Sampling
 
 MEDIA = frozenset({"image", "document", "container_upload"})
@@ -25,7 +25,8 @@ def turn_of(body: CountRequest) -> Turn:
         raise Unsupported("`mcp_servers` is not supported", param="mcp_servers", hint="offer their tools as `tools`")
     wanted = body.tool_choice
     messages = _messages(body)
-    return Turn(begun=_begun(body, messages), messages=messages,
+    begins = bool(messages) and messages[-1]["role"] == "assistant"
+    return Turn(begun=taken_off(messages, thinks=thinks(body)) if begins else "", messages=messages,
                 tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())], choice=_choice(body),
                 parallel=not (wanted and wanted.disable_parallel_tool_use), format=_format(body),
                 variables=_variables(body))
@@ -51,17 +52,6 @@ def _messages(body: CountRequest) -> list[dict[str, Any]]:
         place = f"messages[{index}].content"
         found += _said(message, place) if message.role == "assistant" else _heard(message, place)
     return found
-
-
-def _begun(body: CountRequest, messages: list[dict[str, Any]]) -> str:
-    """The text of a last message of the assistant, which is taken off the others."""
-    if not messages or messages[-1]["role"] != "assistant":
-        return ""
-    last = messages.pop()
-    if thinks(body) or "tool_calls" in last:
-        raise InvalidRequest("the last of `messages` begins the answer, which then has no thinking and no tool use",
-                             param="messages", hint="end with a message of the user")
-    return str(last["content"])
 
 
 def _system(system: str | list[Block] | None) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from zonda.server.schema import ChatLogprobs, SamplingFields, Timings, UsageReport
+from zonda.server.schema import ChatLogprobs, ConversationFields, Timings, UsageReport
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 512
@@ -37,7 +37,7 @@ class ChatMessage(Struct, kw_only=True):
     reasoning: str | None = None
 
 
-class ChatRequest(SamplingFields, kw_only=True):
+class ChatRequest(ConversationFields, kw_only=True):
     """A conversation to answer; a lone text is one user message.
 
     `functions` and `function_call` are the old names of `tools` and `tool_choice`. What only concerns OpenAI's own

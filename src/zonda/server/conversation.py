@@ -7,7 +7,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.decode import check_depth, needed
 from zonda.server.tools import check_function, choice_of, function_tools, name_of
-from zonda.turns import Named, ToolChoice, Turn
+from zonda.turns import Named, ToolChoice, Turn, taken_off
 from zonda.types import Grammar, Sampling
 
 TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "preserve_thinking",
@@ -28,8 +28,25 @@ def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
     if body.functions is not None or body.function_call is not None:
         tools, choice = _functions(body)
     parallel = body.parallel_tool_calls is not False and body.functions is None
-    return Turn(messages=messages(body.messages), tools=tools, choice=choice, allowed=allowed, parallel=parallel,
-                format=form, variables=variables(body), sampling=sampling)
+    said, given = messages(body.messages), variables(body)
+    begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
+                        thinks=bool(given.get("enable_thinking")))
+    return Turn(messages=said, tools=tools, choice=choice, allowed=allowed, parallel=parallel, format=form,
+                variables=given | end, sampling=sampling, begun=begun)
+
+
+def ending(said: list[dict[str, Any]], goes_on: bool | None, prompts: bool | None, *,
+           thinks: bool) -> tuple[str, dict[str, Any]]:
+    """What begins the answer, taken off the messages, and what to tell the template about the prompt's end.
+
+    `goes_on` and `prompts` are `continue_final_message` and `add_generation_prompt`.
+    """
+    if not goes_on:
+        return "", {} if prompts is None else {"add_generation_prompt": prompts}
+    if prompts:
+        raise InvalidRequest("`continue_final_message` and `add_generation_prompt` exclude each other",
+                             param="continue_final_message")
+    return taken_off(said, thinks=thinks), {}
 
 
 def _functions(body: ChatRequest) -> tuple[list[dict[str, Any]], ToolChoice]:

@@ -12,6 +12,7 @@ from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaErro
 from zonda.server import errors
 from zonda.server import responses_input as given
 from zonda.server.call import Call
+from zonda.server.conversation import ending
 from zonda.server.errors import Envelope, NotFound
 from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent
@@ -37,7 +38,7 @@ from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import TokenLogprob
 from zonda.server.sse import named, stream
 from zonda.server.tokens import chat_logprobs, visible
-from zonda.turns import Prepared, Turn, offered
+from zonda.turns import Prepared, Turn
 from zonda.types import Chunk, Sampling
 
 if TYPE_CHECKING:
@@ -141,8 +142,7 @@ async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:
     given.check_supported(body)
     turn = _turn(body, _context(call, body, Names(secrets.token_hex(16))))
     with _named():
-        prompt = await call.beside(lambda: llm.render(turn.messages, tools=offered(turn) or None, **turn.variables))
-    return TokenCount(input_tokens=len(prompt))
+        return TokenCount(input_tokens=await call.beside(lambda: llm.count(turn)))
 
 
 def _place(ids: Sequence[str], id: str, field: str) -> int:
@@ -198,9 +198,13 @@ def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item, ...]:
 
 def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
     choice, allowed = given.choice_of(body)
-    return Turn(messages=given.messages_of(items, body.instructions), tools=given.as_chat(given.tools_of(body)),
+    said, variables = given.messages_of(items, body.instructions), given.variables_of(body)
+    with _named():
+        begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
+                            thinks=bool(variables.get("enable_thinking")))
+    return Turn(messages=said, tools=given.as_chat(given.tools_of(body)),
                 choice=choice, allowed=allowed, parallel=body.parallel_tool_calls is not False,
-                format=given.format_of(body), variables=given.variables_of(body))
+                format=given.format_of(body), variables=variables | end, begun=begun)
 
 
 @contextmanager

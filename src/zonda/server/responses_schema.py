@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
-from zonda.server.schema import SamplingFields, TokenLogprob
+from zonda.server.schema import ConversationFields, TokenLogprob
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Detail = Literal["auto", "concise", "detailed"]
@@ -87,7 +87,7 @@ class Reasoning(Struct, kw_only=True):
     generate_summary: Detail | None = None
 
 
-class ContextFields(SamplingFields, kw_only=True):
+class ContextFields(ConversationFields, kw_only=True):
     """What makes the prompt."""
 
     EITHER: ClassVar = ("input", "previous_response_id")

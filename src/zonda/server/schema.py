@@ -63,6 +63,13 @@ class SamplingFields(FormatFields, kw_only=True):
     truncate_sequence: bool | None = None
 
 
+class ConversationFields(SamplingFields, kw_only=True):
+    """And how the prompt ends: with what begins an answer, or within the last message, which goes on."""
+
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+
 class CompletionRequest(SamplingFields, kw_only=True):
     """Texts or token ids to continue as they stand."""
 

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from zonda.errors import InvalidRequest
 from zonda.server.call import Call
 from zonda.server.chat_schema import MAX_MESSAGES, ChatMessage
-from zonda.server.conversation import messages
+from zonda.server.conversation import ending, messages
 from zonda.server.decode import check_ids, missing
 from zonda.server.schema import Count
 
@@ -28,6 +28,7 @@ class TokenizeRequest(Struct, kw_only=True):
     add_special_tokens: bool | None = None
     add_special: bool | None = None
     add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
     enable_thinking: bool | None = None
     return_token_strs: bool | None = None
 
@@ -76,8 +77,10 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
     if text is not None:
         raise InvalidRequest("`prompt` and `messages` exclude each other", param="messages")
     extra: dict[str, Any] = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
-    begun = body.add_generation_prompt is not False
-    return list(llm.render(messages(body.messages), add_generation_prompt=begun, **extra))
+    said = messages(body.messages)
+    begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
+                        thinks=bool(body.enable_thinking))
+    return [*llm.render(said, **extra, **end), *llm.tokenize(begun, add_special=False)]
 
 
 async def detokenize(call: Call, body: DetokenizeRequest) -> Detokenized:
