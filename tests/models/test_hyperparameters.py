@@ -11,6 +11,7 @@ from zonda.kernels.ops import Heads
 from zonda.models import ARCHITECTURES, build
 from zonda.models.config import Config
 from zonda.models.fields import GGUF, HUGGING_FACE
+from zonda.nn.rope import LinearScaling
 from zonda.weights.formats.dense import Dense
 
 PLAIN = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
@@ -162,6 +163,17 @@ def test_biases_and_tying_in_gguf_are_what_its_tensors_say():
     source.tensors |= bias
     assert Config.of(source).bias and not Config.of(source).tied
     assert not packed().bias and packed().tied
+
+
+@pytest.mark.parametrize("key", ["rope.scaling.factor", "rope.scale_linear"])
+def test_a_factor_alone_in_gguf_divides_positions(key):
+    assert packed({f"llama.{key}": 4.0}).rope()["scaling"] == LinearScaling(4.0)
+    assert packed({f"llama.{key}": 4.0, "llama.rope.scaling.type": "none"}).rope()["scaling"] is None
+
+
+def test_experts_are_refused_where_the_architecture_has_none():
+    with pytest.raises(Unsupported, match="'llama' with experts"):
+        build(Only({**PACKED, "llama.expert_count": 8, "llama.expert_used_count": 2}))
 
 
 def test_factors_among_the_tensors_must_fit_the_rotated_width():

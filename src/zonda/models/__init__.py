@@ -8,7 +8,7 @@ from typing import Any
 from zonda.errors import InvalidModel, Unsupported
 from zonda.models.arch import gemma3, llama, phi3, qwen2, qwen3, qwen3_moe
 from zonda.models.config import Config
-from zonda.nn import Decoder
+from zonda.nn import Decoder, MoE
 from zonda.weights.source import Source
 
 ARCHITECTURES: dict[str, ModuleType] = {
@@ -46,6 +46,10 @@ def architecture(metadata: Mapping[str, Any]) -> str:
 
 def build(source: Source, *, max_len: int | None = None) -> tuple[Config, Decoder]:
     """A checkpoint's hyper-parameters and its decoder, without weights yet; `max_len` as in `Config.of`."""
-    module = ARCHITECTURES[architecture(source.metadata)]
+    name = architecture(source.metadata)
+    module = ARCHITECTURES[name]
     config = Config.of(source, max_len=max_len, defaults=getattr(module, "DEFAULTS", None))
-    return config, module.build(config)
+    decoder = module.build(config)
+    if any(map(config.sparse, range(config.layers))) and not any(isinstance(part, MoE) for _, part in decoder.walk()):
+        raise Unsupported(f"architecture {name!r} with experts is not supported")
+    return config, decoder

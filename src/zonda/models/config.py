@@ -170,7 +170,8 @@ def _kind(table: Mapping[str, Any]) -> str:
 
 
 def _gguf_kind(fields: Fields) -> str:
-    kind = fields.text("scaling", "none")
+    """The scaling that a file names; a factor alone means the linear one, as in files from before there were others."""
+    kind = fields.text("scaling", "none" if fields.get("factor") is None else "linear")
     return "default" if kind == "none" else kind
 
 
@@ -209,5 +210,6 @@ def _mixture(fields: Fields, layers: int) -> Mixture | None:
         return None
     step = fields.integer("sparse_step", 1)
     dense = {*fields.integers("dense_layers"), *(i for i in range(layers) if (i + 1) % step)}
-    return Mixture(experts, fields.integer("experts_used", high=experts), fields.integer("expert_dim", high=1 << 24),
-                   fields.flag("normalize"), frozenset(dense))
+    dim = fields.integer("expert_dim", fields.integer("ffn_dim", high=1 << 24), high=1 << 24)
+    return Mixture(experts, fields.integer("experts_used", high=experts), dim, fields.flag("normalize"),
+                   frozenset(dense))

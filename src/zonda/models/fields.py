@@ -40,7 +40,7 @@ GGUF = {
     "normalize": "expert_weights_norm",
     "theta": "rope.freq_base", "theta_local": "rope.freq_base_swa", "rotary_dim": "rope.dimension_count",
     "original": "rope.scaling.original_context_length", "scaling": "rope.scaling.type",
-    "factor": "rope.scaling.factor", "attention_scale": "rope.scaling.attn_factor",
+    "factor": "rope.scaling.factor|rope.scale_linear", "attention_scale": "rope.scaling.attn_factor",
     "fast": "rope.scaling.yarn_beta_fast", "slow": "rope.scaling.yarn_beta_slow",
 }
 
