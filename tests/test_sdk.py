@@ -173,6 +173,16 @@ def test_a_whole_sampling_may_be_given_and_changed(llm: LLM) -> None:
     assert llm.complete("a", sampling=Sampling(max_tokens=1)).text == "b"
 
 
+def test_none_sets_no_field_of_a_sampling(llm: LLM) -> None:
+    nothing = dict.fromkeys(Sampling.__dataclass_fields__)
+    assert llm.complete("a", **nothing).text == llm.complete("a").text
+    assert llm.complete("a", sampling=Sampling(max_tokens=2), **nothing).text == "bc"
+
+
+def test_a_tuple_of_prompts_is_a_batch(llm: LLM) -> None:
+    assert [each.text for each in llm.complete(("x", "w"))] == ["yz", "xyz"]
+
+
 @pytest.mark.parametrize(("call", "error", "message"), [
     (lambda llm: llm.chat([]), InvalidRequest, "`messages` is empty"),
     (lambda llm: llm.complete("a", max_token=3), InvalidRequest, "did you mean `max_tokens`"),
@@ -180,6 +190,17 @@ def test_a_whole_sampling_may_be_given_and_changed(llm: LLM) -> None:
     (lambda llm: llm.complete("a" * 70), ContextExceeded, "64"),
     (lambda llm: list(llm.stream("a" * 70)), ContextExceeded, "64"),
     (lambda llm: llm.complete(["a", "b" * 70]), ContextExceeded, "64"),
+    (lambda llm: llm.complete(5), InvalidRequest, "the prompt is int"),
+    (lambda llm: llm.complete(b"ab"), InvalidRequest, "the prompt is bytes"),
+    (lambda llm: llm.chat({"role": "user", "content": "a"}), InvalidRequest, "neither a text nor"),
+    (lambda llm: llm.chat([{"role": "user", "content": "a"}, "b"]), InvalidRequest, "neither a text nor"),
+    (lambda llm: llm.complete("a", sampling=5), InvalidRequest, "`sampling` is int"),
+    (lambda llm: llm.complete("a", n=1.0), InvalidRequest, "n is 1.0"),
+    (lambda llm: llm.complete("a", stop=5), InvalidRequest, "stop is 5"),
+    (lambda llm: llm.complete("a", stop_token_ids=5), InvalidRequest, "stop_token_ids is 5"),
+    (lambda llm: llm.complete("a", logit_bias=[1]), InvalidRequest, "logit_bias is a tuple"),
+    (lambda llm: llm.complete("a", sampling=Sampling(stop="bc")), InvalidRequest, "stop is a str"),
+    (lambda llm: llm.complete("a", sampling=Sampling(presence_penalty=None)), InvalidRequest, "presence_penalty"),
 ])
 def test_wrong_requests_are_refused(llm: LLM, call: Any, error: type[ZondaError], message: str) -> None:
     with pytest.raises(error, match=message):

@@ -320,8 +320,9 @@ def split(values: Mapping[str, Any], *groups: type) -> list[Any]:
 
 
 def sampling_of(values: Mapping[str, Any], *, base: Sampling) -> Sampling:
-    """`base` with these fields set; one stop string may stand alone, and lists become tuples."""
-    fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()}
+    """`base` with these fields set; one stop string may stand alone, lists become tuples, and None sets nothing."""
+    fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in values.items()
+                              if each is not None}
     if isinstance(fields.get("stop"), str):
         fields["stop"] = (fields["stop"],)
     return dataclasses.replace(base, **fields)

@@ -7,10 +7,10 @@ import secrets
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, cast, overload
 
 from zonda.completion import Completion, Gather, Reply
 from zonda.errors import Closed, InvalidRequest, Overloaded, Unsupported
@@ -139,7 +139,12 @@ class Loaded:
 
     def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None, *, salt: str = "",
                  grammar: Grammar | None = None) -> Request:
+        from zonda.engine.intake import check
+
+        check(sampling)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        if not isinstance(ids, Iterable) or isinstance(ids, bytes):
+            raise InvalidRequest(f"the prompt is {type(ids).__name__}, expected text or token ids", param="prompt")
         return Request(request_id or secrets.token_hex(8), tuple(ids), sampling, salt, grammar)
 
     def _asked(self, turn: Prepared, request_id: str | None) -> Reply:
@@ -390,13 +395,16 @@ def _about_messages() -> Iterator[None]:
 
 def _several(value: Any) -> bool:
     """Whether a list holds prompts or conversations, and not one prompt's tokens or one conversation's messages."""
-    return isinstance(value, list) and bool(value) and isinstance(value[0], str | list | tuple)
+    return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str | list | tuple)
 
 
 def _spoken(messages: Conversation) -> list[dict[str, Any]]:
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
-    return [dict(each) for each in messages]
+    if not isinstance(messages, Sequence) or not all(isinstance(each, Mapping) for each in messages):
+        raise InvalidRequest("`messages` is neither a text nor a list of messages", param="messages",
+                             hint='a message looks like {"role": "user", "content": "..."}')
+    return [dict(each) for each in cast(Sequence[Message], messages)]
 
 
 def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form: Grammar | None) -> list[Turn]:
@@ -413,4 +421,7 @@ def _sampling(options: Mapping[str, Any]) -> Sampling:
     """The sampling that keyword options describe."""
     fields = {name: value for name, value in options.items() if name != "sampling"}
     reject_unknown(fields, Sampling.__dataclass_fields__, where="sampling option")
-    return sampling_of(fields, base=options.get("sampling") or _NEUTRAL)
+    whole = options.get("sampling")
+    if whole is not None and not isinstance(whole, Sampling):
+        raise InvalidRequest(f"`sampling` is {type(whole).__name__}, expected a Sampling", param="sampling")
+    return sampling_of(fields, base=whole or _NEUTRAL)

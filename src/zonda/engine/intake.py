@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +32,8 @@ _COUNTS: dict[str, tuple[int, int]] = {
     "dry_allowed_length": (1, sample.DRY_REACH), "n": (1, MAX_N), "logprobs": (0, sample.TOP),
     "seed": (-2**63, 2**64 - 1)}
 _SIZES = {"stop": MAX_STOPS, "stop_token_ids": MAX_STOP_IDS, "dry_sequence_breakers": MAX_BREAKERS}
+_OPEN = frozenset(field.name for field in fields(Sampling) if field.default is None)
+"""What a request may leave open."""
 _DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty")
 _BIAS_LIMIT = 1e9
 _SUPPRESSED = -1e9
@@ -140,16 +142,17 @@ def fill(sampling: Sampling, defaults: Mapping[str, Any]) -> Sampling:
 
 def check(s: Sampling) -> None:
     """Refuse values that are not numbers, not finite or out of range, and lists that are too long."""
-    for name, (low, high) in _RANGES.items():
-        if getattr(s, name) is not None:
-            _number(name, getattr(s, name), low, high)
-    for name, (low, high) in _COUNTS.items():
-        if getattr(s, name) is not None:
-            _number(name, getattr(s, name), low, high, whole=True)
+    for name, (low, high) in (_RANGES | _COUNTS).items():
+        if getattr(s, name) is not None or name not in _OPEN:
+            _number(name, getattr(s, name), low, high, whole=name in _COUNTS)
+    if not isinstance(s.logit_bias, Mapping):
+        raise InvalidRequest(f"logit_bias is {_shown(s.logit_bias)}, expected values by token id", param="logit_bias")
     for name, most in _SIZES.items():
-        if len(getattr(s, name)) > most:
-            raise InvalidRequest(f"{name} has {len(getattr(s, name))} entries", hint=f"at most {most} may be given",
-                                 param=name)
+        values = getattr(s, name)
+        if not isinstance(values, Collection) or isinstance(values, str | bytes):
+            raise InvalidRequest(f"{name} is {_shown(values)}, expected a list", param=name)
+        if len(values) > most:
+            raise InvalidRequest(f"{name} has {len(values)} entries", hint=f"at most {most} may be given", param=name)
     for name in ("stop", "dry_sequence_breakers"):
         if not all(isinstance(text, str) and text for text in getattr(s, name)):
             raise InvalidRequest(f"{name} has an entry that is not a text, or empty", param=name)
