@@ -122,10 +122,12 @@ class Reply:
                         for _ in range(sampling.n)]
 
     def feed(self, event: Event) -> Chunk | None:
-        """The chunk that the event makes, None if nothing is to be told; raises the error that ended the request."""
+        """The chunk that the event makes, None if nothing is to be told; raises the error that ended the sequence.
+
+        Then the reply is not done: other sequences may still run, and are to be cancelled.
+        """
         piece = self._pieces[event.index]
         if event.finish == "error":
-            self.done = True
             raise event.error or ZondaError("the engine failed without a message")
         if piece.stopped or piece.finished:
             return self._last(piece, event) if event.finish and not piece.finished else None

@@ -454,6 +454,31 @@ def test_a_sink_that_raises_has_its_requests_cancelled_and_hurts_nobody() -> Non
     assert got.tokens("good") == alone(max_tokens=30)
 
 
+def test_a_request_that_comes_while_a_broken_sink_is_silenced_is_answered() -> None:
+    class Broken:
+        """Submits at the moment when the engine looks for its requests, as another thread might."""
+
+        def __call__(self, events) -> None:
+            raise RuntimeError("gone")
+
+        def __hash__(self) -> int:
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            if other is got and not late:
+                late.append(True)
+                engine.submit(request("late"), got)
+            return self is other
+
+    got, late = Collector(), list[bool]()
+    with running() as engine:
+        engine.submit(request("good", max_tokens=60), got)
+        engine.submit(request("bad", max_tokens=60), Broken())
+        engine.submit(request("more", max_tokens=60), got)
+        got.wait("good", "more", "late")
+    assert late and got.finish("good") == got.finish("late") == "length"
+
+
 def test_a_stuck_step_shows_in_the_age_of_the_last_step() -> None:
     runner, got = FakeRunner(), Collector()
     with stepping(runner) as (engine, gate):

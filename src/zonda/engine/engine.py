@@ -334,8 +334,9 @@ class Engine:
                 self._silence(sink)
 
     def _silence(self, sink: Sink) -> None:
-        for group in [group for group in self._groups.values() if group.sink == sink]:
-            self._cancel(group)
+        for group in tuple(self._groups.values()):
+            if group.sink == sink:
+                self._cancel(group)
         self._outbox.pop(sink, None)
 
     def _make_room(self, step: Step, error: OutOfMemory) -> None:
