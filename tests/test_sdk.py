@@ -359,3 +359,36 @@ def test_one_model_serves_several_loops(run: Any) -> None:
 
     assert [run(ask()), run(ask())] == ["yz", "yz"]
     llm.engine.close()
+
+async def test_an_error_of_one_answer_stops_the_others(llm: LLM, many: AsyncLLM, monkeypatch: pytest.MonkeyPatch
+                                                       ) -> None:
+    """Nobody listens any more, so none may go on to its end."""
+    for each in (llm, many):
+        gate, run = slow(each), each.engine._runner.run
+
+        def poisoned(batch: Any, run: Any = run) -> Any:
+            logits = run(batch)
+            if len(logits) == 2:
+                logits[0] = float("nan")
+            return logits
+
+        monkeypatch.setattr(each.engine._runner, "run", poisoned)
+        gate.release(3)
+        with pytest.raises(ZondaError, match="finite"):
+            await many.complete("a", n=2) if each is many else [*llm.generate("a", Sampling(n=2))]
+        gate.release(100)
+        await asyncio.to_thread(until, lambda each=each: each.engine.stats().running == 0)
+        assert each.engine.stats().finished["cancelled"] == 1
+
+
+@pytest.mark.parametrize("choice", [{"type": "function", "function": {"name": "f"}}, None, 5])
+def test_a_tool_choice_that_is_no_name_is_refused(llm: LLM, choice: Any) -> None:
+    with pytest.raises(InvalidRequest, match="tool_choice"):
+        llm.chat("a", tools=[lambda: None], tool_choice=choice)
+
+
+@pytest.mark.parametrize("n", [0, 10**6, "2", 1.5])
+def test_a_number_of_answers_is_checked_before_anything_is_made_for_them(llm: LLM, n: Any) -> None:
+    for ask in (llm.complete, llm.chat):
+        with pytest.raises(InvalidRequest, match="n is"):
+            ask("a", n=n)

@@ -111,8 +111,9 @@ def test_rounds_are_bounded(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     again = answers(("", (Call("1", "weather", "{}"),)))[0]
     monkeypatch.setattr(llm, "chat", lambda messages, **options: again)
     assert llm.run_tools("x", [weather], max_rounds=3).answer.calls
-    with pytest.raises(InvalidRequest):
-        llm.run_tools("x", [])
+    for tools, rounds in (([], 1), ([weather], 0)):
+        with pytest.raises(InvalidRequest):
+            llm.run_tools("x", tools, max_rounds=rounds)
 
 
 async def test_functions_are_called_from_an_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,3 +144,23 @@ def test_a_chat_tells_of_its_tools_and_gives_calls() -> None:
 
 def test_tools_are_public() -> None:
     assert zonda.tool is tool and zonda.Tool is Tool
+
+def test_a_result_that_is_no_json_is_an_error_too() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for result in (endless, ["\ud800"], {(): endless}):
+        assert Tool(lambda result=result: result, "f", "", {}).call("{}").startswith("error: ")
+
+
+@pytest.mark.parametrize("made", ["f", 5, None])
+def test_what_is_no_function_is_no_tool(made: Any) -> None:
+    with pytest.raises(InvalidRequest, match="expected a function"):
+        schemas([made])
+
+
+def test_a_coroutine_function_is_refused() -> None:
+    async def look(place: str) -> str:
+        return place
+
+    with pytest.raises(InvalidRequest, match="look is a coroutine function"):
+        tool(look)

@@ -18,7 +18,7 @@ from zonda.formats import take_format
 from zonda.generation import Generation, Inboxes
 from zonda.options import EngineOptions, ModelOptions, reject_unknown, sampling_of, split
 from zonda.text import manner
-from zonda.tools import Tool, ToolRun, callable_tools, result, said, schemas
+from zonda.tools import Tool, ToolRun, ToolTalk, schemas
 from zonda.turns import (
     Answer,
     Collected,
@@ -131,6 +131,7 @@ class Loaded:
         """The prompt of a turn, and what takes the answers apart; errors name `messages`, `tools` or `tool_choice`."""
         if isinstance(turn.messages, str) or not turn.messages:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
+        _check(turn.sampling)
         tools = offered(turn)
         prompt = self.render(turn.messages, tools=tools or None, **turn.variables)
         with _about_messages():
@@ -139,9 +140,7 @@ class Loaded:
 
     def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None, *, salt: str = "",
                  grammar: Grammar | None = None) -> Request:
-        from zonda.engine.intake import check
-
-        check(sampling)
+        _check(sampling)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         if not isinstance(ids, Iterable) or isinstance(ids, bytes):
             raise InvalidRequest(f"the prompt is {type(ids).__name__}, expected text or token ids", param="prompt")
@@ -182,14 +181,11 @@ class LLM(Loaded):
     def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *, max_rounds: int = 8,
                   **options: Any) -> ToolRun:
         """Answer a conversation, calling the functions that the model asks for, for at most so many rounds."""
-        known, spoken = callable_tools(tools), _spoken(messages)
-        for _ in range(max_rounds):
-            answer = self.chat(spoken, tools=list(known.values()), **options)
-            spoken.append(said(answer.choices[0]))
-            if not answer.calls:
-                return ToolRun(answer, spoken)
-            spoken += [result(call, known) for call in answer.calls]
-        return ToolRun(answer, spoken)
+        talk = ToolTalk(_spoken(messages), tools, max_rounds)
+        while talk.open:
+            answer = self.chat(talk.messages, tools=talk.tools, **options)
+            talk.add(answer, [talk.result(call) for call in answer.calls])
+        return talk.run
 
     @overload
     def complete(self, prompt: list[str] | list[list[int]], **options: Any) -> list[Completion]: ...
@@ -325,14 +321,11 @@ class AsyncLLM(Loaded):
     async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
                         max_rounds: int = 8, **options: Any) -> ToolRun:
         """As `LLM.run_tools`; the functions run in threads."""
-        known, spoken = callable_tools(tools), _spoken(messages)
-        for _ in range(max_rounds):
-            answer = await self.chat(spoken, tools=list(known.values()), **options)
-            spoken.append(said(answer.choices[0]))
-            if not answer.calls:
-                return ToolRun(answer, spoken)
-            spoken += await asyncio.gather(*(asyncio.to_thread(result, call, known) for call in answer.calls))
-        return ToolRun(answer, spoken)
+        talk = ToolTalk(_spoken(messages), tools, max_rounds)
+        while talk.open:
+            answer = await self.chat(talk.messages, tools=talk.tools, **options)
+            talk.add(answer, await asyncio.gather(*(asyncio.to_thread(talk.result, call) for call in answer.calls)))
+        return talk.run
 
     async def complete(self, prompt: Prompt, **options: Any) -> Completion:
         """Continue a text, or token ids, as it stands."""
@@ -393,6 +386,13 @@ def _about_messages() -> Iterator[None]:
         raise
 
 
+def _check(sampling: Sampling) -> None:
+    """Refuse what the engine would, before anything is made for each of the answers."""
+    from zonda.engine.intake import check
+
+    check(sampling)
+
+
 def _several(value: Any) -> bool:
     """Whether a list holds prompts or conversations, and not one prompt's tokens or one conversation's messages."""
     return isinstance(value, list | tuple) and bool(value) and isinstance(value[0], str | list | tuple)
@@ -410,6 +410,9 @@ def _spoken(messages: Conversation) -> list[dict[str, Any]]:
 def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form: Grammar | None) -> list[Turn]:
     """The turns that the options of `chat` describe."""
     choice = options.pop("tool_choice", "auto")
+    if not isinstance(choice, str):
+        raise InvalidRequest(f"`tool_choice` is {type(choice).__name__}, expected a text", param="tool_choice",
+                             hint="give auto, none, required, or the name of a tool")
     fields = {"tools": schemas(options.pop("tools", None)), "parallel": options.pop("parallel_tool_calls", True),
               "choice": choice if choice in ("auto", "none", "required") else Named(choice),
               "variables": options.pop("template_kwargs", {}), "format": form}

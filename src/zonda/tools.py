@@ -43,9 +43,9 @@ class Tool:
         try:
             given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
             result = self.function(**_converted(self.function, given))
+            return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=str).decode()
         except Exception as error:
             return f"error: {type(error).__name__}: {error!s:.{_LONGEST}}"
-        return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=str).decode()
 
 
 @overload
@@ -58,11 +58,20 @@ def tool(*, name: str | None = None, description: str | None = None) -> Callable
 
 def tool(function: Callable[..., Any] | None = None, *, name: str | None = None, description: str | None = None) -> Any:
     """Make a tool of a function, by its type hints and its docstring."""
-    def make(function: Callable[..., Any]) -> Tool:
-        about, arguments = _documented(inspect.getdoc(function) or "")
-        return Tool(function, name or function.__name__, description or about, _parameters(function, arguments))
+    if function is None:
+        return lambda function: _made(function, name, description)
+    return _made(function, name, description)
 
-    return make if function is None else make(function)
+
+def _made(function: Callable[..., Any], name: str | None = None, description: str | None = None) -> Tool:
+    if not callable(function):
+        raise InvalidRequest(f"`tools` has {type(function).__name__}, expected a function", param="tools",
+                             hint="pass functions, or use @tool")
+    if inspect.iscoroutinefunction(function):
+        raise InvalidRequest(f"{function.__name__} is a coroutine function, expected a plain one", param="tools",
+                             hint="AsyncLLM calls tools in threads of their own")
+    about, arguments = _documented(inspect.getdoc(function) or "")
+    return Tool(function, name or function.__name__, description or about, _parameters(function, arguments))
 
 
 def _documented(text: str) -> tuple[str, dict[str, str]]:
@@ -121,14 +130,7 @@ def schemas(tools: Sequence[Offered] | None) -> list[Mapping[str, Any]]:
 
 
 def _tool(each: Tool | Callable[..., Any]) -> Tool:
-    return each if isinstance(each, Tool) else tool(each)
-
-
-def callable_tools(tools: Sequence[Tool | Callable[..., Any]]) -> dict[str, Tool]:
-    """Tools by name; raises for what cannot be called."""
-    if not tools or not all(callable(each) for each in tools):
-        raise InvalidRequest("`tools` has no functions to call", param="tools", hint="pass functions, or use @tool")
-    return {made.name: made for made in map(_tool, tools)}
+    return each if isinstance(each, Tool) else _made(each)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +148,46 @@ class ToolRun:
         return self.text
 
 
-def said(choice: Choice) -> dict[str, Any]:
+class ToolTalk:
+    """A conversation in which the model's calls are answered; `open` while it goes on, for so many rounds at most."""
+
+    def __init__(self, messages: list[dict[str, Any]], tools: Sequence[Tool | Callable[..., Any]],
+                 rounds: int) -> None:
+        if not tools:
+            raise InvalidRequest("`tools` has no functions to call", param="tools", hint="pass functions, or use @tool")
+        if rounds < 1:
+            raise InvalidRequest(f"`max_rounds` is {rounds}, expected at least 1", param="max_rounds")
+        self.messages = messages
+        self.tools = [_tool(each) for each in tools]
+        self._left = rounds
+        self._answers: list[Completion] = []
+
+    @property
+    def open(self) -> bool:
+        return self._left > 0
+
+    @property
+    def run(self) -> ToolRun:
+        """What came of it so far."""
+        return ToolRun(self._answers[-1], self.messages)
+
+    def add(self, answer: Completion, results: Sequence[dict[str, Any]]) -> None:
+        """Go on by an answer and the results of its calls."""
+        self._answers.append(answer)
+        self.messages += [_said(answer.choices[0]), *results]
+        self._left = self._left - 1 if answer.calls else 0
+
+    def result(self, call: Call) -> dict[str, Any]:
+        """The message with a call's result."""
+        known = next((each for each in self.tools if each.name == call.name), None)
+        text = known.call(call.arguments) if known else f"error: there is no tool {call.name!r:.100}"
+        return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}
+
+
+def _said(choice: Choice) -> dict[str, Any]:
     """An answer as a message, for the conversation to go on."""
     calls = [{"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
              for call in choice.calls]
     return {"role": "assistant", "content": choice.text or (None if calls else ""),
             **({"reasoning_content": choice.thought} if choice.thought else {}),
             **({"tool_calls": calls} if calls else {})}
-
-
-def result(call: Call, tools: Mapping[str, Tool]) -> dict[str, Any]:
-    """The message with a call's result."""
-    known = tools.get(call.name)
-    text = known.call(call.arguments) if known else f"error: there is no tool {call.name!r:.100}"
-    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}
