@@ -5,6 +5,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 from test_dialects import CALL, NAMES, ONE, TOOLS, TWO, XML, calls, said
 
+from zonda.errors import InvalidRequest
 from zonda.text import dialects
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
@@ -84,3 +85,19 @@ def test_schemas_of_every_kind_make_a_grammar() -> None:
     for name in NAMES:
         source = grammar(name, tools=tools, many=True)
         assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(source), None), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("schema", [
+    {"properties": 5}, {"properties": ["a"]}, {"properties": {"a": 5}}, {"required": 5, "properties": {"a": {}}},
+    {"required": "a", "properties": {"a": {}}}, {"type": 7}, {"$defs": 7, "properties": {"a": {}}},
+    *({"properties": {"a": inner}} for inner in (
+        {"type": "string", "enum": 5}, {"type": "string", "enum": "abc"}, {"type": "array", "items": [1]},
+        {"type": "array", "items": True}, {"type": "object", "properties": [3]}, {"type": ["string", "null"]},
+        {"type": 5}, {"anyOf": 7}))])
+def test_a_schema_of_no_sense_makes_a_grammar_or_is_the_requests_fault(name: str, schema: dict) -> None:
+    tools = Tools([{"function": {"name": "f", "parameters": schema}}])
+    try:
+        assert grammar(name, tools=tools).startswith("start: ")
+    except InvalidRequest as error:
+        assert error.param == "tools" and error.hint

@@ -3,10 +3,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
+from zonda.text.dialects.dialect import Script
 from zonda.text.dialects.json import text, value
 from zonda.text.dialects.tools import Tools, coerced, sound, written
-from zonda.text.reader import Marks, Reader, Sink, Steps
+from zonda.text.reader import Marks, Reader, Sink, Steps, rest, spoken
 from zonda.text.writer import Writer
 
 NAMES = frozenset({"name", "function", "tool_name", "function_name", "tool"})
@@ -117,7 +119,7 @@ def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, know
             break
         whole = yield from call.read()
         if call.started and not whole:
-            yield from reader.until(close or _NOTHING, writer.arguments)
+            yield from (reader.until(close, writer.arguments) if close else rest(reader, writer.arguments))
             return True
         if not call.started:
             writer.text(reader.recorded())
@@ -139,7 +141,19 @@ def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, know
     return made
 
 
-_NOTHING = Marks("\0never\0")
+def one_by_one(opening: str, around: tuple[str, str], read: Callable[[Reader, Writer, Tools], Steps[object]]) -> Script:
+    """A script of calls behind `opening`, each read by `read`; the marks around all of them say nothing more."""
+    def script(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+        while mark := (yield from spoken(reader, writer, *around, opening)):
+            if mark == opening:
+                reader.record(mark)
+                yield from read(reader, writer, tools)
+
+    return script
+
+
+NAME = re.compile(r"[\w.-]")
+"""A character of a tool's name."""
 _NAME = re.compile(r"[^\s\"'<>=]")
 
 

@@ -1,15 +1,15 @@
 """DeepSeek V3, R1 and V3.1: calls between marks, the name before a separator."""
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from zonda.text.dialects.calls import NAME, one_by_one
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
-from zonda.text.reader import Marks, Reader, Steps, spoken
+from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.writer import Writer
 
 
@@ -21,24 +21,16 @@ ALL, ALL_END = _mark("tool calls begin"), _mark("tool calls end")
 CALL, CALL_END = _mark("tool call begin"), _mark("tool call end")
 SEPARATOR = _mark("tool sep")
 _END = Marks(CALL_END)
-_NAME = re.compile(r"[\w.-]")
 
 
 def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
-    """Calls one after another; the marks around all of them say nothing more."""
-    while mark := (yield from spoken(reader, writer, ALL, ALL_END, CALL)):
-        if mark == CALL:
-            yield from _call(reader, writer)
-
-
-def _call(reader: Reader, writer: Writer) -> Steps[None]:
-    reader.record(CALL)
+    """One call, with or without a word for its kind before the name."""
     yield from reader.space()
-    name = yield from reader.word(_NAME)
+    name = yield from reader.word(NAME)
     yield from reader.space()
     if name and (yield from reader.literal(SEPARATOR)):
         yield from reader.space()
-        name = (yield from reader.word(_NAME)) or name
+        name = (yield from reader.word(NAME)) or name
         yield from reader.space()
         yield from reader.literal("```json")
         yield from reader.space()
@@ -75,8 +67,9 @@ def form_bare(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     return f"{lark.text(CALL + name + SEPARATOR)} {lark.value(schema)} {lark.text(CALL_END)}"
 
 
+_SCRIPT = one_by_one(CALL, (ALL, ALL_END), read)
 _MARKS = (ALL, ALL_END, CALL, CALL_END, SEPARATOR)
-DIALECT = Dialect(name="deepseek", tells=((SEPARATOR, "```"),), script=read, form=form, marks=_MARKS, ends=(ALL, CALL),
-                  before=ALL, between="\n", after=ALL_END)
-BARE = Dialect(name="deepseek_bare", tells=((SEPARATOR,),), script=read, form=form_bare, marks=_MARKS,
+DIALECT = Dialect(name="deepseek", tells=((SEPARATOR, "```"),), script=_SCRIPT, form=form, marks=_MARKS,
+                  ends=(ALL, CALL), before=ALL, between="\n", after=ALL_END)
+BARE = Dialect(name="deepseek_bare", tells=((SEPARATOR,),), script=_SCRIPT, form=form_bare, marks=_MARKS,
                ends=(ALL, CALL), before=ALL, after=ALL_END)

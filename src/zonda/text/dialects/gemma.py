@@ -2,17 +2,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import scalar
-from zonda.text.dialects.lark import Lark, members
+from zonda.text.dialects.lark import Lark, entries, members
 from zonda.text.dialects.tools import Tools, written
 from zonda.text.reader import Marks, Reader, Sink, Steps, spoken
 from zonda.text.writer import Writer
 
-_NAME = re.compile(r"[\w.-]")
 _KEY = re.compile(r"[^:\s{}\[\],]")
 
 
@@ -23,7 +23,7 @@ def dialect(name: str, open_: str, close: str, quote: str) -> Dialect:
             reader.record(open_)
             yield from reader.space()
             yield from reader.literal("call:")
-            called = yield from reader.word(_NAME)
+            called = yield from reader.word(NAME)
             if not called or (yield from reader.peek()) != "{":
                 writer.text(reader.recorded())
                 continue
@@ -102,11 +102,12 @@ def _members(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
 def _form(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
     kind = schema.get("type")
     if "enum" in schema and kind == "string":
-        return "(" + " | ".join(lark.text(f"{quote}{each}{quote}") for each in schema["enum"]) + ")"
+        return "(" + " | ".join(lark.text(f"{quote}{each}{quote}") for each in entries(schema, "enum", Sequence)) + ")"
     if kind == "string":
         return f"{lark.text(quote)} {lark.until(quote)}"
     if kind == "array":
-        item = lark.rule(_form(lark, schema.get("items") or {"type": "string"}, quote))
+        items = schema.get("items")
+        item = lark.rule(_form(lark, items if items and isinstance(items, Mapping) else {"type": "string"}, quote))
         return f'"[" ({item} ("," {item})*)? "]"'
     if kind == "object":
         return f'"{{" {_members(lark, schema, quote)} "}}"'

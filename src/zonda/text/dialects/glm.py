@@ -1,11 +1,10 @@
 """GLM 4.5 and later: `<tool_call>NAME<arg_key>K</arg_key><arg_value>V</arg_value></tool_call>`."""
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import Members
+from zonda.text.dialects.calls import NAME, Members
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools
@@ -14,7 +13,6 @@ from zonda.text.writer import Writer
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 KEY, KEY_END, VALUE, VALUE_END = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
-_NAME = re.compile(r"[\w.-]")
 _END = Marks(VALUE_END)
 _KEY_END = Marks(KEY_END)
 
@@ -24,7 +22,7 @@ def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
     while (yield from spoken(reader, writer, OPEN)):
         reader.record(OPEN)
         yield from reader.space()
-        name = yield from reader.word(_NAME)
+        name = yield from reader.word(NAME)
         yield from reader.space()
         if name and (found := (yield from reader.literal(KEY, CLOSE))):
             reader.recorded()

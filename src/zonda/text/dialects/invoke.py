@@ -4,11 +4,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import elements
+from zonda.text.dialects.calls import elements, one_by_one
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools
-from zonda.text.reader import Reader, Steps, spoken
+from zonda.text.reader import Reader, Steps
 from zonda.text.writer import Writer
 
 
@@ -18,11 +18,8 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Di
     invoke, end = f"<{tag}invoke name=", f"</{tag}invoke>"
     parameter, value_end = f"<{tag}parameter name=", f"</{tag}parameter>"
 
-    def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
-        while mark := (yield from spoken(reader, writer, open_, close, invoke)):
-            if mark == invoke:
-                reader.record(mark)
-                yield from elements(reader, writer, tools, parameter, value_end, end, typed=typed)
+    def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[bool]:
+        return elements(reader, writer, tools, parameter, value_end, end, typed=typed)
 
     def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
         def one(key: str, value: Mapping[str, Any]) -> str:
@@ -36,8 +33,8 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Di
         head = lark.text(f'{invoke}"{name}">' + chr(10))
         return f"{head} {members(lark, schema, one)} {lark.text(end)}"
 
-    return Dialect(name=name, tells=((open_, invoke),), script=read, form=form, marks=(open_, close),
-                   ends=(open_,), before=f"{open_}\n", between="\n", after=f"\n{close}")
+    return Dialect(name=name, tells=((open_, invoke),), script=one_by_one(invoke, (open_, close), read), form=form,
+                   marks=(open_, close), ends=(open_,), before=f"{open_}\n", between="\n", after=f"\n{close}")
 
 
 MINIMAX = dialect("minimax", "minimax:tool_call")

@@ -5,11 +5,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from zonda.text.dialects.calls import one_by_one
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
-from zonda.text.reader import Marks, Reader, Steps, spoken
+from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.writer import Writer
 
 ALL, ALL_END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
@@ -19,14 +20,7 @@ _END = Marks(CALL_END)
 
 
 def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
-    """Calls one after another; the model names them, and its template wants these names back."""
-    while mark := (yield from spoken(reader, writer, ALL, ALL_END, CALL)):
-        if mark == CALL:
-            yield from _call(reader, writer)
-
-
-def _call(reader: Reader, writer: Writer) -> Steps[None]:
-    reader.record(CALL)
+    """One call; the model gives it an id with the tool's name in it, which the template wants back."""
     yield from reader.space()
     id = yield from reader.word(_ID)
     yield from reader.space()
@@ -52,5 +46,5 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
         f"{lark.text(CALL_END)}"
 
 
-DIALECT = Dialect(name="kimi", tells=((CALL,), (ALL,)), script=read, form=form,
+DIALECT = Dialect(name="kimi", tells=((CALL,), (ALL,)), script=one_by_one(CALL, (ALL, ALL_END), read), form=form,
                   marks=(ALL, ALL_END, CALL, ARGUMENTS, CALL_END), ends=(ALL,), before=ALL, after=ALL_END)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from zonda.errors import InvalidRequest
+
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _SHARED = ("$defs", "definitions")
 
@@ -55,9 +57,18 @@ def object_of(name: str, schema: Mapping[str, Any], *, arguments: str = "argumen
 
 def properties(schema: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
     """The arguments of a tool: name, schema, and whether it must be given."""
-    required, found = schema.get("required") or (), schema.get("properties") or {}
+    required, found = entries(schema, "required", Sequence), dict(entries(schema, "properties", Mapping))
     return [(key, {**each, **_shared(schema)}, key in required) for key, each in found.items()
             if isinstance(each, Mapping)]
+
+
+def entries(schema: Mapping[str, Any], word: str, kind: type) -> Any:
+    """What a tool's schema has under a keyword, empty where it has nothing; refuses another kind of value."""
+    found = schema.get(word)
+    if found is not None and (not isinstance(found, kind) or isinstance(found, str)):
+        raise InvalidRequest(f"the schema of a tool has a `{word}` that is {type(found).__name__}", param="tools",
+                             hint="expected an object" if kind is Mapping else "expected a list")
+    return () if found is None else found
 
 
 def _shared(schema: Mapping[str, Any]) -> dict[str, Any]:

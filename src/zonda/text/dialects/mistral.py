@@ -1,11 +1,10 @@
 """Mistral: `[TOOL_CALLS][{...}]`, and since version 11 `[TOOL_CALLS]NAME[ARGS]{...}`."""
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import objects
+from zonda.text.dialects.calls import NAME, objects
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, object_of
@@ -14,7 +13,6 @@ from zonda.text.reader import Reader, Steps, rest, spoken
 from zonda.text.writer import Writer
 
 CALLS, ARGUMENTS, ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
-_NAME = re.compile(r"[\w.-]")
 
 
 def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
@@ -29,9 +27,9 @@ def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
 
 
 def _named(reader: Reader, writer: Writer) -> Steps[None]:
-    name = yield from reader.word(_NAME)
+    name = yield from reader.word(NAME)
     if (yield from reader.literal(ID)):
-        yield from reader.word(_NAME)
+        yield from reader.word(NAME)
     yield from reader.literal(ARGUMENTS)
     yield from reader.space()
     if not name or (yield from reader.peek()) != "{":

@@ -1,20 +1,16 @@
 """Calls as Python writes them, `[name(key=value), ...]`: Llama 4, and Liquid between its marks."""
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import objects
+from zonda.text.dialects.calls import NAME, objects
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools, written
 from zonda.text.reader import Marks, Reader, Steps, rest, spoken
 from zonda.text.writer import Writer
-
-_NAME = re.compile(r"[\w.-]")
-_NOWHERE = Marks("\0never\0")
 
 
 def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
@@ -35,14 +31,14 @@ def calls(reader: Reader, writer: Writer, mark: str, close: str = "", *, known: 
     made = False
     while listed or not made:
         yield from reader.space()
-        name = yield from reader.word(_NAME)
+        name = yield from reader.word(NAME)
         if not name or not (yield from reader.literal("(")) or (known is not None and name not in known):
             break
         reader.recorded()
         made = True
         writer.start(name)
         if not (yield from _arguments(reader, writer)):
-            yield from reader.until(Marks(close) if close else _NOWHERE, writer.arguments)
+            yield from (reader.until(Marks(close), writer.arguments) if close else rest(reader, writer.arguments))
             return True
         reader.record()
         yield from reader.space()
@@ -68,7 +64,7 @@ def _arguments(reader: Reader, writer: Writer) -> Steps[bool]:
         if (yield from reader.literal(")")):
             writer.arguments("}")
             return True
-        key = yield from reader.word(_NAME)
+        key = yield from reader.word(NAME)
         yield from reader.space()
         if not key or not (yield from reader.literal("=")):
             writer.arguments(key)

@@ -1,12 +1,12 @@
 """Qwen3-Coder: `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zonda.text.dialects.calls import elements
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.lark import Lark, members
+from zonda.text.dialects.lark import Lark, entries, members
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Reader, Steps, spoken
 from zonda.text.writer import Writer
@@ -58,7 +58,7 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
             return f"{opening} {lark.value(value)} {lark.text(closing)}"
         if "enum" not in value:
             return f"{opening} {lark.until(closing)}"
-        words = " | ".join(lark.text(str(word)) for word in value["enum"])
+        words = " | ".join(lark.text(str(word)) for word in entries(value, "enum", Sequence))
         return f"{opening} ({words}) {lark.text(closing)}"
 
     head = lark.text(f"{OPEN}\n{FUNCTION}{name}>\n")
