@@ -193,12 +193,16 @@ def named(*names: str, types: list[int] | None = None, **more: Any) -> Tokenizer
     (named("<|im_end|>", "<end_of_turn>", "<|eot_id|>"), ["<end_of_turn>", "<|eot_id|>", "<|im_end|>"]),
     (named("<|end_of_text|>", "<|end|>", "<|endoftext|>"), ["<|end_of_text|>", "<|end|>", "<|endoftext|>"]),
     (named("<|im_end|>", types=[USER_DEFINED]), ["<|im_end|>"]),
-    (named("<|im_end|>", types=[NORMAL]), []),
+    (named("<|im_end|>", types=[NORMAL]), ["<|im_end|>"]),
     (named("<|end|>", "<|return|>", "<|call|>"), ["<|call|>", "<|return|>"]),
     (named("<pad>", padding_token_id=3), []),
 ])
 def test_the_ends_of_a_gguf_file_are_those_it_names_and_the_known_ones(tokenizer: Tokenizer, ends: list[str]) -> None:
     assert sorted(str(tokenizer.token(id)) for id in tokenizer.eos_ids) == sorted(ends)
+
+
+def test_the_end_of_a_turn_is_found_in_text_though_a_file_calls_it_a_normal_token() -> None:
+    assert named("<|im_end|>", types=[NORMAL]).encode("a<|im_end|>b") == [0, 3, 1]
 
 
 @pytest.mark.parametrize(("flags", "ids"), [

@@ -67,7 +67,7 @@ def _tokens(metadata: Mapping[str, Any]) -> Tokens:
     types = _numbers(metadata, "token_type", len(texts), NORMAL)
     marked = [ids[text] for text in END_TOKENS if text in ids]
     for token in marked:
-        if types[token] == USER_DEFINED:
+        if types[token] in (NORMAL, USER_DEFINED):
             types[token] = CONTROL
     return Tokens(texts, types, ids)
 
