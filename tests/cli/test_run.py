@@ -53,6 +53,12 @@ def test_standard_input_is_the_prompt_without_another(run: Run, monkeypatch: pyt
     assert run()[1] == "yz\n"
 
 
+def test_an_input_that_is_no_text_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8"))
+    code, _, err = run("-i", "-")
+    assert code == 1 and "error: standard input is no text in utf-8: invalid start byte at byte 1" in err
+
+
 def test_a_dash_reads_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("x"))
     assert run("-i", "-")[1] == "yz\n"

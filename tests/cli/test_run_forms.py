@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from zonda import Grammar, InvalidRequest
-from zonda.cli.run import grammar
+from zonda.cli.ask import grammar
 from zonda.options import RunOptions
 
 

@@ -4,7 +4,7 @@ import io
 import pytest
 from rich.console import Console
 
-from zonda.cli.run import show
+from zonda.cli.ask import show
 from zonda.cli.screen import Markdown, Meter, Plain, finished_blocks
 from zonda.text.parts import Text, Thought
 from zonda.turns import Spoken

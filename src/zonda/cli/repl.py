@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from zonda.cli.ask import ask, show
 from zonda.cli.chat import Chat
-from zonda.cli.run import ask, show
 from zonda.cli.screen import Markdown, Meter, Plain, Screen
 from zonda.errors import ZondaError
 from zonda.options import RunOptions, config_folder

@@ -2,21 +2,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from zonda.cli.ask import ask, show
 from zonda.cli.flags import flags
 from zonda.cli.progress import Bars
-from zonda.cli.screen import Meter, Plain, Screen
+from zonda.cli.screen import Meter, Plain
 from zonda.errors import InvalidRequest
 from zonda.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, given, sampling_of
-from zonda.text.parts import Text, Thought
-from zonda.turns import Spoken, Turn
-from zonda.types import Grammar, Sampling
+from zonda.types import Sampling
 
 if TYPE_CHECKING:
     from zonda.sdk import LLM
@@ -63,7 +59,11 @@ def _prompt(options: RunOptions) -> str | None:
         return options.input
     if options.input is None and sys.stdin.isatty():
         return None
-    text = sys.stdin.read()
+    try:
+        text = sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"standard input is no text in {error.encoding}: {error.reason} at byte {error.start}",
+                             hint="convert it to UTF-8") from None
     if not text.strip():
         raise InvalidRequest("standard input is empty, expected a prompt", hint="give it with `-i TEXT`")
     return text
@@ -81,44 +81,3 @@ def answer_once(llm: LLM, text: str, options: RunOptions, sampling: Sampling) ->
 def _messages(text: str, options: RunOptions) -> list[dict[str, Any]]:
     head = [{"role": "system", "content": options.system}] if options.system else []
     return [*head, {"role": "user", "content": text}]
-
-
-def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling: Sampling) -> Iterator[Spoken]:
-    """The answer to a conversation; without a chat template, the continuation of its texts."""
-    form = grammar(options)
-    if options.raw or llm.template is None:
-        return _continued(llm, "\n".join(each["content"] for each in messages), sampling, form)
-    wanted = {} if options.thinking is None else {"enable_thinking": options.thinking}
-    return llm.converse(Turn(messages=messages, sampling=sampling, variables=wanted, format=form))
-
-
-def grammar(options: RunOptions) -> Grammar | None:
-    """What answers must look like, by the options."""
-    if options.json_schema and options.regex:
-        raise InvalidRequest("--json-schema and --regex exclude each other")
-    if options.regex:
-        return Grammar("regex", options.regex)
-    if not options.json_schema:
-        return None
-    try:
-        return Grammar("json_schema", Path(options.json_schema).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{options.json_schema} cannot be read: {error}", hint="expected a file") from None
-
-
-def _continued(llm: LLM, text: str, sampling: Sampling, form: Grammar | None) -> Iterator[Spoken]:
-    with closing(llm.generate(text, sampling, grammar=form)) as chunks:  # type: ignore[type-var]
-        for chunk in chunks:
-            yield Spoken(chunk.index, (Text(chunk.text),), chunk, chunk.finish)
-
-
-def show(answer: Iterator[Spoken], screen: Screen, meter: Meter) -> None:
-    """Write an answer to the screen as it comes, its reasoning dimmed."""
-    with closing(answer), screen:  # type: ignore[type-var]
-        for spoken in answer:
-            texts = [part.text for part in spoken.parts if isinstance(part, Text)]
-            for part in spoken.parts:
-                if isinstance(part, Thought):
-                    screen.think(part.text)
-            meter.add(spoken.chunk, "".join(texts))
-            screen.write("".join(texts))

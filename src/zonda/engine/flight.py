@@ -69,7 +69,7 @@ class Flights:
 
     def _compute(self, step: Step, batch: Batch, drawn: list[Sequence]) -> Tokens:
         """Run the step and draw; tokens for the sequences that know all but their next."""
-        self._masks.begin(drawn)
+        self._masks.begin([seq.constraint for seq in drawn])
         logits = self._runner.run(batch)
         if step.scored:
             _score(step, batch, logits)

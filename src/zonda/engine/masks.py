@@ -14,8 +14,6 @@ from zonda.errors import ZondaError
 if TYPE_CHECKING:
     from llguidance import LLExecutor, LLMatcher
 
-    from zonda.engine.request import Sequence
-
 
 class Constraint:
     """Where one sequence stands in its grammar. `ends` are the tokens that end it."""
@@ -82,10 +80,10 @@ class Masks:
         self._executor: LLExecutor | None = None
         self._begun: Future[list[int]] | None = None
 
-    def begin(self, drawn: Items[Sequence]) -> None:
-        """Find out, on another thread, what those of the sequences may draw that have a grammar."""
+    def begin(self, drawn: Items[Constraint | None]) -> None:
+        """Find out, on another thread, what the sequences of a step's draws may draw, None for those that are free."""
         self._wait()
-        constraints = [(draw, seq.constraint) for draw, seq in enumerate(drawn) if seq.constraint]
+        constraints = [(draw, each) for draw, each in enumerate(drawn) if each]
         if constraints:
             if self._beside is None:
                 self._beside = ThreadPoolExecutor(1, thread_name_prefix="zonda-masks")

@@ -1,0 +1,58 @@
+"""One turn of `zonda run`: what is asked of the model, and how its answer is shown."""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zonda.cli.screen import Meter, Screen
+from zonda.errors import InvalidRequest
+from zonda.options import RunOptions
+from zonda.text.parts import Text, Thought
+from zonda.turns import Spoken, Turn
+from zonda.types import Grammar, Sampling
+
+if TYPE_CHECKING:
+    from zonda.sdk import LLM
+
+
+def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling: Sampling) -> Iterator[Spoken]:
+    """The answer to a conversation; without a chat template, the continuation of its texts."""
+    form = grammar(options)
+    if options.raw or llm.template is None:
+        return _continued(llm, "\n".join(each["content"] for each in messages), sampling, form)
+    wanted = {} if options.thinking is None else {"enable_thinking": options.thinking}
+    return llm.converse(Turn(messages=messages, sampling=sampling, variables=wanted, format=form))
+
+
+def grammar(options: RunOptions) -> Grammar | None:
+    """What answers must look like, by the options."""
+    if options.json_schema and options.regex:
+        raise InvalidRequest("--json-schema and --regex exclude each other")
+    if options.regex:
+        return Grammar("regex", options.regex)
+    if not options.json_schema:
+        return None
+    try:
+        return Grammar("json_schema", Path(options.json_schema).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{options.json_schema} cannot be read: {error}", hint="expected a file") from None
+
+
+def _continued(llm: LLM, text: str, sampling: Sampling, form: Grammar | None) -> Iterator[Spoken]:
+    with closing(llm.generate(text, sampling, grammar=form)) as chunks:  # type: ignore[type-var]
+        for chunk in chunks:
+            yield Spoken(chunk.index, (Text(chunk.text),), chunk, chunk.finish)
+
+
+def show(answer: Iterator[Spoken], screen: Screen, meter: Meter) -> None:
+    """Write an answer to the screen as it comes, its reasoning dimmed."""
+    with closing(answer), screen:  # type: ignore[type-var]
+        for spoken in answer:
+            texts = [part.text for part in spoken.parts if isinstance(part, Text)]
+            for part in spoken.parts:
+                if isinstance(part, Thought):
+                    screen.think(part.text)
+            meter.add(spoken.chunk, "".join(texts))
+            screen.write("".join(texts))
