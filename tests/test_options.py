@@ -1,7 +1,10 @@
 """Options: one statement of each, checked wherever it comes from."""
 import dataclasses
+from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from zonda import InvalidRequest
 from zonda.options import (
@@ -56,6 +59,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     ({"max_seqs": 0}, "at least 1"), ({"max_seqs": 2.5}, "expected int"), ({"max_seqs": True}, "expected int"),
     ({"prefix_cache": "yes"}, "expected bool"), ({"kv_memory_fraction": 1.5}, "0 to 1"),
     ({"max_seqs": "many"}, "expected int"), ({"kv_memory_fraction": float("nan")}, "0 to 1"),
+    ({"kv_memory_fraction": 10**400}, "expected float"), ({"max_seqs": [1]}, "expected int"),
 ])
 def test_a_wrong_value_is_refused_by_name(values: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message) as caught:
@@ -71,6 +75,27 @@ def test_a_value_outside_the_choices_is_refused() -> None:
 def test_one_value_stands_for_a_list_of_one() -> None:
     assert make(SamplingOptions, {"stop": "a"}).stop == ("a",)
     assert make(SamplingOptions, {"stop": ["a", "b"]}).stop == ("a", "b")
+    assert make(ModelOptions, {"file": Path("a.gguf")}).file == ("a.gguf",)
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.just(10**400)
+VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=4)
+
+
+@hypothesis.given(st.sampled_from(GROUPS), st.data())
+def test_any_value_is_taken_within_its_range_or_refused_by_name(group: type, data: st.DataObject) -> None:
+    each = data.draw(st.sampled_from(options_of(group)))
+    try:
+        made = make(group, {each.name: data.draw(VALUES)})
+    except InvalidRequest as error:
+        assert error.param == each.name and len(error.message) < 300
+        return
+    value = getattr(made, each.name)
+    for one in value if each.many else (value,):
+        assert one == each.default or (isinstance(one, each.type) and (not each.choices or one in each.choices))
+        assert one is None or not isinstance(one, int | float) or (
+            (each.low is None or one >= each.low) and (each.high is None or one <= each.high))
+    assert make(group, given(made)) == made
 
 
 def test_the_environment_fills_what_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:

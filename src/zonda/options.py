@@ -340,19 +340,19 @@ def reject_unknown(values: Iterable[str], known: Iterable[str], *, where: str) -
 
 def _checked(each: Option, value: Any) -> Any:
     if each.many:
-        items = [value] if isinstance(value, str | int | float) else list(value)
-        return tuple(_scalar(each, item) for item in items)
+        return tuple(_scalar(each, item) for item in (value if isinstance(value, list | tuple) else [value]))
     return _scalar(each, value)
 
 
 def _scalar(each: Option, value: Any) -> Any:
     try:
         value = _converted(each, value)
-    except (TypeError, ValueError):
-        raise InvalidRequest(f"`{each.name}` is {value!r}, expected {each.type.__name__}", param=each.name) from None
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidRequest(f"`{each.name}` is {value!r:.80}, expected {each.type.__name__}",
+                             param=each.name) from None
     if each.choices and value not in each.choices:
         known = ", ".join(map(str, each.choices))
-        raise InvalidRequest(f"`{each.name}` is {value!r}, expected one of {known}", param=each.name)
+        raise InvalidRequest(f"`{each.name}` is {value!r:.80}, expected one of {known}", param=each.name)
     if (each.low is not None and not value >= each.low) or (each.high is not None and not value <= each.high):
         raise InvalidRequest(f"`{each.name}` is {value}, expected {_range(each)}", param=each.name)
     return value
@@ -369,6 +369,7 @@ def _converted(each: Option, value: Any) -> Any:
         if each.type is bool and isinstance(value, bool):
             return value
         raise ValueError(value)
-    if each.type is int and isinstance(value, float):
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(value, str | int | float) or (each.type is int and isinstance(value, float)):
         raise ValueError(value)
-    return each.type(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    return each.type(value)

@@ -244,6 +244,15 @@ def test_the_cache_forgets_what_was_not_used_for_longest(monkeypatch: pytest.Mon
     assert own.compile(Grammar("regex", "bbbb")).start is not second.start
 
 
+def test_the_cache_holds_so_many_grammars_however_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KEPT", 3)
+    own = Grammars(Spelling(), VOCAB)
+    first = own.compile(Grammar("regex", "a"))
+    for source in "bcd":
+        own.compile(Grammar("regex", source))
+    assert own.compile(Grammar("regex", "a")).start is not first.start and len(own._cached) == 3
+
+
 def test_the_kind_is_part_of_what_is_looked_up(grammars: Grammars) -> None:
     text = '["a"]'
     assert grammars.compile(Grammar("choice", text)).start is not grammars.compile(Grammar("regex", text)).start

@@ -126,6 +126,9 @@ def test_suppressed_tokens_get_a_bias_beside_the_requests_own() -> None:
 def test_a_damaged_generation_config_is_the_models_fault() -> None:
     with pytest.raises(InvalidModel, match="generation_config"):
         intake(defaults={"temperature": math.nan})
+    for tokens in (5, "3", ["3"], [1.5], {"3": 1}):
+        with pytest.raises(InvalidModel, match="suppress_tokens"):
+            intake(defaults={"suppress_tokens": tokens})
 
 
 def test_stop_tokens_are_the_models_and_the_requests_own() -> None:

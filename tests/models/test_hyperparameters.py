@@ -77,6 +77,7 @@ def test_a_hostile_size_in_gguf_metadata_is_refused_by_its_key(key, value):
 
 @pytest.mark.parametrize(("changes", "named"), [
     ({"num_key_value_heads": 3}, "key heads"), ({"num_key_value_heads": 8}, "num_key_value_heads"),
+    ({"rms_norm_eps": 10**400}, "rms_norm_eps"),
     ({"head_dim": 15}, "even"), ({"head_dim": "16"}, "head_dim"), ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
     ({"rms_norm_eps": -1e-6}, "rms_norm_eps"), ({"rope_theta": float("inf")}, "rope_theta"),
     ({"rope_theta": 0}, "rope_theta"), ({"rope_theta": "many"}, "rope_theta"), ({"rope_scaling": [1]}, "rope_scaling"),

@@ -37,7 +37,8 @@ def loopback(llm: AsyncLLM) -> Iterator[Measure]:
 def _client(wanted: dict[str, object]) -> float:
     ran = subprocess.run([sys.executable, streams.__file__], input=json.dumps(wanted), capture_output=True, text=True)
     if ran.returncode:
-        raise ZondaError(f"the streams failed: {ran.stderr.strip().splitlines()[-1]}")
+        said = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
+        raise ZondaError(f"the streams failed: {said[-1]}")
     return float(ran.stdout)
 
 

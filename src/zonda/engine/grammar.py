@@ -28,6 +28,8 @@ MAX_LINKS = 4000
 """References of a schema, or rules of a grammar: what the compiler may have to follow one inside the other."""
 MAX_CACHED = 1 << 22
 """Characters of all sources whose grammars are kept."""
+MAX_KEPT = 512
+"""Grammars that are kept: a short one can take as much memory as a long one."""
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?", "lenient": False}
 """White space in JSON: a space after commas and colons, or none; more could go on forever."""
 _STACK = 1 << 28  # bytes for the compiler, which recurses; only what is used is real
@@ -105,7 +107,7 @@ class Grammars:
         with self._lock:
             self._cached[grammar.kind, grammar.source] = start
             self._size += len(grammar.source)
-            while self._size > MAX_CACHED:
+            while self._size > MAX_CACHED or len(self._cached) > MAX_KEPT:
                 (_, source), _ = self._cached.popitem(last=False)
                 self._size -= len(source)
         return start

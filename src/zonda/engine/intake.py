@@ -52,7 +52,7 @@ class Intake:
         self.max_len = max_len
         self._stop_ids = frozenset(id for id in stop_ids if 0 <= id < vocab)
         self._defaults = _defaults(defaults)
-        self._suppressed = [int(id) for id in defaults.get("suppress_tokens") or () if 0 <= id < vocab]
+        self._suppressed = [id for id in _suppressed(defaults) if 0 <= id < vocab]
         self._breakers = lru_cache(256)(lambda text: frozenset(breakers(text)) if breakers else frozenset())
         self._random = random.Random(seed)
         self._grammars = grammars or Grammars(None, vocab)
@@ -132,6 +132,14 @@ def _defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     except InvalidRequest as error:
         raise InvalidModel(f"the model's generation_config is invalid: {error.message}", hint=error.hint) from error
     return known
+
+
+def _suppressed(config: Mapping[str, Any]) -> list[int]:
+    """The tokens that a generation_config forbids."""
+    found = config.get("suppress_tokens") or []
+    if not isinstance(found, list) or not all(isinstance(id, int) for id in found):
+        raise InvalidModel(f"suppress_tokens in the model's generation_config is {found!r:.60}, expected a list of ids")
+    return found
 
 
 def fill(sampling: Sampling, defaults: Mapping[str, Any]) -> Sampling:
