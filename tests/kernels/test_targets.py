@@ -116,7 +116,7 @@ def test_experts_are_right(isa: str, packed: Packer, libraries: Libraries) -> No
 def test_logits_are_right(isa: str, packed: Packer, libraries: Libraries) -> None:
     x, head, sample = normal(25, COLS), random_packed("q6_k", OUTS, COLS), np.array([0, 3, 24], np.int32)
     run = Recorded(libraries[isa])
-    out = run.ops.logits(run.put(x), packed(head), None, softcap=30.0, scale=0.5)
+    out = run.ops.logits(run.ops.sampled(run.put(x), None), packed(head), softcap=30.0, scale=0.5)
     run.run(25, sample=sample)
     wanted = 30 * np.tanh(x[sample] @ head.dense().T * 0.5 / 30)
     np.testing.assert_allclose(run.get(out, 3), wanted, atol=1e-3 * np.abs(wanted).max())

@@ -99,7 +99,8 @@ def test_logits_are_those_of_the_sampled_rows():
     step = batch([(0, 3)], [[0]], 4)
     step.sample = np.array([2], np.int32)
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
-    got = ReferenceOps().logits(x, np.eye(2, dtype=np.float32), step, softcap=3.0, scale=0.5)
+    ops = ReferenceOps()
+    got = ops.logits(ops.sampled(x, step), np.eye(2, dtype=np.float32), softcap=3.0, scale=0.5)
     np.testing.assert_allclose(got, np.tanh(np.array([[2.0, 2.5]]) / 3) * 3, rtol=1e-6)
 
 

@@ -123,7 +123,7 @@ class TorchRunner:
     def run(self, batch: Batch) -> np.ndarray:
         assert batch.rows <= self.max_rows, f"{batch.rows} rows exceed the {self.max_rows} that a step may have"
         step = self.upload(batch, None)
-        return self.forward(step).float().cpu().numpy()
+        return self.forward(step)[:len(batch.sample)].float().cpu().numpy()
 
     @on_device
     def launch(self, batch: Batch, drawing: Drawing) -> Callable[[], np.ndarray]:
@@ -134,7 +134,9 @@ class TorchRunner:
             self._graphs.run(batch, drawing, size)
         else:
             step = self.upload(batch, drawing)
-            self.draw(self.forward(step), step, greedy=drawing.greedy)
+            logits = self.forward(step)
+            if count:
+                self.draw(logits, step, greedy=drawing.greedy)
         drawn = self._drawn[self._turn]
         drawn[:count].copy_(self._last[:count], non_blocking=True)
         self._turn = (self._turn + 1) % RING
@@ -155,13 +157,12 @@ class TorchRunner:
 
     def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
         """Draw into `step.last`."""
-        if len(logits):
-            self.ops.draw(logits, step, greedy=greedy)
+        self.ops.draw(logits, step, greedy=greedy)
 
     def upload(self, batch: Batch, drawing: Drawing | None) -> Step:
-        """The step of a batch, in memory of its own."""
+        """The step of a batch, in memory of its own. One that samples nothing gets row 0 for it: kernels need rows."""
         items = pieces(batch.starts, batch.lengths)
-        sizes = Sizes(batch.rows, len(batch.lengths), len(batch.sample), len(items))
+        sizes = Sizes(batch.rows, len(batch.lengths), max(1, len(batch.sample)), len(items))
         alone = bool(batch.rows == len(batch.sample) == len(batch.lengths))
         buffer = self.fill(batch, drawing, sizes, items).to(self.device, non_blocking=True)
         return view(buffer, sizes, self._last, alone=alone)

@@ -108,6 +108,9 @@ class Ops(Protocol):
         qkv (rows, (q + 2·kv)·dim) -> (rows, q·dim).
         """
 
+    def sampled(self, x: Array, step: Any) -> Array:
+        """The rows that `step.sample` names -> (samples, cols). May overwrite x or be x."""
+
     def gated(self, x: Array, gate: Prepared, up: Prepared, *, activation: Activation = "silu",
               norm: Norm | None = None) -> Array:
         """activation(norm(x) gateᵀ) · (norm(x) upᵀ) -> (rows, ffn)."""
@@ -119,6 +122,6 @@ class Ops(Protocol):
     def experts(self, x: Array, experts: Experts, *, residual: Array, norm: Norm | None = None) -> Array:
         """residual + the weighted sum of the chosen experts on norm(x) -> (rows, dim). May overwrite `residual`."""
 
-    def logits(self, x: Array, head: Prepared, step: Any, *, norm: Norm | None = None, softcap: float = 0.0,
+    def logits(self, x: Array, head: Prepared, *, norm: Norm | None = None, softcap: float = 0.0,
                scale: float = 1.0) -> Array:
-        """Logits of the rows that `step.sample` names -> (samples, vocab), float32."""
+        """Logits of sampled rows -> (samples, vocab), float32."""

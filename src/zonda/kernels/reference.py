@@ -131,6 +131,9 @@ class ReferenceOps:
             out[rows] = _attention(q[rows], *cache.read(pages, length), layer, positions)
         return out.reshape(step.rows, -1)
 
+    def sampled(self, x: np.ndarray, step: Batch) -> np.ndarray:
+        return x[step.sample]
+
     def gated(self, x: np.ndarray, gate: np.ndarray, up: np.ndarray, *, activation: Activation = "silu",
               norm: Norm | None = None) -> np.ndarray:
         x = normalize(x, norm)
@@ -154,9 +157,9 @@ class ReferenceOps:
             out[rows] += shares[rows, place, None] * (hidden @ experts.down[expert].T)
         return out
 
-    def logits(self, x: np.ndarray, head: np.ndarray, step: Batch, *, norm: Norm | None = None, softcap: float = 0.0,
+    def logits(self, x: np.ndarray, head: np.ndarray, *, norm: Norm | None = None, softcap: float = 0.0,
                scale: float = 1.0) -> np.ndarray:
-        return cap(normalize(x[step.sample], norm) @ head.T * np.float32(scale), softcap)
+        return cap(normalize(x, norm) @ head.T * np.float32(scale), softcap)
 
     def copy_page(self, source: int, target: int) -> None:
         for cache in self.caches.values():

@@ -61,6 +61,9 @@ class Attention(Module):
         return Attend(self.index, self.heads, self.scale, rotary, q_norm=fold(self.q_norm), k_norm=fold(self.k_norm),
                       window=self.mask.window, softcap=self.softcap)
 
-    def __call__(self, x: Array, step: Array, *, norm: Norm | None, post_norm: Norm | None = None) -> Array:
+    def __call__(self, x: Array, step: Array, *, norm: Norm | None, post_norm: Norm | None = None,
+                 sampled: bool = False) -> Array:
         attended = self.ops.attend(self.qkv(x, norm=norm), self.layer, step)
+        if sampled:
+            attended, x = self.ops.sampled(attended, step), self.ops.sampled(x, step)
         return self.ops.output(attended, self.o.weight, self.o.bias, residual=x, norm=post_norm)

@@ -24,8 +24,9 @@ class Block(Module):
         self.ffn = ffn
         self.ffn_post_norm = ffn_post_norm
 
-    def __call__(self, x: Array, step: Any) -> Array:
-        x = self.attn(x, step, norm=fold(self.attn_norm), post_norm=fold(self.attn_post_norm))
+    def __call__(self, x: Array, step: Any, *, sampled: bool = False) -> Array:
+        """The rows of x (rows, dim), or of them those that the step samples: what only they need then is left out."""
+        x = self.attn(x, step, norm=fold(self.attn_norm), post_norm=fold(self.attn_post_norm), sampled=sampled)
         return self.ffn(x, norm=fold(self.ffn_norm), post_norm=fold(self.ffn_post_norm))
 
 
@@ -60,7 +61,8 @@ class Decoder(Module):
 
     def __call__(self, step: Any) -> Array:
         x = self.ops.embed(self.embed.weight, step, scale=self.embed.scale)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, step)
+        x = self.layers[-1](x, step, sampled=True)
         head = self.head or self.embed
-        return self.ops.logits(x, head.weight, step, norm=self.norm.folded, softcap=self.softcap)
+        return self.ops.logits(x, head.weight, norm=self.norm.folded, softcap=self.softcap)

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from tests.models.families import FAMILIES, SIZES
-from tests.models.steps import SCHEDULES, run
+from tests.models.steps import SCHEDULES, batch, page_table, run
 from tests.nearness import DEVICE, LIMITS, ON_CARD, near, on_card
 from zonda.engine.runner import Runner
 from zonda.engine.torch_runner import TorchRunner
@@ -75,6 +75,23 @@ def test_plain_torch_gives_the_logits_of_the_reference(name: str, schedule: str)
 @pytest.mark.parametrize("name", TEXT if ON_CARD else ["llama-bias", "qwen3_moe", "gemma3-linear"])  # others take long
 def test_kernels_give_the_logits_of_the_reference(name: str, schedule: str) -> None:
     compare(name, schedule, CUDAOps, torch.float32, LIMITS[torch.float32])
+
+
+@pytest.mark.parametrize("kind", [TorchOps, CUDAOps])
+@pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
+def test_a_step_may_sample_nothing_or_a_few_rows(name: str, kind: type[TorchOps]) -> None:
+    found, wanted = (in_two_steps(each) for each in (runner(name, kind, torch.float32), reference(name)))
+    near(torch.from_numpy(found), torch.from_numpy(wanted), LIMITS[torch.float32])
+
+
+def in_two_steps(runner: Runner) -> np.ndarray:
+    """Logits of three rows of a second step; the first gives none."""
+    tokens = [np.random.default_rng(7).integers(3, 80, 24).astype(np.int32)]
+    pages = page_table(runner, [24])
+    first, second = batch(tokens, pages, [0], [14], [0]), batch(tokens, pages, [14], [10], [0])
+    first.sample, second.sample = np.zeros(0, np.int32), np.array([1, 6, 9], np.int32)
+    assert runner.run(first).shape == (0, runner.vocab)
+    return runner.run(second).copy()
 
 
 @on_card

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zonda.kernels.cpu.frame import ARGUMENTS, BLOCKS, PLACES, ROWS, SCRATCH, SCRATCH_BYTES, SPREADERS, TOKENS
+from zonda.kernels.cpu.frame import ARGUMENTS, BLOCKS, PLACES, SCRATCH, SCRATCH_BYTES, SPREADERS, TOKENS
 from zonda.kernels.cpu.layout import ROWS as TILE
 from zonda.kernels.cpu.matmul import MOST_TOKENS, _activate, _variant
 from zonda.kernels.cpu.scalar import exp
@@ -60,13 +60,14 @@ def route(op: int, frame: int, piece: int, thread: int) -> None:
 
 
 def sort(op: int, frame: int, piece: int, thread: int) -> None:
-    """Places of all slots. Arguments: chosen, experts, top, table, counts, places, sources.
+    """Places of all slots. Arguments: chosen, experts, top, table, counts, places, sources, the
+    frame's word that counts rows.
 
     `table` int64: each block's expert. `places` int32 (rows · top): a slot's padded row. `sources` int32 (padded rows):
     the row that each padded row is taken from. The frame's expert domain counts padded rows.
     """
     chosen, experts, top, table, counts, places, sources = load7(op, ARGUMENTS)
-    slots = load_i64(frame, ROWS) * top
+    slots = load_i64(frame, load_i64(op, ARGUMENTS + 7)) * top
     for e in range(experts):
         store_i32(counts, e, np.int32(0))
     for slot in range(slots):

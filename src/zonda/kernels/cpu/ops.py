@@ -25,8 +25,8 @@ from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.weights.source import Weight
 
 ACTIVATIONS = {"silu": 1, "gelu": 2, "gelu_tanh": 3, "relu": 4}
-DOMAINS = f.EXACT, f.FAST
-"""The domains that together are all rows of a step."""
+DOMAINS = {f.ROWS: (f.EXACT, f.FAST), f.SAMPLES: (f.SAMPLES,)}
+"""The domains that together are all rows of a step, or all that it samples."""
 _TWELVE = 10.5
 """What a block of 12 tokens costs, where one of 8 costs 8."""
 _SIXTEEN = 10.0
@@ -67,11 +67,13 @@ class Pool:
 
 
 class Buffer:
-    """Memory of a recorded array: (rows, cols) float32, or blocks of activations."""
+    """Memory of a recorded array: (rows, cols) float32, or blocks of activations. `rows` is the frame's word that
+    counts them."""
 
-    def __init__(self, pool: Pool, size: int, cols: int) -> None:
+    def __init__(self, pool: Pool, size: int, cols: int, rows: int = f.ROWS) -> None:
         self.memory = pool.take(f.aligned(size))
         self.cols = cols
+        self.rows = rows
         self._pool = pool
 
     @property
@@ -133,19 +135,19 @@ class CPUOps:
         return out
 
     def norm(self, x: Buffer, norm: Norm) -> Buffer:
-        out = self._rows(x.cols)
+        out = self._like(x, x.cols)
         self._norm(x, norm, out, residual=None)
         return out
 
     def add(self, x: Buffer, y: Buffer) -> Buffer:
-        out = self._rows(x.cols)
-        self._emit(Kernel("add", 4, "activations:add"), f.ROWS, 1, x.at, y.at, out.at, x.cols)
+        out = self._like(x, x.cols)
+        self._emit(Kernel("add", 4, "activations:add"), x.rows, 1, x.at, y.at, out.at, x.cols)
         return out
 
     def project(self, x: Buffer, weights: Sequence[Matrix], biases: Sequence[np.ndarray | None], *,
                 norm: Norm | None = None) -> Buffer:
-        out = self._rows(sum(w.rows for w in weights))
-        for domain in DOMAINS:
+        out = self._like(x, sum(w.rows for w in weights))
+        for domain in DOMAINS[x.rows]:
             column = 0
             packed: dict[tuple[bool, int], Buffer] = {}
             for weight, bias in zip(weights, biases):
@@ -183,12 +185,17 @@ class CPUOps:
                    parts.at, out.at)
         return out
 
+    def sampled(self, x: Buffer, step: Any) -> Buffer:
+        out = Buffer(self._pool, 4 * self.max_rows * x.cols, x.cols, f.SAMPLES)
+        self._emit(Kernel("gather", 4, "activations:gather"), f.SAMPLES, 1, x.at, out.at, x.cols)
+        return out
+
     def gated(self, x: Buffer, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
               norm: Norm | None = None) -> Buffer:
         if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
             return self._gated_apart(x, gate, up, activation, norm)
-        out = self._rows(gate.rows)
-        for domain in DOMAINS:
+        out = self._like(x, gate.rows)
+        for domain in DOMAINS[x.rows]:
             share = self._share(domain, gate, 2)
             blocks = self._pack(x, gate, norm, domain)
             self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, -(-gate.height // share), blocks.at,
@@ -199,8 +206,8 @@ class CPUOps:
 
     def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
                norm: Norm | None = None) -> Buffer:
-        out = self._rows(weight.rows) if norm else residual
-        for domain in DOMAINS:
+        out = self._like(x, weight.rows) if norm else residual
+        for domain in DOMAINS[x.rows]:
             blocks = self._pack(x, weight, None, domain)
             self._product(blocks, weight, out, domain, bias=bias, residual=None if norm else residual)
         if norm:
@@ -216,10 +223,10 @@ class CPUOps:
         scores = self.project(x, [router], [None], norm=norm)
         chosen, shares, place = (self._memory(4 * slots) for _ in range(3))
         table, counts, sources = self._memory(8 * places), self._memory(4 * router.rows), self._memory(4 * places)
-        self._emit(Kernel("route", 4, "experts:route"), f.ROWS, 1, scores.at, router.rows, experts.top,
+        self._emit(Kernel("route", 4, "experts:route"), x.rows, 1, scores.at, router.rows, experts.top,
                    int(experts.normalize), chosen.at, shares.at)
         self._emit(Kernel("sort", 4, "experts:sort"), f.ONE, 1, chosen.at, router.rows, experts.top, table.at,
-                   counts.at, place.at, sources.at)
+                   counts.at, place.at, sources.at, x.rows)
         spread = self._memory(4 * places * x.cols, x.cols)
         self._emit(Kernel("spread", 4, "experts:spread"), f.ONE, f.SPREADERS, x.at, x.cols, sources.at, spread.at)
         blocks = self._pack(spread, gate, norm, f.PLACES, most=places)
@@ -233,16 +240,14 @@ class CPUOps:
         self._emit(Kernel("experts_down", 4, "experts:down"), f.ONE, down.height, blocks.at, blocks.cols, down.units,
                    table.at, address(down.tiles), down.tile_bytes, down.height, parts.at, down.rows,
                    *self._tiles(down, f.PLACES))
-        self._emit(Kernel("mix", 4, "experts:mix"), f.ROWS, 1, parts.at, place.at, shares.at, experts.top, down.rows,
-                   residual.at)
+        self._emit(Kernel("mix", 4, "experts:mix"), residual.rows, 1, parts.at, place.at, shares.at, experts.top,
+                   down.rows, residual.at)
         return residual
 
-    def logits(self, x: Buffer, head: Matrix, step: Any, *, norm: Norm | None = None, softcap: float = 0.0,
+    def logits(self, x: Buffer, head: Matrix, *, norm: Norm | None = None, softcap: float = 0.0,
                scale: float = 1.0) -> Buffer:
-        picked = self._rows(x.cols)
-        self._emit(Kernel("gather", 4, "activations:gather"), f.SAMPLES, 1, x.at, picked.at, x.cols)
-        blocks = self._pack(picked, head, norm, f.SAMPLES)
-        out = self._rows(head.rows)
+        blocks = self._pack(x, head, norm, f.SAMPLES)
+        out = self._like(x, head.rows)
         self._product(blocks, head, out, f.SAMPLES, scale=scale, softcap=softcap)
         self.output_logits = out
         return out
@@ -260,6 +265,9 @@ class CPUOps:
 
     def _rows(self, cols: int) -> Buffer:
         return Buffer(self._pool, 4 * self.max_rows * cols, cols)
+
+    def _like(self, x: Buffer, cols: int) -> Buffer:
+        return Buffer(self._pool, 4 * self.max_rows * cols, cols, x.rows)
 
     def _memory(self, size: int, cols: int = 0) -> Buffer:
         return Buffer(self._pool, size, cols)
@@ -326,14 +334,14 @@ class CPUOps:
                    *self._spread(domain, share, weight))
 
     def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:
-        self._emit(Kernel("norm", 4, "activations:norm"), f.ROWS, 1, x.at, out.at, address(norm.weight), bits(norm.eps),
+        self._emit(Kernel("norm", 4, "activations:norm"), x.rows, 1, x.at, out.at, address(norm.weight), bits(norm.eps),
                    x.cols, residual.at if residual else 0)
 
     def _gated_apart(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
         """Gate and up in formats that do not share their blocks of activations."""
         both = self.project(x, [gate, up], [None, None], norm=norm)
-        out = self._rows(gate.rows)
-        self._emit(Kernel("gate", 4, "matmul:gate"), f.ROWS, 1, both.at, out.at, gate.rows, ACTIVATIONS[activation])
+        out = self._like(x, gate.rows)
+        self._emit(Kernel("gate", 4, "matmul:gate"), x.rows, 1, both.at, out.at, gate.rows, ACTIVATIONS[activation])
         return out
 
     def _angle_table(self, rotary: Rotary) -> Buffer:

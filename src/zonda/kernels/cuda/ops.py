@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -89,6 +90,12 @@ class CUDAOps(TorchOps):
     def attend(self, qkv: Tensor, layer: Attend, step: Step) -> Tensor:
         return self._attention(qkv, layer, step, self.caches[layer.index])
 
+    def sampled(self, x: Any, step: Step) -> Any:
+        if step.alone or isinstance(x, Tensor):
+            return super().sampled(x, step)
+        self._settled(x)
+        return Stream(super().sampled(x.x, step))
+
     def gated(self, x: Stream, gate: Matrix, up: Matrix, *, activation: Activation = "silu",  # type: ignore[override]
               norm: Norm | None = None) -> Tensor:
         if linear.fused(x.x, [gate, up]):
@@ -115,14 +122,13 @@ class CUDAOps(TorchOps):
         self._settled(residual)
         return Stream(mixture(residual.x, experts, residual.x, norm, dtype=self.dtype))
 
-    def logits(self, x: Stream, head: Matrix, step: Step, *, norm: Norm | None = None,  # type: ignore[override]
+    def logits(self, x: Stream, head: Matrix, *, norm: Norm | None = None,  # type: ignore[override]
                softcap: float = 0.0, scale: float = 1.0) -> Tensor:
-        self._settled(x)
-        chosen = x.x if step.alone else x.x[step.sample.long()]
-        if linear.fused(chosen, [head]):
-            found = linear.logits(chosen, head, norm=norm, dtype=self.dtype)
+        if linear.fused(x.x, [head]):
+            self._settled(x)
+            found = linear.logits(x.x, head, norm=norm, dtype=self.dtype)
         else:
-            found = self._many_logits(self._settled(Stream(chosen), norm), head)  # type: ignore[arg-type]
+            found = self._many_logits(self._settled(x, norm), head)  # type: ignore[arg-type]
         return found if scale == 1.0 and not softcap else cap(found * scale, softcap)
 
     def _many_logits(self, h: Tensor, head: Matrix) -> Tensor:

@@ -95,6 +95,9 @@ class TorchOps:
                                        positions[rows]).to(self.dtype)
         return out.view(step.rows, -1)
 
+    def sampled(self, x: Tensor, step: Step) -> Tensor:
+        return x if step.alone else x[step.sample.long()]
+
     def gated(self, x: Tensor, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
               norm: Norm | None = None) -> Tensor:
         x = normalize(x, norm).to(self.dtype)
@@ -107,9 +110,8 @@ class TorchOps:
     def experts(self, x: Tensor, experts: Experts, *, residual: Tensor, norm: Norm | None = None) -> Tensor:
         return mixture(x, experts, residual, norm, dtype=self.dtype)
 
-    def logits(self, x: Tensor, head: Matrix, step: Step, *, norm: Norm | None = None, softcap: float = 0.0,
+    def logits(self, x: Tensor, head: Matrix, *, norm: Norm | None = None, softcap: float = 0.0,
                scale: float = 1.0) -> Tensor:
-        x = x if step.alone else x[step.sample.long()]
         return cap(self._times(normalize(x, norm).to(self.dtype), head).float() * scale, softcap)
 
     def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
