@@ -4,7 +4,8 @@
     python benchmarks/soak.py --seconds 600 --model FILE          # over a real one: right is what it says alone
     python benchmarks/soak.py --seconds 600 --port 1234 --pid PID # against a running server
 
-Exit status 1 when a stream was wrong, something was left behind, or draining took longer than 5 s.
+They speak all protocols: chat and plain completions, messages, and responses, whole, streamed and in the background.
+Exit status 1 when an answer was wrong, something was left behind, or draining took longer than 5 s.
 """
 from __future__ import annotations
 
@@ -21,25 +22,24 @@ import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from soak_questions import RESPONSES, Question, alphabet, learnt, streamed, text
 from traffic import free_port
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
-LONG = 400  # tokens, more than the alphabet has
-LENGTHS = (8, 16, 32, 64)  # tokens that a real model is asked for
-FAKE = """
+WAYS = ("whole", "stream", "stream", "stall", "vanish", "vanish before", "half a body", "bad field", "background")
+KEPT = 100  # responses, so few that their store is full before the first look
+FAKE = f"""
 import sys
 sys.path.insert(0, sys.argv[2])
 from fakes import model
 from zonda.options import ServerOptions
 from zonda.server import serve
 
-serve(model(max_seqs=64), ServerOptions(port=int(sys.argv[1]), access_log=False))
+serve(model(max_seqs=64), ServerOptions(port=int(sys.argv[1]), access_log=False, stored_responses={KEPT}))
 """
 DRAIN = 5.0  # seconds
-Question = tuple[str, dict[str, Any], str]
-"""A route, a request, and the text of its answer."""
+PATIENCE = 60.0  # seconds until nobody is served, when some have left long answers to be written in the background
+LOOKS = 20  # lines of the table over time
 
 
 def main() -> int:
@@ -50,13 +50,13 @@ def main() -> int:
         tests = Path(__file__).parent.parent / "tests" / "server"
         command = [sys.executable, "-c", FAKE, str(args.port), str(tests)]
         if args.model:
-            command = [sys.executable, "-c", "from zonda.cli.main import main; main()", "serve", "-m", args.model,
-                       "--port", str(args.port), "--max-seqs", "64", "--no-access-log", "--drain-timeout", "4"]
+            command = [sys.executable, "-m", "zonda", "serve", "-m", args.model, "--port", str(args.port), "--max-seqs",
+                       "64", "--no-access-log", "--drain-timeout", "4", "--stored-responses", str(KEPT)]
         own = subprocess.Popen(command)
         args.pid = own.pid
     try:
         _await_health(args.port)
-        args.questions = _learnt(args.port) if args.model else _alphabet()
+        args.questions = learnt(args.port) if args.model else alphabet()
         return asyncio.run(_soak(args, own))
     finally:
         if own and own.poll() is None:
@@ -77,12 +77,14 @@ async def _soak(args: argparse.Namespace, own: subprocess.Popen[bytes] | None) -
     counts: Counter[str] = Counter()
     await _crowd(args, counts, min(5.0, args.seconds / 4))  # memory and files as they are once all has been used
     before = await _settled(args)
+    watch = asyncio.create_task(_watched(args, args.seconds / LOOKS))
     await _crowd(args, counts, args.seconds)
+    watch.cancel()
     after = await _settled(args)
     wrong = [f"{name}: {before[name]} -> {after[name]}" for name, most in
              {"running": 0, "waiting": 0, "pages": before["pages"], "files": before["files"] + 4,
               "kb": before["kb"] * 1.1 + 8192}.items() if after[name] > most]
-    wrong += [f"{counts['wrong']} streams were wrong"] if counts["wrong"] else []
+    wrong += [f"{counts['wrong']} answers were wrong"] if counts["wrong"] else []
     if own:
         seconds = await _drain(args, own, counts)
         print(f"drained in {seconds:.2f} s, exit status {own.returncode}")
@@ -93,13 +95,23 @@ async def _soak(args: argparse.Namespace, own: subprocess.Popen[bytes] | None) -
 
 
 async def _settled(args: argparse.Namespace) -> dict[str, float]:
-    """The state once nobody is served any more, or after two seconds."""
-    for _ in range(10):
+    """The state once nobody is served any more, or after a while."""
+    end = time.monotonic() + PATIENCE
+    while True:
         await asyncio.sleep(0.2)
         state = _state(args)
-        if not state["running"] + state["waiting"] + state["pages"]:
-            break
-    return state
+        if not state["running"] + state["waiting"] + state["pages"] or time.monotonic() > end:
+            return state
+
+
+async def _watched(args: argparse.Namespace, pause: float) -> None:
+    """Print the state over time."""
+    began = time.monotonic()
+    print("seconds", *(name.rjust(8) for name in _state(args)))
+    while True:
+        await asyncio.sleep(pause)
+        state = await asyncio.to_thread(_state, args)
+        print(f"{time.monotonic() - began:7.0f}", *(f"{value:8.0f}" for value in state.values()), flush=True)
 
 
 async def _crowd(args: argparse.Namespace, counts: Counter[str], seconds: float) -> None:
@@ -111,84 +123,89 @@ async def _crowd(args: argparse.Namespace, counts: Counter[str], seconds: float)
 async def _client(port: int, dice: random.Random, end: float, counts: Counter[str],
                   questions: list[Question]) -> None:
     while time.monotonic() < end:
-        how = dice.choice(("whole", "stream", "stream", "stall", "vanish", "vanish before", "half a body",
-                           "bad field"))
+        question, how = dice.choice(questions), dice.choice(WAYS)
+        if how == "background" and not _can_wait(question):
+            continue
+        counts[how] += 1
         try:
-            counts[how] += 1
-            await _one(port, dice, how, counts, dice.choice(questions))
+            ask = _in_background if how == "background" else _leaving if _leaves(how) else _staying
+            if judgement := await ask(port, dice, how, question):
+                counts[judgement] += 1
         except OSError:
             counts["refused"] += 1
             await asyncio.sleep(0.1)
 
 
-async def _one(port: int, dice: random.Random, how: str, counts: Counter[str], question: Question) -> None:
-    leaves = how.startswith("vanish") or how == "half a body"
-    path, fields, expected = question
-    changes = {"n": 0} if how == "bad field" else {"max_tokens": LONG} if leaves else {}
-    body = json.dumps(fields | {"stream": how != "whole"} | changes).encode()
+def _leaves(how: str) -> bool:
+    return how.startswith("vanish") or how == "half a body"
+
+
+def _can_wait(question: Question) -> bool:
+    return question.path == RESPONSES and question.fields.get("store", True)
+
+
+async def _leaving(port: int, dice: random.Random, how: str, question: Question) -> None:
+    """Ask for much, and leave, politely or not."""
+    message = _message("POST", question.path, question.body(stream=True, **question.longer()))
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n")
-    writer.write(head.encode() + (body[:9] if how == "half a body" else body))
     try:
-        if leaves:
-            await asyncio.sleep(dice.random() * 0.2)
-            if how == "vanish":
-                await reader.read(200)
-            if dice.random() < 0.5:
-                writer.transport.abort()
-            return
-        if how == "stall":
-            await asyncio.sleep(dice.random())
-        counts[_judged(await reader.read(), how, expected)] += 1
+        writer.write(message[:-50] if how == "half a body" else message)
+        await asyncio.sleep(dice.random() * 0.2)
+        if how == "vanish":
+            await reader.read(200)
+        if dice.random() < 0.5:
+            writer.transport.abort()
     finally:
         writer.close()
 
 
-def _alphabet() -> list[Question]:
-    """Letters, to which the rest of the alphabet is the answer."""
-    return [(*asked, LETTERS[place + 1:]) for place, letter in enumerate(LETTERS) for asked in _asked(letter, LONG)]
-
-
-def _learnt(port: int) -> list[Question]:
-    """Questions to a real model, with the answers that it gives when nobody else asks."""
-    every = [asked for place, letter in enumerate(LETTERS)
-             for asked in _asked(f"Words that begin with {letter}:", LENGTHS[place % len(LENGTHS)])]
-    return [(path, fields, _alone(port, path, fields)) for path, fields in every]
-
-
-def _alone(port: int, path: str, fields: dict[str, Any]) -> str:
-    asked = urllib.request.Request(f"http://127.0.0.1:{port}{path}", json.dumps(fields).encode())
-    with urllib.request.urlopen(asked, timeout=60) as answer:
-        return _text(json.load(answer))
-
-
-def _asked(prompt: str, length: int) -> list[tuple[str, dict[str, Any]]]:
-    """Routes, and requests for the likeliest continuation of a prompt."""
-    common = {"max_tokens": length, "temperature": 0}
-    return [("/v1/chat/completions", common | {"messages": [{"role": "user", "content": prompt}]}),
-            ("/v1/completions", common | {"prompt": prompt}),
-            ("/v1/completions", common | {"prompt": prompt, "guided_regex": "[A-Za-z]*"})]
-
-
-def _judged(answer: bytes, how: str, expected: str) -> str:
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    if b" 429 " in head[:20]:
+async def _staying(port: int, dice: random.Random, how: str, question: Question) -> str:
+    """Ask, read the answer to its end, after a pause if the client stalls, and judge it."""
+    changes = {"temperature": 9} if how == "bad field" else {"stream": how != "whole"}
+    status, rest = await _exchange(port, "POST", question.path, question.body(**changes),
+                                   pause=dice.random() if how == "stall" else 0)
+    if status == 429:
         return "full"
     if how == "bad field":
-        return "refused as it should" if b" 400 " in head[:20] and b'"param":"n"' in rest else "wrong"
-    if how == "whole":
-        text = _text(json.loads(rest)) if b" 200 " in head[:20] else None
-    else:
-        events = [json.loads(line[6:]) for line in rest.splitlines() if line.startswith(b"data: {")]
-        text = "".join(map(_text, events)) if b"[DONE]" in rest else None
-    return "right" if text == expected else "wrong"
+        return "refused as it should" if status == 400 and b"temperature" in rest else "wrong"
+    found = None if status != 200 else text(json.loads(rest)) if how == "whole" else streamed(rest)
+    return "right" if found == question.answer else "wrong"
 
 
-def _text(said: dict[str, Any]) -> str:
-    """The text in an answer, or in a piece of one."""
-    choice = (said.get("choices") or [{}])[0]
-    return (choice.get("message") or choice.get("delta") or {}).get("content") or choice.get("text") or ""
+async def _in_background(port: int, dice: random.Random, how: str, question: Question) -> str:
+    """Have a response written in the background, then follow it, leave it, or cancel it."""
+    status, rest = await _exchange(port, "POST", question.path, question.body(background=True))
+    if status == 429:
+        return "full"
+    one, deed = f"{RESPONSES}/{json.loads(rest)['id']}", dice.choice(("follow", "leave", "cancel"))
+    if deed == "leave":
+        return "left to be written"
+    path = ("GET", f"{one}?stream=true") if deed == "follow" else ("POST", f"{one}/cancel")
+    status, rest = await _exchange(port, *path, pause=dice.random() if deed == "follow" else 0)
+    if status == 404:
+        return "forgotten"
+    right = (streamed(rest) == question.answer if deed == "follow"
+             else json.loads(rest)["status"] in ("cancelled", "completed"))
+    return "right" if right else "wrong"
+
+
+async def _exchange(port: int, method: str, path: str, body: bytes = b"", *, pause: float = 0) -> tuple[int, bytes]:
+    """The status and the body of an answer, which is read after a pause in seconds."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(_message(method, path, body))
+        await asyncio.sleep(pause)
+        head, _, rest = (await reader.read()).partition(b"\r\n\r\n")
+        if not head:
+            raise ConnectionResetError("closed without an answer")
+        return int(head[9:12]), rest
+    finally:
+        writer.close()
+
+
+def _message(method: str, path: str, body: bytes) -> bytes:
+    return (f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n").encode() + body
 
 
 async def _drain(args: argparse.Namespace, own: subprocess.Popen[bytes], counts: Counter[str]) -> float:
