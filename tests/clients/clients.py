@@ -1,15 +1,19 @@
 """Drives a server by the clients and agent frameworks that people use, each unchanged, in environments of their own.
 
     python tests/clients/clients.py                                     a scripted model, started for this
-    python tests/clients/clients.py --url http://127.0.0.1:8000 --model NAME [--key KEY]
+    python tests/clients/clients.py --serve smollm2                     a real one, started for this
+    python tests/clients/clients.py --url http://127.0.0.1:8000 --model NAME --key KEY
 """
 from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import venv
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +31,7 @@ INSTALLING, RUNNING = 600, 900  # seconds
 def main() -> int:
     """Install, run, and tell by the status whether all went well; what cannot be installed is skipped."""
     given = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    given.add_argument("--serve", metavar="MODEL", help="a model to start a server with")
     given.add_argument("--url", help="a running server's address")
     given.add_argument("--model", default="default", help="the model to ask there")
     given.add_argument("--key", default="none", help="an API key")
@@ -46,10 +51,42 @@ def server(options: argparse.Namespace) -> Iterator[dict[str, str]]:
             pass
         yield _environment(options.url, options.key, options.model)
         return
+    if options.serve:
+        with served(options.serve) as (url, key):
+            yield _environment(url, key, "default")
+        return
     from actor import KEY, acting
 
     with acting() as url:
         yield _environment(url, KEY, "scripted")
+
+
+@contextmanager
+def served(model: str) -> Iterator[tuple[str, str]]:
+    """The address and the key of a server with a real model, in a process of its own."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    key = secrets.token_hex(8)
+    process = subprocess.Popen([sys.executable, "-m", "zonda", "serve", "-m", model, "--port", str(port),
+                                "--no-access-log"], env={**os.environ, "ZONDA_API_KEY": key})
+    try:
+        while not _healthy(f"http://127.0.0.1:{port}"):
+            if process.poll() is not None:
+                raise SystemExit(f"the server ended with status {process.returncode}")
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}", key
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urlopen(f"{url}/health", timeout=10):
+            return True
+    except OSError:
+        return False
 
 
 def _environment(url: str, key: str, model: str) -> dict[str, str]:
