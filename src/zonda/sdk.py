@@ -30,6 +30,7 @@ from zonda.turns import (
     Turn,
     apart,
     fitting,
+    fitting_text,
     offered,
     prepared,
 )
@@ -114,13 +115,16 @@ class Loaded:
     def render(self, messages: Conversation, *, tools: Sequence[Mapping[str, Any]] | None = None,
                add_generation_prompt: bool = True, **template_kwargs: Any) -> tuple[int, ...]:
         """The prompt, as token ids, that the chat template makes of a conversation."""
+        text = self._rendered(messages, tools=tools, add_generation_prompt=add_generation_prompt, **template_kwargs)
+        return tuple(self.tokenizer.encode_chat(text))
+
+    def _rendered(self, messages: Conversation, **variables: Any) -> str:
         if self.template is None:
             raise Unsupported(f"{self.name} has no chat template", hint="pass `chat_template`, or complete plain text")
         spoken = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         if not spoken:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
-        text = self.template.render(spoken, tools=tools, add_generation_prompt=add_generation_prompt, **template_kwargs)
-        return tuple(self.tokenizer.encode_chat(text))
+        return self.template.render(spoken, **variables)
 
     def count(self, turn: Turn) -> int:
         """The length of the prompt that a turn makes, in tokens."""
@@ -133,9 +137,10 @@ class Loaded:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
         _check(turn.sampling)
         tools = offered(turn)
-        prompt = self.render(turn.messages, tools=tools or None, **turn.variables)
+        text, limit = self._rendered(turn.messages, tools=tools or None, **turn.variables), self.engine.max_len
         with _about_messages():
-            prompt = tuple(fitting(prompt, self.engine.max_len, turn.sampling))
+            text = fitting_text(text, self.tokenizer, limit, turn.sampling)
+            prompt = tuple(fitting(self.tokenizer.encode_chat(text), limit, turn.sampling))
         return prepared(turn, prompt, tools, self.manner, self.tokenizer)
 
     def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None, *, salt: str = "",

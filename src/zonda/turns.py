@@ -347,3 +347,17 @@ def fitting(prompt: Sequence[int], limit: int, sampling: Sampling) -> Sequence[i
         return prompt[-limit:]
     raise ContextExceeded(f"the prompt has {len(prompt)} tokens, and the context of {limit} tokens must hold one more",
                           hint=f"shorten the prompt to {limit - 1} tokens, or set truncate_sequence", param="prompt")
+
+
+_SHORT = 1 << 16  # characters that are encoded whatever they may come to
+
+
+def fitting_text(text: str, tokenizer: Tokenizer, limit: int, sampling: Sampling) -> str:
+    """The end of a text that may fit into the context; to encode megabytes only to refuse them would take minutes."""
+    most = limit * tokenizer.longest if len(text) > _SHORT else _SHORT
+    if len(text) <= most:
+        return text
+    if sampling.truncate_sequence:
+        return text[-most:]
+    raise ContextExceeded(f"the prompt has {len(text):,} characters, more than {limit} tokens, which is the context",
+                          hint="shorten the prompt, or set truncate_sequence", param="prompt")

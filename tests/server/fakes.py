@@ -45,6 +45,7 @@ class ByteTokenizer:
     bos_id = BEGIN
     eos_ids = frozenset({END})
     special_ids = frozenset(SPECIAL)
+    longest = max(map(len, SPECIAL.values()))
     vocabulary = SimpleNamespace(strip=False)
 
     def encode(self, text: str, *, add_special: bool = True) -> list[int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import resource
+import threading
 from typing import Any
 
 import pytest
-from fakes import Reply, Server
+from fakes import ByteTokenizer, PlainTemplate, Reply, Server
 
+from zonda.server import completions, endpoint, tokenizing
 from zonda.server.app import ENDPOINTS
 
 POSTS = [each.path for each in ENDPOINTS if each.body]
@@ -112,6 +114,67 @@ def test_ten_thousand_entries_are_too_many(server: Server, path: str, field: str
     body = (GENERATING | SMALL)[path] | {field: [entry] * 10_000}
     body.pop("prompt" if field == "messages" else "", None)
     refused(server.post(path, body), path, field)
+
+
+BULKY = {"prompt": [[1] * 10] * 150_000, "tools": [{"a": [{"b": 1}] * 120_000}], "metadata": {"a": [1] * 1_100_000},
+         "tokens": [1] * 1_100_000}
+
+
+@pytest.mark.parametrize(("path", "field"), [
+    ("/v1/completions", "prompt"), ("/v1/chat/completions", "tools"), ("/v1/responses", "tools"),
+    ("/v1/messages", "tools"), ("/v1/chat/completions", "metadata"), ("/detokenize", "tokens")])
+def test_more_values_than_can_be_decoded_at_once_are_refused(server: Server, path: str, field: str) -> None:
+    body = {"user": 'a\\" {[,', **(GENERATING | SMALL)[path], field: BULKY[field], "stream": False}
+    reply = server.post(path, body)
+    assert reply.status == 400 and f"`{field}` has too many values" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(("path", "fields", "named"), [
+    ("/tokenize", {"prompt": "x" * 5_000_000}, "prompt"), ("/tokenize", {"content": "x" * 5_000_000}, "content"),
+    ("/detokenize", {"tokens": [65] * 200_000}, "tokens"), ("/v1/completions", {"prompt": "x" * 5_000_000}, "prompt"),
+    ("/v1/completions", {"prompt": [65] * 200_000}, "prompt"),
+    ("/v1/chat/completions", {"messages": "x" * 5_000_000}, "messages"),
+    ("/v1/responses", {"input": "x" * 5_000_000}, "input"),
+    ("/v1/messages", {"messages": [{"role": "user", "content": "x" * 5_000_000}]}, "")])
+def test_texts_beyond_the_context_are_refused_before_they_are_encoded(
+        server: Server, monkeypatch: pytest.MonkeyPatch, path: str, fields: dict[str, Any], named: str) -> None:
+    monkeypatch.setattr(ByteTokenizer, "encode", lambda *given, **named: pytest.fail("it was encoded"))
+    refused(server.post(path, GENERATING.get(path, {}) | fields), path, *([named] if named else []))
+
+
+def test_a_long_text_may_be_cut_to_the_context(server: Server) -> None:
+    for path, field in (("/v1/chat/completions", "messages"), ("/v1/completions", "prompt")):
+        body = {field: "x" * 200_000, "truncate_sequence": True, "max_tokens": 1}
+        reply = server.post(path, body).json
+        assert reply["usage"]["prompt_tokens"] == 1999, reply
+
+
+def test_a_long_text_may_have_as_many_commas_and_brackets_as_it_likes(server: Server) -> None:
+    for text in (",{[" * 1_000_000, '\\",{[' * 200_000, ("\\" * ((1 << 20) - 1) + '"') * 3):
+        assert server.post("/v1/chat/completions", {"messages": text}).error["param"] == "messages"  # of its length
+
+
+@pytest.mark.parametrize(("path", "fields"), [
+    ("/tokenize", {"prompt": "x" * 20_000}), ("/detokenize", {"tokens": [65] * 20_000}),
+    ("/v1/completions", {"prompt": [65] * 20_000}), ("/v1/chat/completions", {"messages": "x" * 20_000}),
+    ("/v1/responses", {"input": "x" * 20_000}), ("/v1/messages", {"system": "x" * 20_000})])
+def test_large_bodies_are_worked_on_beside_the_event_loop(server: Server, monkeypatch: pytest.MonkeyPatch, path: str,
+                                                          fields: dict[str, Any]) -> None:
+    seen: list[tuple[str, threading.Thread]] = []
+
+    def watch(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def work(*given: Any, **named: Any) -> Any:
+            seen.append((name, threading.current_thread()))
+            return real(*given, **named)
+        monkeypatch.setattr(owner, name, work)
+
+    for owner, name in ((endpoint, "decode"), (ByteTokenizer, "encode"), (ByteTokenizer, "decode"),
+                        (PlainTemplate, "render"), (completions, "check_ids"), (tokenizing, "check_ids")):
+        watch(owner, name)
+    server.post(path, GENERATING.get(path, {}) | fields)
+    assert len(seen) > 1 and server.thread not in (thread for _, thread in seen)
 
 
 DEEP = json.loads('{"a":' * 200 + "1" + "}" * 200)

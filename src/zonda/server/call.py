@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 JSON = b"application/json"
 INLINE = 16_384
-"""Bytes of a request whose prompt is made at once; that of larger ones is made beside the event loop."""
+"""Bytes of a request that is decoded, and its prompt made, at once; for larger ones that is done beside the event loop.
+"""
 MAX_LOGGED = 65536  # bytes of a body that are logged, if bodies are logged at all
 GONE = 499
 """What the log calls the status of a request whose client left."""
@@ -119,7 +120,7 @@ class Call:
         return body
 
     async def beside(self, work: Callable[[], T]) -> T:
-        """Make what the request's prompt is made of: at once if it is small, else beside the event loop."""
+        """Decode the request, or make its prompt: at once if it is small, else beside the event loop."""
         return work() if self.size <= INLINE else await asyncio.to_thread(work)
 
     async def _next(self) -> Message:

@@ -20,6 +20,7 @@ from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, TextCompletion, TextLogprobs
 from zonda.server.sse import frame, stream
 from zonda.server.tokens import TextSpelling, visible
+from zonda.turns import fitting_text
 from zonda.types import Chunk, Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
     given = _split(body)
     field, grammar = wanted_form(body)
     async with call.flight():
-        prompts = await call.beside(lambda: [_prompt(llm, each, echo=bool(body.echo)) for each in given])
+        prompts = await call.beside(lambda: [_prompt(llm, each, sampling, echo=bool(body.echo)) for each in given])
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
         form = await compiled(llm, grammar, field)
@@ -76,9 +77,9 @@ def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
     return prompts
 
 
-def _prompt(llm: AsyncLLM, given: str | list[int], *, echo: bool) -> Prompt:
+def _prompt(llm: AsyncLLM, given: str | list[int], sampling: Sampling, *, echo: bool) -> Prompt:
     if isinstance(given, str):
-        return Prompt(llm.tokenize(given), given)
+        return Prompt(llm.tokenize(fitting_text(given, llm.tokenizer, llm.engine.max_len, sampling)), given)
     check_ids(given, llm.engine.vocab, "prompt")
     return Prompt(given, llm.detokenize(given, skip_special=False) if echo else "")
 

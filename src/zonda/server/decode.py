@@ -11,6 +11,7 @@ import msgspec
 from msgspec import inspect
 
 from zonda.errors import InvalidRequest
+from zonda.server.bulk import LARGE, check_bulk
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ def check_ids(ids: Sequence[int], vocab: int, field: str) -> None:
 
 def decode(body: bytes, kind: type[T]) -> T:
     """The body as a value of this kind, or `InvalidRequest`; what the client sent is never repeated."""
+    if len(body) > LARGE:
+        check_bulk(body)
     try:
         return cast(T, _decoder(cast(Hashable, kind)).decode(body))
     except msgspec.ValidationError as error:

@@ -50,8 +50,9 @@ class Endpoint:
         call: Call = scope[KEY]
         call.path, call.quiet = self.pattern, self.quiet
         arguments: list[Any] = [decode_query(scope["query_string"], self.query)] if self.query else []
-        if self.body:
-            arguments.append(decode(await call.read(), self.body))
+        if kind := self.body:
+            body = await call.read()
+            arguments.append(await call.beside(lambda: decode(body, kind)))
         value = await self.answer(call, *arguments)
         if value is not None:
             await call.reply(value)

@@ -72,7 +72,7 @@ async def create(call: Call, body: ResponseRequest) -> None:
     _check(call, body)
     async with call.flight():
         names = Names(secrets.token_hex(16))
-        items = _context(call, body, names)
+        items = await _context(call, body, names)
         asked = await call.beside(lambda: _turn(body, items))
         turn = replace(asked, sampling=sampling, salt=call.salt(body.cache_salt))
         with _named():
@@ -140,7 +140,8 @@ async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:
     """Count the tokens of the prompt that a request would make."""
     llm = await call.use(body.model)
     given.check_supported(body)
-    turn = _turn(body, _context(call, body, Names(secrets.token_hex(16))))
+    items = await _context(call, body, Names(secrets.token_hex(16)))
+    turn = await call.beside(lambda: _turn(body, items))
     with _named():
         return TokenCount(input_tokens=await call.beside(lambda: llm.count(turn)))
 
@@ -176,13 +177,13 @@ def _check(call: Call, body: ResponseRequest) -> None:
         raise Unsupported("this server keeps no responses, so none can run in the background", param="background")
 
 
-def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item, ...]:
+async def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item, ...]:
     """All items that lead to the answer: those of the responses before, and the input."""
     def find(id: str) -> Item | None:
-        kept = call.service.responses.get(f"resp_{id.rpartition('_')[2][:-4]}", call.owner)
+        kept = call.service.responses.peek(f"resp_{id.rpartition('_')[2][:-4]}", call.owner)
         return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None) if kept else None
 
-    own = tuple(given.items_of(body, names.next, find))
+    own = tuple(await call.beside(lambda: given.items_of(body, names.next, find)))
     before: tuple[Item, ...] = ()
     if body.previous_response_id is not None:
         kept = call.service.responses.get(body.previous_response_id, call.owner)

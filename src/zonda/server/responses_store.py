@@ -112,13 +112,17 @@ class Store:
             self._tidy()
 
     def get(self, id: str, owner: bytes) -> Kept | None:
-        """The owner's response of this id."""
+        """The owner's response of this id, which is thereby used."""
         self._expire()
-        kept = self._kept.get(id)
-        if kept is None or kept.owner != owner:
-            return None
-        self._kept.move_to_end(id)
+        kept = self.peek(id, owner)
+        if kept:
+            self._kept.move_to_end(id)
         return kept
+
+    def peek(self, id: str, owner: bytes) -> Kept | None:
+        """The owner's response of this id; may be called in any thread."""
+        kept = self._kept.get(id)
+        return kept if kept and kept.owner == owner else None
 
     def drop(self, id: str) -> None:
         """Forget a response."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest
+from zonda.server.bulk import MAX_VALUES
 from zonda.server.call import Call
 from zonda.server.chat_schema import MAX_MESSAGES, ChatMessage
 from zonda.server.conversation import ending, messages
@@ -31,6 +32,12 @@ class TokenizeRequest(Struct, kw_only=True):
     continue_final_message: bool | None = None
     enable_thinking: bool | None = None
     return_token_strs: bool | None = None
+
+
+MAX_TEXT = 4_000_000
+"""Characters of a text that is tokenized."""
+MAX_TOKENS = 1 << 17
+"""Tokens that are detokenized, whatever the model's context."""
 
 
 class Tokenized(Struct, kw_only=True):
@@ -60,7 +67,15 @@ class Detokenized(Struct, kw_only=True):
 async def tokenize(call: Call, body: TokenizeRequest) -> Tokenized:
     """The token ids of a text, or of what the chat template makes of messages."""
     llm = await call.use(body.model)
-    ids = await asyncio.to_thread(_ids, llm, body)
+    return await asyncio.to_thread(_tokenized, llm, body)
+
+
+def _tokenized(llm: AsyncLLM, body: TokenizeRequest) -> Tokenized:
+    field = next((name for name in TokenizeRequest.EITHER if getattr(body, name) is not None), "prompt")
+    ids = _ids(llm, body)
+    if len(ids) > MAX_VALUES:
+        raise InvalidRequest(f"`{field}` has {len(ids):,} tokens, too many to be listed", param=field,
+                             hint=f"expected at most {MAX_VALUES:,}")
     result = Tokenized(count=len(ids), max_model_len=llm.engine.max_len, tokens=ids)
     if body.return_token_strs:
         result.token_strs = [llm.tokenizer.token_bytes(id).decode("utf-8", "replace") for id in ids]
@@ -72,6 +87,10 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
     special = body.add_special if body.add_special_tokens is None else body.add_special_tokens
     if body.messages is None and text is None:
         raise missing("prompt")
+    if text and len(text) > MAX_TEXT:
+        field = "content" if body.prompt is None else "prompt"
+        raise InvalidRequest(f"`{field}` has {len(text):,} characters, too many to be tokenized at once", param=field,
+                             hint=f"expected at most {MAX_TEXT:,}")
     if body.messages is None:
         return llm.tokenize(text or "", add_special=special is not False)
     if text is not None:
@@ -86,6 +105,13 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
 async def detokenize(call: Call, body: DetokenizeRequest) -> Detokenized:
     """The text of token ids."""
     llm = await call.use(body.model)
+    return await asyncio.to_thread(_detokenized, llm, body)
+
+
+def _detokenized(llm: AsyncLLM, body: DetokenizeRequest) -> Detokenized:
+    if len(body.tokens) > (most := max(MAX_TOKENS, llm.engine.max_len)):
+        raise InvalidRequest(f"`tokens` has {len(body.tokens):,} entries, too many for one text", param="tokens",
+                             hint=f"expected at most {most:,}")
     check_ids(body.tokens, llm.engine.vocab, "tokens")
-    text = await asyncio.to_thread(llm.detokenize, body.tokens, skip_special=bool(body.skip_special_tokens))
+    text = llm.detokenize(body.tokens, skip_special=bool(body.skip_special_tokens))
     return Detokenized(prompt=text, content=text)

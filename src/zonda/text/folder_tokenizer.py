@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.errors import InvalidModel, ModelNotFound, Unsupported
 from zonda.text.vocabulary import (
+    Encode,
     Vocabulary,
     byte_level,
+    encoder,
     end_tokens,
     sentencepiece,
     suffixed,
@@ -20,7 +22,6 @@ from zonda.text.vocabulary import (
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Encode = Callable[[str], list[int]]
 LARGEST_FILE = 1 << 28
 FILE = "tokenizer.json"
 
@@ -31,7 +32,7 @@ def build(path: Path) -> tuple[Encode, Vocabulary]:
     tokenizer = _load(file)
     beside = file.parent
     config = read_json(beside / "special_tokens_map.json") | read_json(beside / "tokenizer_config.json")
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids, _vocabulary(tokenizer, config, beside)
+    return encoder(tokenizer), _vocabulary(tokenizer, config, beside)
 
 
 def read_json(path: Path) -> dict[str, Any]:

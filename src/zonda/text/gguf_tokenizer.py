@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zonda.errors import InvalidModel, Unsupported
 from zonda.text.pretokenizers import PRETOKENIZERS, PreTokenizer
 from zonda.text.sentencepiece import ScoredBPE, SentencePiece
-from zonda.text.vocabulary import END_TOKENS, SPACE, Vocabulary, byte_level, end_tokens, sentencepiece
+from zonda.text.vocabulary import END_TOKENS, SPACE, Encode, Vocabulary, byte_level, encoder, end_tokens, sentencepiece
 from zonda.text.vocabulary import wordpiece as spell_wordpiece
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
-Encode = Callable[[str], list[int]]
 Made = TypeVar("Made")
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -266,7 +265,7 @@ def _encoder(tokenizer: Tokenizer, tokens: Tokens) -> Encode:
 
     tokenizer.add_special_tokens(added(tokens.of(CONTROL, UNKNOWN), True))
     tokenizer.add_tokens(added(tokens.of(USER_DEFINED), False))
-    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+    return encoder(tokenizer)
 
 
 def _made(build: Callable[[], Made]) -> Made:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ class Tokenizer:
         hidden = self.vocabulary.special if skip_special else frozenset()
         text = b"".join([self.token_bytes(token) for token in ids if token not in hidden]).decode("utf-8", "replace")
         return text.removeprefix(" ") if self.vocabulary.strip else text
+
+    @cached_property
+    def longest(self) -> int:
+        """The bytes of the longest token."""
+        return max((len(self.vocabulary.bytes_of(id)) for id in range(self.vocab_size)), default=0)
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that a token stands for, a special token's own text for one; empty for an id without a token."""

@@ -4,7 +4,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+Encode = Callable[[str], list[int]]
 SPACE = "▁"
 BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
@@ -91,3 +96,8 @@ def end_tokens(find: Callable[[str], int | None], special: Collection[int]) -> f
     if ("<|call|>" in found and "<|return|>" in found) or ("<|calls|>" in found and "<|flush|>" in found):
         found.pop("<|end|>", None)  # there it ends a message within an answer
     return frozenset(found.values())
+
+
+def encoder(tokenizer: Tokenizer) -> Encode:
+    """The function from text to ids. As a batch of one, a text is encoded without the interpreter's lock."""
+    return lambda text: tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
