@@ -148,6 +148,24 @@ def test_arguments_of_tool_calls_come_as_the_template_takes_them(source: str, te
     assert ChatTemplate(source).render([{"role": "assistant", "tool_calls": [call]}]) == text
 
 
+@pytest.mark.parametrize("reads", ["reasoning_content", "reasoning", "thinking"])
+@pytest.mark.parametrize("given", ["reasoning_content", "reasoning", "thinking"])
+def test_reasoning_reaches_a_template_by_whatever_name_it_has(reads: str, given: str) -> None:
+    template = ChatTemplate(f"{{% for m in messages %}}{{{{ m.{reads} is defined }}}}{{{{ m.{reads} }}}}{{% endfor %}}")
+    assert template.render([{"role": "assistant", "content": "a", given: "hm"}]) == "Truehm"
+    assert template.render([{"role": "assistant", "content": "a"}]) == "False"
+
+
+def test_reasoning_beside_content_is_said_where_a_template_takes_one_of_them_in_a_call() -> None:
+    both = "m.tool_calls and m.thinking and m.content"
+    template = ChatTemplate("{% set m = messages[0] %}{% if " + both + " %}{{ raise_exception('both') }}{% endif %}"
+                            "{{ m.content }}/{{ m.thinking }}")
+    message = {"role": "assistant", "content": "b", "reasoning_content": "a",
+               "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": {}}}]}
+    assert template.render([message]) == "a\n\nb/"
+    assert template.render([message | {"content": ""}]) == "/a"
+
+
 def test_arguments_that_are_no_object_stay_as_they_are() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": "{broken"}}
     template = ChatTemplate("{{ messages[0].tool_calls[0].function.arguments }}")

@@ -12,6 +12,8 @@ Message = dict[str, Any]
 DEEPEST = 64
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 BETWEEN = "\n\n"
+THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+"""What templates call a message's reasoning."""
 
 
 def checked(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -112,6 +114,24 @@ def filled(messages: Sequence[Message]) -> list[Message]:
     return [message | {"content": ""} if message.get("content") is None else message for message in messages]
 
 
+def thoughts_named(messages: Sequence[Message]) -> list[Message]:
+    """Reasoning under every name that templates know it by."""
+    return [dict.fromkeys(THOUGHTS, thought) | message | {THOUGHTS[0]: thought}
+            if (thought := _thought(message)) else message for message in messages]
+
+
+def thoughts_said(messages: Sequence[Message]) -> list[Message]:
+    """Reasoning as the beginning of the content, for a template that takes one of them beside tool calls."""
+    return [{name: value for name, value in message.items() if name not in THOUGHTS}
+            | {"content": f"{thought}{BETWEEN}{message['content']}"}
+            if (thought := _thought(message)) and message.get("tool_calls") and isinstance(message.get("content"), str)
+            else message for message in messages]
+
+
+def _thought(message: Message) -> Any:
+    return next((thought for name in THOUGHTS if (thought := message.get(name))), None)
+
+
 def without_system(messages: Sequence[Message]) -> list[Message]:
     """What the system says becomes the beginning of what the first user says, or after that a user's words."""
     start = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
@@ -157,8 +177,8 @@ def _in_parts(content: Any) -> list[Any]:
 
 
 FORMS: tuple[tuple[Callable[[Sequence[Message]], list[Message]], ...], ...] = (
-    (), (filled,), (filled, written_arguments), (filled, alternating), (filled, without_system),
-    (filled, without_system, alternating))
+    (), (filled,), (filled, written_arguments), (filled, thoughts_said), (filled, alternating),
+    (filled, without_system), (filled, without_system, alternating))
 """What is changed, one after another, when a template does not take a conversation as it is."""
 
 

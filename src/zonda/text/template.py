@@ -153,7 +153,7 @@ def _is_content(node: Any) -> bool:
 def _adapted(program: Program, messages: list[conversation.Message],
              tools: Sequence[Mapping[str, Any]] = ()) -> list[conversation.Message]:
     """The conversation with roles, contents and tool calls as this template takes them."""
-    messages = conversation.parsed_arguments(messages)
+    messages = conversation.thoughts_named(conversation.parsed_arguments(messages))
     if "tools" not in program.text and "tool_calls" not in program.text:
         messages = told_tools.told(messages, tools)
     elif NINE in program.text:
