@@ -122,7 +122,7 @@ ENDPOINTS = (
              media="*/*", quiet=True, open=True),
 )
 
-ENVELOPES: Mapping[str, Envelope] = {"/v1/messages": anthropic.ENVELOPE}
+ENVELOPES: Mapping[str, Envelope] = dict.fromkeys(("/v1/messages", "/messages"), anthropic.ENVELOPE)
 """Beginnings of the paths whose errors have a form of their own."""
 
 
@@ -158,6 +158,8 @@ def application(service: Service) -> ASGIApp:
     paths: dict[str, dict[str, Endpoint]] = {}
     for each in service.endpoints:
         paths.setdefault(each.path, {}).setdefault(each.method, each)
+    for path in [path for path in paths if path.startswith("/v1/")]:
+        paths.setdefault(path.removeprefix("/v1"), paths[path])  # for clients whose address leaves it out
     routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()]
     front: ASGIApp = Front(service, Router(routes, redirect_slashes=False), envelopes=ENVELOPES)
     if service.options.cors_origin:
