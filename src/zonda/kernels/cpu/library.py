@@ -120,8 +120,12 @@ class Library:
         self._addresses: dict[str, int] = {}
 
     def _machine_for(self, target: Target) -> Any:
+        """On x86, code takes addresses of 64 bits: its constants may be mapped anywhere, and more than 2 GB away where
+        others have reserved much of the address space, as CUDA does."""
+        x86 = llvm.get_process_triple().startswith("x86_64")
         return llvm.Target.from_default_triple().create_target_machine(
-            cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default", jit=True)
+            cpu=target.cpu, features=target.features, opt=3, reloc="static" if x86 else "pic",
+            codemodel="large" if x86 else "default", jit=True)
 
     def _key(self) -> str:
         """Sources, compiler and processor: whatever changes the object code."""
