@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from script import PARTS, speaking
 
+from zonda.server.custom_tools import Input
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
 
 LOOK = {"type": "function", "name": "look", "description": "Looks.", "strict": False,
@@ -391,3 +393,69 @@ def test_a_wrong_query_is_named(server: Server, query: str, param: str) -> None:
     for wrong in ("limit=0", "limit=101", "order=up", "after=nobody"):
         reply = server.get(f"/v1/responses/{id}/input_items?{wrong}")
         assert (reply.status, reply.error["param"]) == (400, wrong.partition("=")[0])
+
+
+PATCH: Any = {"type": "custom", "name": "patch", "description": "Patches.",
+              "format": {"type": "grammar", "syntax": "lark", "definition": "start: /[^q]+/"}}
+TEXT = 'say "hi" \\ \n☃ 😀'
+PATCHING: tuple[Part, ...] = (CallStart(0, "call_p", "patch"), *(
+    CallArguments(0, piece) for piece in json.dumps({"input": TEXT})))
+
+
+def test_a_custom_tool_is_called_with_a_text() -> None:
+    with asking(llm := speaking(PATCHING)) as (client, server):
+        response = client.responses.create(model="chain", input="x", tools=[PATCH, LOOK])  # type: ignore[list-item]
+        events = list(client.responses.create(model="chain", input="x", tools=[PATCH], stream=True))
+        again = [item.model_dump() for item in response.output]
+        client.responses.create(model="chain", tools=[PATCH], input=[
+            {"role": "user", "content": "x"}, *again,  # type: ignore[list-item]
+            {"type": "custom_tool_call_output", "call_id": "call_p", "output": "done"}])
+        shown = server.get(f"/v1/responses/{response.id}?stream=true").events
+    assert [(each.type, each.name, each.input) for each in response.output] == [  # type: ignore[union-attr]
+        ("custom_tool_call", "patch", TEXT)]
+    deltas = [each.delta for each in events if each.type == "response.custom_tool_call_input.delta"]
+    assert len(deltas) > 9 and "".join(deltas) == TEXT
+    assert [each.input for each in events if each.type == "response.custom_tool_call_input.done"] == [TEXT]
+    assert next(each["input"] for each in shown if each["type"] == "response.custom_tool_call_input.done") == TEXT
+    told = llm.turns[0].tools[0]["function"]  # type: ignore[attr-defined]
+    assert PATCH["format"]["definition"] in told["description"] and told["parameters"]["required"] == ["input"]
+    assert llm.turns[-1].messages[1:] == [  # type: ignore[attr-defined]
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "call_p", "type": "function", "function": {
+            "name": "patch", "arguments": json.dumps({"input": TEXT}, ensure_ascii=False)}}]},
+        {"role": "tool", "tool_call_id": "call_p", "content": "done"}]
+
+
+@given(st.text(), st.booleans(), st.integers(1, 9))
+def test_a_text_is_taken_out_of_arguments_however_they_are_cut(text: str, ascii: bool, size: int) -> None:
+    source, found = json.dumps({"input": text}, ensure_ascii=ascii), Input()
+    pieces = [found.feed(source[at:at + size]) for at in range(0, len(source), size)]
+    assert "".join(pieces) + found.finish() == text
+
+
+def test_arguments_of_another_shape_are_the_text_themselves() -> None:
+    found = Input()
+    assert found.feed('{"x": ') + found.feed("1}") + found.finish() == '{"x": 1}'
+
+
+def test_a_custom_tool_with_a_pattern_is_forced_to_follow_it(server: Server) -> None:
+    tool = {"type": "custom", "name": "f", "format": {"type": "grammar", "syntax": "regex", "definition": "b[cd]+|x"}}
+    body = {"input": "x", "tools": [tool], "tool_choice": {"type": "custom", "name": "f"}, "max_output_tokens": 500}
+    (item,) = server.post("/v1/responses", body).json["output"]
+    assert item["type"] == "custom_tool_call" and re.fullmatch("b[cd]*|x", item["input"]), item
+
+
+@pytest.mark.parametrize(("tool", "param"), [
+    (PATCH | {"format": {"type": "grammar", "syntax": "lark", "definition": "start: ("}}, "tools[0].format.definition"),
+    (PATCH | {"format": {"type": "grammar", "syntax": "regex"}}, "tools[0].format.definition"),
+    (PATCH | {"format": {"type": "grammar", "syntax": "peg", "definition": "x"}}, "tools[0].format.syntax"),
+    ({"type": "custom"}, "tools[0].name"), ({"type": "web_search"}, "tools[0].type"),
+    ({"type": "mcp", "server_label": "a"}, "tools[0].type"), ({"type": "local_shell"}, "tools[0].type")])
+def test_tools_that_cannot_be_had_are_named(server: Server, tool: dict[str, Any], param: str) -> None:
+    reply = server.post("/v1/responses", {"input": "x", "tools": [tool]})
+    assert (reply.status, reply.error["param"]) == (400, param)
+
+
+def test_a_search_that_may_look_nothing_up_is_left_out(server: Server) -> None:
+    tools = [{"type": "web_search", "external_web_access": False}, LOOK]
+    assert [tool["type"] for tool in server.post("/v1/responses", {"input": "x", "tools": tools}).json["tools"]] == [
+        "function"]

@@ -98,6 +98,14 @@ def test_responses_are_openais(speaker: Server, fields: dict[str, Any]) -> None:
     check(InputTokenCountResponse, speaker.post("/v1/responses/input_tokens", {"input": "x"}).json)
 
 
+def test_calls_of_custom_tools_are_openais() -> None:
+    body = {"model": "chain", "input": "x", "tools": [{"type": "custom", "name": "look"}]}
+    with serving(speaking(), access_log=False) as server:
+        check(Response, server.post("/v1/responses", body).json)
+        for event in server.post("/v1/responses", body | {"stream": True}).events[:-1]:
+            check(ResponseStreamEvent, event, TOLD)
+
+
 def test_log_probabilities_in_responses_are_openais(server: Server) -> None:
     body = {"model": "chain", "input": "#", "top_logprobs": 2, "include": ["message.output_text.logprobs"]}
     check(Response, server.post("/v1/responses", body).json)

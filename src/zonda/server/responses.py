@@ -77,6 +77,8 @@ async def create(call: Call, body: ResponseRequest) -> None:
         turn = replace(asked, sampling=sampling, salt=call.salt(body.cache_salt))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
+        for field, grammar in given.grammars_of(body):
+            await compiled(llm, grammar, field)
         await compiled(llm, prepared.grammar, "text.format.schema" if turn.format else "tools")
         kept = Kept(_response(call, llm, body, names.core), items, call.owner)
         writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),

@@ -156,6 +156,18 @@ class ArgumentsDone(Placed, tag="response.function_call_arguments.done", kw_only
     arguments: str
 
 
+class InputDelta(Placed, tag="response.custom_tool_call_input.delta", kw_only=True):
+    """More of a custom tool's input."""
+
+    delta: str
+
+
+class InputDone(Placed, tag="response.custom_tool_call_input.done", kw_only=True):
+    """A custom tool's whole input."""
+
+    input: str
+
+
 class ErrorEvent(Event, tag="error", kw_only=True):
     """What went wrong where the response itself cannot tell."""
 
@@ -167,4 +179,4 @@ class ErrorEvent(Event, tag="error", kw_only=True):
 ResponseEvent = (
     Created | Queued | InProgress | Completed | Ended | Failed | Cancelled | ItemAdded | ItemDone | PartAdded | PartDone
     | TextDelta | TextDone | ReasoningDelta | ReasoningDone | SummaryAdded | SummaryDelta | SummaryTextDone
-    | SummaryDone | ArgumentsDelta | ArgumentsDone | ErrorEvent)
+    | SummaryDone | ArgumentsDelta | ArgumentsDone | InputDelta | InputDone | ErrorEvent)

@@ -8,10 +8,15 @@ from typing import Any, Literal
 import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
+from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.responses_schema import (
     Choice,
     ContextFields,
+    CustomCall,
+    CustomCallOutput,
+    CustomFormat,
+    CustomTool,
     FunctionCall,
     FunctionCallOutput,
     FunctionTool,
@@ -62,6 +67,12 @@ def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callab
         case "function_call_output":
             return FunctionCallOutput(id=given.id or name("fco"), call_id=needed(given, "call_id", place),
                                       output=_output(given, place))
+        case "custom_tool_call":
+            return CustomCall(id=given.id or name("ctc"), call_id=needed(given, "call_id", place),
+                              name=needed(given, "name", place), input=needed(given, "input", place))
+        case "custom_tool_call_output":
+            return CustomCallOutput(id=given.id or name("ctco"), call_id=needed(given, "call_id", place),
+                                    output=_output(given, place))
         case "reasoning":
             return _reasoning(given, place, name)
         case "item_reference" | None if given.id:
@@ -69,7 +80,7 @@ def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callab
         case None:
             raise missing(f"{place}.type")
     raise Unsupported(f"`{place}.type` is not among the items that are understood", param=f"{place}.type",
-                      hint="expected message, function_call, function_call_output, reasoning or item_reference")
+                      hint="expected message, function_call, custom_tool_call, an output, reasoning, item_reference")
 
 
 def _referred(id: str, place: str, find: Callable[[str], Item | None]) -> Item:
@@ -132,12 +143,17 @@ def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[st
             case ReasoningItem():
                 _assistant(found, fresh=True)["reasoning_content"] = _thought(item)
             case FunctionCall():
-                call = {"id": item.call_id, "type": "function",
-                        "function": {"name": item.name, "arguments": item.arguments}}
-                _assistant(found).setdefault("tool_calls", []).append(call)
-            case FunctionCallOutput():
+                _called(found, item.call_id, item.name, item.arguments)
+            case CustomCall():
+                _called(found, item.call_id, item.name, custom_tools.arguments(item.input))
+            case FunctionCallOutput() | CustomCallOutput():
                 found.append({"role": "tool", "tool_call_id": item.call_id, "content": _joined(item.output)})
     return [each for each in found if each["role"] != "assistant" or each["content"] or len(each) > 2]
+
+
+def _called(found: list[dict[str, Any]], id: str, name: str, arguments: str) -> None:
+    call = {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+    _assistant(found).setdefault("tool_calls", []).append(call)
 
 
 def _assistant(found: list[dict[str, Any]], *, fresh: bool = False) -> dict[str, Any]:
@@ -172,21 +188,37 @@ def _thought(item: ReasoningItem) -> str:
     return told or unseal(item.encrypted_content or "")
 
 
-def tools_of(body: ContextFields) -> list[FunctionTool]:
-    """The tools, all of which must be functions."""
-    return [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ())]
+def tools_of(body: ContextFields) -> list[FunctionTool | CustomTool]:
+    """The tools, all of which the client runs; a search that may not look anything up is left out."""
+    return [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ())
+            if not (tool.type.startswith("web_search") and tool.external_web_access is False)]
 
 
-def _tool(tool: Tool, place: str) -> FunctionTool:
-    if tool.type != "function":
+def _tool(tool: Tool, place: str) -> FunctionTool | CustomTool:
+    if tool.type not in ("function", "custom"):
         raise Unsupported(f"`{place}.type` is a tool that this server does not have", param=f"{place}.type",
-                          hint="only function tools are supported")
+                          hint="only function and custom tools are supported")
     if tool.function is not None:
         tool = _unfolded(tool.function, place)
     if not tool.name:
         raise missing(f"{place}.name")
+    if tool.type == "custom":
+        return CustomTool(name=tool.name, description=tool.description, format=_custom(tool, f"{place}.format"))
     check_depth(tool.parameters, f"{place}.parameters")
     return FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+
+
+def _custom(tool: Tool, place: str) -> CustomFormat:
+    found = tool.format or CustomFormat(type="text")
+    for name in ("syntax", "definition") if found.type == "grammar" else ():
+        needed(found, name, place)
+    return found if found.type == "grammar" else CustomFormat(type="text")
+
+
+def grammars_of(body: ContextFields) -> list[tuple[str, Grammar]]:
+    """The grammars of custom tools, with the fields that they come from."""
+    return [(f"tools[{index}].format.definition", Grammar(tool.format.syntax or "lark", tool.format.definition or ""))
+            for index, tool in enumerate(body.tools or ()) if tool.format and tool.format.type == "grammar"]
 
 
 def _unfolded(function: dict[str, Any], place: str) -> Tool:
@@ -197,12 +229,17 @@ def _unfolded(function: dict[str, Any], place: str) -> Tool:
                              hint='expected {"name": ..., "parameters": {...}}') from None
 
 
-def as_chat(tools: Sequence[FunctionTool]) -> list[dict[str, Any]]:
+def as_chat(tools: Sequence[FunctionTool | CustomTool]) -> list[dict[str, Any]]:
     """Tools as a chat has them."""
-    return [{"type": "function", "function": {
-        name: value for name, value in (("name", tool.name), ("description", tool.description),
-                                        ("parameters", tool.parameters), ("strict", tool.strict))
-        if value is not None}} for tool in tools]
+    return [{"type": "function", "function": _function(tool)} for tool in tools]
+
+
+def _function(tool: FunctionTool | CustomTool) -> dict[str, Any]:
+    if isinstance(tool, CustomTool):
+        return custom_tools.function(tool.name, tool.description, tool.format.syntax, tool.format.definition)
+    return {name: value for name, value in (("name", tool.name), ("description", tool.description),
+                                            ("parameters", tool.parameters), ("strict", tool.strict))
+            if value is not None}
 
 
 def choice_of(body: ContextFields) -> tuple[ToolChoice, tuple[str, ...]]:
@@ -210,22 +247,22 @@ def choice_of(body: ContextFields) -> tuple[ToolChoice, tuple[str, ...]]:
     choice = body.tool_choice
     if not isinstance(choice, Choice):
         return choice or "auto", ()
-    if choice.type == "function":
+    if choice.type in ("function", "custom"):
         if not choice.name:
             raise missing("tool_choice.name")
         return Named(choice.name), ()
     if choice.type == "allowed_tools":
         return choice.mode or "auto", tuple(_allowed(tool, index) for index, tool in enumerate(choice.tools or ()))
     raise Unsupported("`tool_choice.type` is not supported", param="tool_choice.type",
-                      hint="expected function or allowed_tools")
+                      hint="expected function, custom or allowed_tools")
 
 
 def _allowed(tool: Mapping[str, Any], index: int) -> str:
     place = f"tool_choice.tools[{index}]"
     function = tool.get("function")
     name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
-    if tool.get("type") != "function" or not isinstance(name, str):
-        raise InvalidRequest(f"`{place}` is not a function", param=place,
+    if tool.get("type") not in ("function", "custom") or not isinstance(name, str):
+        raise InvalidRequest(f"`{place}` is no tool that is known", param=place,
                              hint='expected {"type": "function", "name": ...}')
     return name
 

@@ -37,9 +37,18 @@ class InputItem(Struct, kw_only=True):
     call_id: Identifier | None = None
     name: str | None = None
     arguments: str | None = None
+    input: str | None = None
     output: str | list[InputPart] | None = None
     summary: list[InputPart] | None = None
     encrypted_content: str | None = None
+
+
+class CustomFormat(Struct, kw_only=True, omit_defaults=True):
+    """What the input of a custom tool must look like."""
+
+    type: Literal["text", "grammar"]
+    syntax: Literal["lark", "regex"] | None = None
+    definition: str | None = None
 
 
 class Tool(Struct, kw_only=True):
@@ -51,6 +60,8 @@ class Tool(Struct, kw_only=True):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     function: dict[str, Any] | None = None
+    format: CustomFormat | None = None
+    external_web_access: bool | None = None
 
 
 class Choice(Struct, kw_only=True, omit_defaults=True):
@@ -186,6 +197,25 @@ class FunctionCallOutput(Struct, tag="function_call_output", tag_field="type", k
     status: ItemStatus = "completed"
 
 
+class CustomCall(Struct, tag="custom_tool_call", tag_field="type", kw_only=True):
+    """A call of a custom tool, whose input is any text."""
+
+    id: str
+    call_id: str
+    name: str
+    input: str
+    status: ItemStatus = "completed"
+
+
+class CustomCallOutput(Struct, tag="custom_tool_call_output", tag_field="type", kw_only=True):
+    """What such a call returned."""
+
+    id: str
+    call_id: str
+    output: str | list[InputText]
+    status: ItemStatus = "completed"
+
+
 class ReasoningItem(Struct, tag="reasoning", tag_field="type", kw_only=True):
     """What the model thought before it answered."""
 
@@ -196,7 +226,7 @@ class ReasoningItem(Struct, tag="reasoning", tag_field="type", kw_only=True):
     status: ItemStatus = "completed"
 
 
-Item = Message | FunctionCall | FunctionCallOutput | ReasoningItem
+Item = Message | FunctionCall | FunctionCallOutput | CustomCall | CustomCallOutput | ReasoningItem
 
 
 class InputDetails(Struct):
@@ -244,6 +274,14 @@ class FunctionTool(Struct, tag="function", tag_field="type", kw_only=True):
     strict: bool | None
 
 
+class CustomTool(Struct, tag="custom", tag_field="type", kw_only=True):
+    """A tool that could be called with any text."""
+
+    name: str
+    description: str | None
+    format: CustomFormat
+
+
 class TextUsed(Struct, kw_only=True):
     """How the answer's text had to be written."""
 
@@ -284,7 +322,7 @@ class Response(Struct, kw_only=True):
     frequency_penalty: float
     text: TextUsed
     tool_choice: Literal["none", "auto", "required"] | Choice
-    tools: list[FunctionTool]
+    tools: list[FunctionTool | CustomTool]
     top_logprobs: int
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None = None

@@ -10,8 +10,11 @@ from typing import Any
 from msgspec import structs
 
 from zonda.server import responses_events as events
+from zonda.server.custom_tools import Input, arguments
 from zonda.server.responses_events import Event
 from zonda.server.responses_schema import (
+    CustomCall,
+    CustomTool,
     FunctionCall,
     Incomplete,
     InputDetails,
@@ -77,6 +80,8 @@ class Writer:
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._waiting: list[TokenLogprob] = []
+        self._customs = {tool.name for tool in response.tools if isinstance(tool, CustomTool)}
+        self._input = Input()
 
     @property
     def done(self) -> bool:
@@ -113,11 +118,9 @@ class Writer:
                     told += self._ensure(ReasoningItem)
                     told += self._thought(text)
                 case CallStart(_, id, name):
-                    told += self._close("completed")
-                    told += self._open(FunctionCall, call_id=id, name=name, arguments="")
-                case CallArguments(_, json) if json and isinstance(self._item, FunctionCall):
-                    self._pieces.append(json)
-                    told.append(events.ArgumentsDelta(**self._place(), delta=json))
+                    told += self._close("completed") + self._call(id, name)
+                case CallArguments(_, json) if json:
+                    told += self._arguments(json)
                 case _:
                     pass
             if not isinstance(part, Text):
@@ -166,7 +169,7 @@ class Writer:
         return told + self._open(ReasoningItem)
 
     def _open(self, kind: type[Item], **fields: Any) -> list[Event]:
-        prefix = {Message: "msg", ReasoningItem: "rs", FunctionCall: "fc"}[kind]
+        prefix = {Message: "msg", ReasoningItem: "rs", FunctionCall: "fc", CustomCall: "ctc"}[kind]
         id = self._name(prefix, len(self.response.output))
         self._item = kind(id=id, status="in_progress", **fields)
         self._pieces, self._logprobs = [], []
@@ -189,6 +192,19 @@ class Writer:
         self._waiting = []
         return events.TextDelta(**self._place(), delta=text, logprobs=logprobs)
 
+    def _call(self, id: str, name: str) -> list[Event]:
+        if name not in self._customs:
+            return self._open(FunctionCall, call_id=id, name=name, arguments="")
+        self._input = Input()
+        return self._open(CustomCall, call_id=id, name=name, input="")
+
+    def _arguments(self, json: str) -> list[Event]:
+        custom = isinstance(self._item, CustomCall)
+        piece = self._input.feed(json) if custom else json
+        self._pieces.append(piece)
+        kind = events.InputDelta if custom else events.ArgumentsDelta
+        return [kind(**self._place(), delta=piece)] if piece else []
+
     def _thought(self, text: str) -> list[Event]:
         self._pieces.append(text)
         told: list[Event] = [events.ReasoningDelta(**self._place(), delta=text)]
@@ -209,6 +225,10 @@ class Writer:
             case FunctionCall():
                 told = [events.ArgumentsDone(**self._place(), name=self._item.name, arguments=whole)]
                 item = structs.replace(self._item, arguments=whole)
+            case CustomCall():
+                whole += self._input.finish()
+                told = [events.InputDone(**self._place(), input=whole)]
+                item = structs.replace(self._item, input=whole)
             case _:
                 raise AssertionError(self._item)
         item = structs.replace(item, status=status)
@@ -256,5 +276,7 @@ def _parts(item: Item) -> list[Part]:
             return [Thought(part.text) for part in content]
         case FunctionCall():
             return [CallStart(0, item.call_id, item.name), CallArguments(0, item.arguments)]
+        case CustomCall():
+            return [CallStart(0, item.call_id, item.name), CallArguments(0, arguments(item.input))]
         case _:
             return []
