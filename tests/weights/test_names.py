@@ -31,6 +31,11 @@ def test_hugging_face_names_lead_to_canonical_names(tmp_path):
     assert hugging_face(tmp_path, tensors).names() == wanted | {"embed", "norm", "head", "layers.11.attn.q.bias"}
 
 
+def test_the_files_of_a_model_without_its_head_may_leave_out_the_prefix(tmp_path):
+    tensors = {"embed_tokens.weight": values(2), "layers.3.mlp.up_proj.weight": values(2), "norm.weight": values(2)}
+    assert hugging_face(tmp_path, tensors).names() == {"embed", "layers.3.ffn.up", "norm"}
+
+
 def test_gguf_names_lead_to_canonical_names(tmp_path):
     layer = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down")
     extra = {"attn_q_norm": "attn.q_norm", "attn_k_norm": "attn.k_norm", "post_attention_norm": "attn_post_norm",

@@ -276,7 +276,8 @@ HUGGING_FACE = Names.of([
         "mlp.up_proj": "ffn.up", "mlp.down_proj": "ffn.down", "mlp.gate": "ffn.router",
         "mlp.experts.down_proj": "ffn.down", "mlp.experts.#.gate_proj": "ffn.gate", "mlp.experts.#.up_proj": "ffn.up",
         "mlp.experts.#.down_proj": "ffn.down"}),
-], prefixes={"model.language_model.": "model.", "language_model.": ""},
+], prefixes={"model.language_model.": "model.", "language_model.": "",
+             "embed_tokens.": "model.embed_tokens.", "layers.": "model.layers.", "norm.": "model.norm."},
    ignored=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."))
 
 GEMMA = [
