@@ -105,6 +105,11 @@ def test_bench_refuses_what_exceeds_the_context(alphabet: list[Any], capsys: pyt
     assert "exceed the context of 64" in capsys.readouterr().err
 
 
+def test_bench_says_when_there_is_nothing_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["bench", "-m", "x", "--prompt-len", "0", "--gen-len", "1"]) == 1
+    assert "nothing to measure" in capsys.readouterr().err
+
+
 def test_serve_hands_its_options_to_the_server(alphabet: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Any] = []
 

@@ -12,6 +12,7 @@ import click
 from zonda.cli.flags import flags
 from zonda.cli.measure import Case, Measure, Result, cases, check, in_process, measured
 from zonda.cli.progress import Bars
+from zonda.errors import InvalidRequest
 from zonda.options import BenchOptions, EngineOptions, ModelOptions
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def bench(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> 
     output.
     """
     todo = list(cases(options))
+    if not todo:
+        raise InvalidRequest("there is nothing to measure", hint="give a --prompt-len, or a --gen-len with a --depth")
     llm = _load(model, options, _settings(engine, options))
     try:
         for case in todo:
