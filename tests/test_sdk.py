@@ -124,8 +124,19 @@ def test_a_sequence_at_its_stop_string_is_cancelled(llm: LLM, monkeypatch: pytes
     cancelled: list[Any] = []
     plain = llm.engine.cancel
     monkeypatch.setattr(llm.engine, "cancel", lambda *args: (cancelled.append(args[1:]), plain(*args)))
-    llm.complete("a", stop="d")
-    assert cancelled == [(0,)]
+    result = llm.complete("a", stop="d")
+    assert cancelled == [(0, "stop")] and llm.engine.stats().finished == {"stop": 1, "length": 0, "cancelled": 0,
+                                                                          "error": 0}
+    assert result.usage.completion_tokens == len(result.tokens) == 3
+
+
+async def test_usage_counts_no_token_after_a_stop_string(many: AsyncLLM) -> None:
+    gate = slow(many)
+    gate.release()
+    generation = many.generate("a", Sampling(stop=("c",)))
+    gate.release(100)
+    until(lambda: many.engine.stats().generated_tokens >= 5)
+    assert (await generation.completion()).usage.completion_tokens == 2
 
 
 def test_stop_tokens_end_the_text_and_are_not_part_of_it(llm: LLM) -> None:

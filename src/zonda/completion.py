@@ -116,6 +116,7 @@ class Reply:
         self.request = request
         self.done = False
         self._cancel = cancel
+        self._told = 0
         sampling, last = request.sampling, request.prompt[-1] if request.prompt else None
         self._pieces = [_Piece(Stream(tokenizer, sampling.stop, after=last, visible=visible,
                                      min_tokens=sampling.min_tokens))
@@ -141,6 +142,7 @@ class Reply:
             self._cancel(index)
 
     def _chunk(self, piece: _Piece, event: Event) -> Chunk:
+        self._told += len(event.tokens)
         text = piece.stream.feed(_visible(event))
         piece.stopped = piece.stream.stopped is not None
         if piece.stopped and not event.finish:
@@ -151,11 +153,15 @@ class Reply:
         if finish:
             self._note(piece)
         return Chunk(event.index, text, event.tokens, event.logprobs, finish, piece.stream.stopped if finish else None,
-                     event.usage, event.prompt_logprobs)
+                     self._usage(event), event.prompt_logprobs)
 
     def _last(self, piece: _Piece, event: Event) -> Chunk:
         self._note(piece)
-        return Chunk(event.index, "", finish="stop", stop=piece.stream.stopped, usage=event.usage)
+        return Chunk(event.index, "", finish="stop", stop=piece.stream.stopped, usage=self._usage(event))
+
+    def _usage(self, event: Event) -> Usage | None:
+        """The event's, without the tokens that came after stop strings before the engine heard of them."""
+        return event.usage and replace(event.usage, completion_tokens=self._told)
 
     def _note(self, piece: _Piece) -> None:
         piece.finished = True

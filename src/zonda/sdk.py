@@ -157,7 +157,8 @@ class Loaded:
                                          grammar=turn.grammar), visible=turn.visible)
 
     def _reply(self, request: Request, *, visible: frozenset[int] = frozenset()) -> Reply:
-        return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index), visible=visible)
+        return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index, "stop"),
+                     visible=visible)
 
 
 class LLM(Loaded):

@@ -73,7 +73,7 @@ class Engine:
         self._hosted = 0
         """Live sequences whose tokens only the host can draw; while there are any, no step is launched ahead."""
         self._flight: Flight | None = None
-        self._inbox: list[Group | tuple[Group, int | None]] = []
+        self._inbox: list[Group | tuple[Group, int | None, FinishReason]] = []
         self._outbox: dict[Sink, list[Event]] = {}
         self._wake = threading.Condition()
         self._draining = self._closing = self._dead = False
@@ -116,13 +116,13 @@ class Engine:
         average = self._counters.step_seconds / done if done else 1.0
         return min(max(1, ceil(average)), 60)
 
-    def cancel(self, request: str, index: int | None = None) -> None:
+    def cancel(self, request: str, index: int | None = None, finish: FinishReason = "cancelled") -> None:
         """End a request, or one sequence of it, before the next step; what is unknown or has ended is ignored."""
         with self._wake:
             if group := self._groups.get(request):
-                self._post((group, index))
+                self._post((group, index, finish))
 
-    def _post(self, message: Group | tuple[Group, int | None]) -> None:
+    def _post(self, message: Group | tuple[Group, int | None, FinishReason]) -> None:
         if not self._inbox and not self._scheduler.busy:
             self._moved = time.monotonic()
         self._inbox.append(message)
@@ -198,10 +198,10 @@ class Engine:
                 self._hosted += seq.params.hosted
                 self._scheduler.add(seq)
 
-    def _cancel(self, group: Group, index: int | None = None) -> None:
+    def _cancel(self, group: Group, index: int | None = None, finish: FinishReason = "cancelled") -> None:
         for seq in group.sequences:
             if index in (None, seq.index) and not seq.ended:
-                self._end(seq, "cancelled")
+                self._end(seq, finish)
 
     def _step(self) -> None:
         """Plan and start a step, and finish the one before it; without a runner that draws, finish this one."""
