@@ -92,7 +92,7 @@ def test_an_answer_is_formatted_while_it_streams(pages: Pages, server: Scripted)
     page = pages()
     page.ask("Tell me")
     page.sees("It is warm and")
-    assert (page.text("h1"), page.text(".prose strong")) == ("Wind", "warm")
+    assert (page.text(".prose h1"), page.text(".prose strong")) == ("Wind", "warm")
     assert page.count(".prose.live") == 1 and page.count("article[aria-busy=true]") == 1
     go.set()
     page.sees("128.0 tokens/s · first after 42 ms", ".stats")
@@ -108,6 +108,29 @@ def test_mathematics_is_typeset_and_money_is_not(pages: Pages, server: Scripted)
     page.until("document.querySelectorAll('.katex').length === 4")
     assert page.count(".katex-display") == 2 and page.count(".katex svg") == 1
     assert "It costs $5 or $6" in page.text(".prose")
+
+
+def test_broken_mathematics_can_be_read_in_light_and_dark(pages: Pages, server: Scripted) -> None:
+    server.scripts = [["$\\frac{1}{$ and $\\undefined{x}$"]]
+    page = pages(dark=True)
+    page.ask("Compute")
+    page.until("document.querySelector('.katex-error') && document.querySelector('.katex .mord.text')")
+    colour = "getComputedStyle(document.querySelector({!r})).color"
+    for scheme in ("light", "dark"):
+        page.scheme(scheme)
+        page.js("document.body.appendChild(document.createElement('i')).style.color = 'var(--bad)'")
+        found = {page.js(colour.format(each)) for each in ("body > i", ".katex-error", ".katex .mord.text > .mord")}
+        assert len(found) == 1
+
+
+def test_each_text_runs_its_own_way(pages: Pages, server: Scripted) -> None:
+    server.scripts = [["مرحبا `code` English\n\n- أولا\n\n> اقتباس\n\n| عمود |\n|---|\n| 1 |\n\n```js\nlet x\n```\n\nEnglish مرحبا"]]
+    page = pages()
+    page.ask("اكتب (now)")
+    page.sees("128.0", ".stats")
+    texts = "[...document.querySelectorAll('.said, .prose p, .prose ul, .prose blockquote, .prose table, .prose pre')]"
+    assert page.js(texts + ".map(each => getComputedStyle(each).direction)") == ["rtl"] * 6 + ["ltr", "ltr"]
+    assert page.js("getComputedStyle(document.querySelector('.conversation')).direction") == "ltr"
 
 
 def test_reasoning_is_shown_apart_and_folded_away_after(pages: Pages, server: Scripted) -> None:
@@ -399,9 +422,9 @@ def test_errors_are_said_in_words_and_can_be_tried_again(pages: Pages, server: S
     page.label("Try again")
     page.sees("Better.")
     assert page.count(".trouble") == 0 and page.count(".branches") == 0
-    server.scripts = [["Half an ans", InvalidRequest("it broke")]]
+    server.scripts = [["Half an ans", InvalidRequest("breeze.gguf broke")]]
     page.ask("More")
-    page.sees("It broke.", "[role=alert]")
+    page.sees("breeze.gguf broke.", "[role=alert]")
     page.sees("Half an ans")
     assert all("400" in each for each in page.problems)
     page.problems.clear()
@@ -464,6 +487,7 @@ def test_every_control_has_a_name_and_every_region_too(pages: Pages, server: Scr
     page.until("!document.querySelector('dialog')")
     roles = {each["role"]["value"] for each in page.call("Accessibility.getFullAXTree")["nodes"] if not each["ignored"]}
     assert {"main", "navigation", "article", "form"} <= roles
+    assert page.text("h1") == "Hi"
 
 
 @pytest.mark.e2e

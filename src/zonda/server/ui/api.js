@@ -71,7 +71,7 @@ function failure({ message }, status, wait) {
 }
 
 function sentence(text) {
-  const whole = text.charAt(0).toUpperCase() + text.slice(1);
+  const whole = text.replace(/^\p{Ll}(?=\p{Ll}*[\s,])/u, letter => letter.toUpperCase()); // but no name of a file
   return /[.!?)]$/.test(whole) ? whole : `${whole}.`;
 }
 

@@ -16,6 +16,7 @@ const BARE = /&lt;(\/?(?:br|details|kbd|mark|sub|summary|sup|u)\s*\/?)&gt;/gi;
 const SAFE_LINK = /^(?:https?:|mailto:)/i;
 const SAFE_IMAGE = /^data:image\/(?:png|jpeg|gif|webp);/i;
 const LONG_CODE = 40_000; // characters; longer code stays plain
+const FLOWING = ":is(p, h1, h2, h3, h4, h5, h6, ul, ol, blockquote, .wide):not(:is(ul, ol, blockquote) *)";
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 
 const escape = text => text.replace(/[&<>"']/g, each => ESCAPES[each]);
@@ -61,6 +62,7 @@ export function fill(element, { token }) {
   element.replaceChildren(clean(marked.parser([token])));
   element.querySelectorAll("pre").forEach(frame);
   element.querySelectorAll("table").forEach(scroll);
+  element.querySelectorAll(FLOWING).forEach(each => { each.dir = "auto"; }); // each runs the way its own text does
   calculate(element);
 }
 
@@ -163,7 +165,7 @@ async function calculate(element) {
 /** The page's policy forbids style attributes, so KaTeX's are set as properties. */
 function typeset(element, renderToString) {
   const displayMode = element.dataset.math === "block";
-  const html = renderToString(element.textContent, { displayMode, throwOnError: false, strict: "ignore", trust: false, maxExpand: 500, maxSize: 50 });
+  const html = renderToString(element.textContent, { displayMode, throwOnError: false, errorColor: "var(--bad)", strict: "ignore", trust: false, maxExpand: 500, maxSize: 50 });
   const fragment = purify.sanitize(html.replaceAll(' style="', ' data-css="'), {
     USE_PROFILES: { html: true, svg: true, mathMl: true }, ADD_TAGS: ["semantics", "annotation"], ADD_ATTR: ["data-css", "encoding"],
     FORBID_ATTR: ["id", "href", "src"], RETURN_DOM_FRAGMENT: true,

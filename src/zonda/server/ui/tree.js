@@ -38,7 +38,17 @@ export function remove(tree, node) {
 
 /** The alternatives below a message, oldest first. */
 export function children(tree, parent) {
-  return Object.values(tree.nodes).filter(each => each.parent === parent);
+  return families(tree).get(parent) ?? [];
+}
+
+/** The alternatives below every message that has some, in one walk: for all that is shown of a long conversation. */
+export function families(tree) {
+  const found = new Map();
+  for (const node of Object.values(tree.nodes)) {
+    if (found.has(node.parent)) found.get(node.parent).push(node);
+    else found.set(node.parent, [node]);
+  }
+  return found;
 }
 
 /** The messages that are shown, or those up to one of them. */

@@ -52,7 +52,7 @@ export function Composer({ run }) {
       onDragOver=${event => event.preventDefault()}>
     ${files.length > 0 && html`<ul class="files" aria-label="Attachments">${files.map(each => html`<${File} file=${each}
       drop=${() => keep(files.filter(other => other !== each))} />`)}</ul>`}
-    <textarea id="question" ref=${area} rows="1" aria-label="Your message" placeholder=${placeholder()} enterkeyhint="send"
+    <textarea id="question" ref=${area} dir="auto" rows="1" aria-label="Your message" placeholder=${placeholder()} enterkeyhint="send"
       value=${text} onInput=${event => write(event.target.value)} onKeyDown=${press} onPaste=${paste}></textarea>
     <div class="row"><${Attach} take=${take} />
       <label class="thinking">Thinking <select value=${state.settings.thinking}

@@ -4,22 +4,21 @@ import { branch, regenerate, resolve, rewrite } from "../actions.js";
 import { bytes, copy } from "../files.js";
 import { colour } from "../markdown.js";
 import { set, state } from "../state.js";
-import { children } from "../tree.js";
 import { Icon, IconButton } from "./icons.js";
 import { Prose } from "./prose.js";
 
-export function Message({ node, run, last }) {
-  if (node.role === "user") return html`<${Question} node=${node} run=${run} />`;
+export function Message({ node, versions, run, last }) {
+  if (node.role === "user") return html`<${Question} node=${node} versions=${versions} run=${run} />`;
   if (node.role === "tool") return html`<${Result} node=${node} />`;
-  return html`<${Answer} node=${node} run=${run} last=${last} />`;
+  return html`<${Answer} node=${node} versions=${versions} run=${run} last=${last} />`;
 }
 
-function Question({ node, run }) {
+function Question({ node, versions, run }) {
   const editing = state.editing === node.id;
   return html`<article class="question" aria-label="You">
     ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${File} file=${each} />`)}</ul>`}
-    ${editing ? html`<${Rewriting} node=${node} />` : node.text && html`<div class="said">${node.text}</div>`}
-    ${!editing && html`<div class="deeds"><${Branches} node=${node} run=${run} />
+    ${editing ? html`<${Rewriting} node=${node} />` : node.text && html`<div class="said" dir="auto">${node.text}</div>`}
+    ${!editing && html`<div class="deeds"><${Branches} node=${node} versions=${versions} run=${run} />
       <${CopyButton} text=${node.text} label="Copy message" />
       <${IconButton} icon="edit" label="Edit message" disabled=${run} onClick=${() => set({ editing: node.id })} /></div>`}
   </article>`;
@@ -45,13 +44,13 @@ function Rewriting({ node }) {
     if (event.key === "Escape") event.stopPropagation(), leave();
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) event.preventDefault(), send();
   };
-  return html`<div class="rewriting"><textarea ref=${area} aria-label="Edit your message" onKeyDown=${press}
+  return html`<div class="rewriting"><textarea ref=${area} dir="auto" aria-label="Edit your message" onKeyDown=${press}
       rows=${Math.min(12, node.text.split("\n").length + 1)}>${node.text}</textarea>
     <div class="choices"><button type="button" onClick=${leave}>Cancel</button>
       <button type="button" class="main" onClick=${send}>Send</button></div></div>`;
 }
 
-function Answer({ node, run, last }) {
+function Answer({ node, versions, run, last }) {
   const writing = run?.node === node;
   const empty = !node.text && !node.thought && !node.calls.length;
   return html`<article class="answer" aria-label=${node.model ?? "Model"} aria-busy=${writing}>
@@ -62,12 +61,12 @@ function Answer({ node, run, last }) {
       <span class="unseen">The model is working</span><i></i><i></i><i></i></p>`)}
     ${node.error && html`<${Trouble} node=${node} run=${run} />`}
     ${last && !run && node.calls.length > 0 && !node.error && html`<${Results} node=${node} />`}
-    ${!writing && html`<${Foot} node=${node} run=${run} />`}
+    ${!writing && html`<${Foot} node=${node} versions=${versions} run=${run} />`}
   </article>`;
 }
 
-function Foot({ node, run }) {
-  return html`<div class="deeds"><${Branches} node=${node} run=${run} />
+function Foot({ node, versions, run }) {
+  return html`<div class="deeds"><${Branches} node=${node} versions=${versions} run=${run} />
     ${node.text && html`<${CopyButton} text=${node.text} label="Copy answer" />`}
     <${IconButton} icon="again" label="Answer again" disabled=${run} onClick=${() => regenerate(node)} />
     <${Stats} node=${node} /></div>`;
@@ -86,14 +85,13 @@ function time(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function Branches({ node, run }) {
-  const all = children(state.current, node.parent);
-  if (all.length < 2) return null;
-  const place = all.indexOf(node);
+function Branches({ node, versions, run }) {
+  if (versions.length < 2) return null;
+  const place = versions.indexOf(node);
   return html`<span class="branches" role="group" aria-label="Versions">
     <${IconButton} icon="left" label="Previous version" disabled=${run || !place} onClick=${() => branch(node, -1)} />
-    <span aria-live="polite">${place + 1} / ${all.length}</span>
-    <${IconButton} icon="right" label="Next version" disabled=${run || place === all.length - 1}
+    <span aria-live="polite">${place + 1} / ${versions.length}</span>
+    <${IconButton} icon="right" label="Next version" disabled=${run || place === versions.length - 1}
       onClick=${() => branch(node, 1)} /></span>`;
 }
 
@@ -119,8 +117,8 @@ function Call({ call }) {
     code.current.textContent = text;
     colour(code.current, "json");
   }, [text]);
-  return html`<section class="call" aria-label=${`Tool call ${call.name}`}><h3><${Icon} name="tool" />
-    <span>Calls <code>${call.name}</code></span></h3><pre tabindex="0"><code ref=${code}></code></pre></section>`;
+  return html`<section class="call" aria-label=${`Tool call ${call.name}`}><h2><${Icon} name="tool" />
+    <span>Calls <code>${call.name}</code></span></h2><pre tabindex="0"><code ref=${code}></code></pre></section>`;
 }
 
 function pretty(text) {
@@ -138,14 +136,14 @@ function Results({ node }) {
     resolve(node, new FormData(event.target).getAll("result"));
     document.getElementById("question").focus();
   };
-  return html`<form class="results" onSubmit=${submit}>${node.calls.map(call => html`<label>Result of <code>${call.name}</code>
+  return html`<form class="results" onSubmit=${submit}>${node.calls.map(call => html`<label><span>Result of <code>${call.name}</code></span>
       <textarea name="result" rows="2" required></textarea></label>`)}
     <div class="choices"><button class="main">Send result${node.calls.length > 1 ? "s" : ""}</button></div></form>`;
 }
 
 function Result({ node }) {
-  return html`<article class="call result" aria-label=${`Result of ${node.name}`}><h3><${Icon} name="check" />
-    <span>Result of <code>${node.name}</code></span></h3><pre tabindex="0"><code>${node.text}</code></pre></article>`;
+  return html`<article class="call result" aria-label=${`Result of ${node.name}`}><h2><${Icon} name="check" />
+    <span>Result of <code>${node.name}</code></span></h2><pre tabindex="0"><code>${node.text}</code></pre></article>`;
 }
 
 function Waiting({ run: { waiting, hurry, controller } }) {

@@ -1,7 +1,7 @@
 /** The whole page. */
 import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "../vendor/preact.js";
 import { configure, listen, model, set, showList, state, theme } from "../state.js";
-import { path } from "../tree.js";
+import { families, path } from "../tree.js";
 import { Composer } from "./composer.js";
 import { Dialogs } from "./dialogs.js";
 import { Icon, IconButton } from "./icons.js";
@@ -50,6 +50,7 @@ function Conversation({ run }) {
   const follows = useRef(true);
   const [away, leave] = useState(false);
   const shown = path(state.current);
+  const versions = families(state.current);
   const end = () => {
     follows.current = true;
     element.current.scrollTop = element.current.scrollHeight;
@@ -60,7 +61,7 @@ function Conversation({ run }) {
   useLayoutEffect(end, [state.current.id, shown.length, run !== undefined && run.node.id]);
   useEffect(() => {
     const watch = new ResizeObserver(() => follows.current && end());
-    watch.observe(element.current.firstElementChild);
+    watch.observe(element.current.querySelector(".column"));
     return () => watch.disconnect();
   }, []);
   const scrolled = () => {
@@ -69,8 +70,9 @@ function Conversation({ run }) {
     leave(!follows.current);
   };
   return html`<section class="conversation" aria-label="Conversation" ref=${element} onScroll=${scrolled} tabindex="-1">
-    <div class="column">${shown.length ? shown.map((node, index) => html`<${Message} key=${index} node=${node} run=${run}
-      last=${index === shown.length - 1} />`) : html`<${Welcome} />`}</div>
+    ${shown.length > 0 && html`<h1 class="unseen">${state.current.title}</h1>`}
+    <div class="column">${shown.length ? shown.map((node, index) => html`<${Message} key=${index} node=${node}
+      versions=${versions.get(node.parent)} run=${run} last=${index === shown.length - 1} />`) : html`<${Welcome} />`}</div>
     ${away && html`<button type="button" class="latest" onClick=${end}><${Icon} name="down" />Latest</button>`}</section>`;
 }
 
