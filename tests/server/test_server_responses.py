@@ -13,6 +13,7 @@ from fakes import Server, hold, let_go, model, serving, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from script import PARTS, speaking
+from scripted import scripted as saying
 
 from zonda.server.custom_tools import Input
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
@@ -311,6 +312,28 @@ def test_truncation_drops_the_oldest_rounds() -> None:
         answer = client.responses.create(model="chain", input=asked, truncation="auto")  # type: ignore[arg-type]
         last = server.llm.template.calls[-1]["messages"]  # type: ignore[union-attr]
     assert answer.output_text == "xyz" and [each["role"] for each in last] == ["system", "user"]
+
+
+def test_a_conversation_is_continued_from_its_compaction() -> None:
+    llm = saying()
+    llm.says("They like tea.")
+    said = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tea, please."},
+            {"role": "assistant", "content": "Here it is, at length."}]
+    with asking(llm) as (client, server):
+        compacted = client.responses.compact(model="scripted", input=said)  # type: ignore[arg-type]
+        asked = llm.template.calls[-1]["messages"]  # type: ignore[attr-defined]
+        assert asked[:3] == said and asked[3]["role"] == "user" and "Summarize" in asked[3]["content"]
+        llm.says("Yes.")
+        items = [each.model_dump(exclude_none=True, warnings=False) for each in compacted.output]
+        client.responses.create(model="scripted", input=[*items, {"role": "user", "content": "Tea?"}])
+        assert llm.template.calls[-1]["messages"] == [  # type: ignore[attr-defined]
+            *said[:2], {"role": "assistant", "content": "Summary of the conversation so far:\n\nThey like tea."},
+            {"role": "user", "content": "Tea?"}]
+        foreign = {"input": [{"type": "compaction", "encrypted_content": "gAAA"}]}
+        assert server.post("/v1/responses", foreign).error["param"] == "input[0].encrypted_content"
+        assert server.post("/v1/responses/compact", {"input": "x"}).error["param"] == "model"
+    assert [each.type for each in compacted.output] == ["message", "message", "compaction"]
+    assert compacted.usage.output_tokens == len("They like tea.")
 
 
 def test_log_probabilities_come_with_the_text(client: openai.OpenAI) -> None:

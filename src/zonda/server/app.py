@@ -36,6 +36,8 @@ from zonda.server.front import Front
 from zonda.server.registry import Registry
 from zonda.server.responses_events import ResponseEvent
 from zonda.server.responses_schema import (
+    Compacted,
+    CompactRequest,
     Deleted,
     InputTokensRequest,
     ItemList,
@@ -79,6 +81,8 @@ ENDPOINTS = (
              body=ResponseRequest, reply=Response, events=ResponseEvent),
     Endpoint(method="POST", path="/v1/responses/input_tokens", answer=responses.input_tokens,
              summary="Count the tokens of a prompt", body=InputTokensRequest, reply=TokenCount),
+    Endpoint(method="POST", path="/v1/responses/compact", answer=responses.compact,
+             summary="Put a conversation into fewer tokens", body=CompactRequest, reply=Compacted),
     Endpoint(method="GET", path="/v1/responses/{id}", answer=responses.get, summary="Show a response",
              query=ResponseQuery, reply=Response, events=ResponseEvent),
     Endpoint(method="DELETE", path="/v1/responses/{id}", answer=responses.delete, summary="Forget a response",

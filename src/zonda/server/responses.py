@@ -18,12 +18,16 @@ from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
+    Compacted,
+    Compaction,
+    CompactRequest,
     ContextFields,
     Deleted,
     InputTokensRequest,
     Item,
     ItemList,
     ItemQuery,
+    Message,
     ReasoningUsed,
     Response,
     ResponseQuery,
@@ -33,7 +37,7 @@ from zonda.server.responses_schema import (
     TokenCount,
 )
 from zonda.server.responses_store import Kept
-from zonda.server.responses_writer import Writer, retell
+from zonda.server.responses_writer import Writer, retell, seal, usage_of
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import TokenLogprob
 from zonda.server.sse import named, stream
@@ -46,6 +50,12 @@ if TYPE_CHECKING:
 
 _SAID = {"messages": "input", "response_format": "text.format"}
 """What errors about a turn call its parts, and what they are called here."""
+
+SUMMARIZE = ("Summarize our conversation for somebody who has not seen it and is to go on with it: what is wanted, "
+             "what was found and decided, the names, numbers and code that matter, and what is still to be done. "
+             "Write the summary alone.")
+MAX_SUMMARY = 1024  # tokens
+EMPTY = "(nothing)"
 
 
 @dataclass(slots=True)
@@ -146,6 +156,27 @@ async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:
     turn = await call.beside(lambda: _turn(body, items))
     with _named():
         return TokenCount(input_tokens=await call.beside(lambda: llm.count(turn)))
+
+
+async def compact(call: Call, body: CompactRequest) -> Compacted:
+    """Put a conversation into fewer tokens: what the user and the system said, and a summary that the model writes."""
+    llm = await call.use(body.model)
+    given.check_supported(body)
+    async with call.flight():
+        names = Names(secrets.token_hex(16))
+        items = await _context(call, body, names)
+        turn = Turn(messages=[*given.messages_of(items, body.instructions), {"role": "user", "content": SUMMARIZE}],
+                    variables=given.variables_of(body), salt=call.salt(body.cache_salt),
+                    sampling=sampling_of(body, max_tokens=MAX_SUMMARY, logprobs=None))
+        with _named():
+            prepared = await call.beside(lambda: _prepare(llm, turn, shorten=True))
+        async with llm.converse(prepared, request_id=f"resp_{names.core}") as conversing:
+            answer = await conversing.answer()
+    call.usage, choice = answer.usage, answer.choices[0]
+    kept = [item for item in items if isinstance(item, Message) and item.role != "assistant"]
+    summary = Compaction(id=names.next("cmp"), encrypted_content=seal(choice.text or choice.thought or EMPTY))
+    return Compacted(id=f"resp_{names.core}", created_at=int(time.time()), output=[*kept, summary],
+                     usage=usage_of(answer.usage, answer.reasoning_tokens))
 
 
 def _place(ids: Sequence[str], id: str, field: str) -> int:

@@ -12,6 +12,7 @@ from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.responses_schema import (
     Choice,
+    Compaction,
     ContextFields,
     CustomCall,
     CustomCallOutput,
@@ -41,6 +42,7 @@ ROLES = ("user", "assistant", "system", "developer")
 MEDIA = frozenset({"input_image", "image_url", "image", "input_audio", "audio_url", "input_file", "file", "input_video",
                    "computer_screenshot"})
 TEXTS = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
+SUMMARY = "Summary of the conversation so far:\n\n"
 FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -75,12 +77,14 @@ def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callab
                                     output=_output(given, place))
         case "reasoning":
             return _reasoning(given, place, name)
+        case "compaction":
+            return _compaction(given, place, name)
         case "item_reference" | None if given.id:
             return _referred(given.id, place, find)
         case None:
             raise missing(f"{place}.type")
     raise Unsupported(f"`{place}.type` is not among the items that are understood", param=f"{place}.type",
-                      hint="expected message, function_call, custom_tool_call, an output, reasoning, item_reference")
+                      hint="a message, reasoning, a call or its output, compaction, or item_reference")
 
 
 def _referred(id: str, place: str, find: Callable[[str], Item | None]) -> Item:
@@ -131,13 +135,23 @@ def _reasoning(given: InputItem, place: str, name: Callable[[str], str]) -> Reas
                          summary=[*map(SummaryText, summary)], encrypted_content=given.encrypted_content)
 
 
+def _compaction(given: InputItem, place: str, name: Callable[[str], str]) -> Compaction:
+    sealed = needed(given, "encrypted_content", place)
+    if not unseal(sealed):
+        raise InvalidRequest(f"`{place}.encrypted_content` is nothing that this server has written",
+                             param=f"{place}.encrypted_content", hint="send it back as /v1/responses/compact gave it")
+    return Compaction(id=given.id or name("cmp"), encrypted_content=sealed)
+
+
 def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
     """Items as messages of a chat: what the assistant thought, said and called in a row is one message."""
     found: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
     for item in items:
         match item:
             case Message(role="assistant"):
-                _said(found, item)
+                _said(found, _joined(item.content))
+            case Compaction():
+                _said(found, SUMMARY + unseal(item.encrypted_content))
             case Message():
                 found.append({"role": item.role, "content": _joined(item.content)})
             case ReasoningItem():
@@ -164,8 +178,7 @@ def _assistant(found: list[dict[str, Any]], *, fresh: bool = False) -> dict[str,
     return found[-1]
 
 
-def _said(found: list[dict[str, Any]], item: Message) -> None:
-    text = _joined(item.content)
+def _said(found: list[dict[str, Any]], text: Any) -> None:
     message = _assistant(found)
     if message["content"] or "tool_calls" in message:
         found.append({"role": "assistant", "content": text})

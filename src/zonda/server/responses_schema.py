@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import Meta, Struct, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
-from zonda.server.schema import ConversationFields, TokenLogprob
+from zonda.server.schema import ConversationFields, Name, TokenLogprob
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Detail = Literal["auto", "concise", "detailed"]
@@ -120,6 +120,13 @@ class InputTokensRequest(ContextFields, kw_only=True):
     """A prompt to count."""
 
 
+class CompactRequest(ContextFields, kw_only=True):
+    """A conversation to put into fewer tokens."""
+
+    model: Name
+    prompt_cache_key: Identifier | None = None
+
+
 class ResponseRequest(ContextFields, kw_only=True):
     """What to answer, and how."""
 
@@ -226,7 +233,16 @@ class ReasoningItem(Struct, tag="reasoning", tag_field="type", kw_only=True):
     status: ItemStatus = "completed"
 
 
-Item = Message | FunctionCall | FunctionCallOutput | CustomCall | CustomCallOutput | ReasoningItem
+class Compaction(Struct, tag="compaction", tag_field="type", kw_only=True):
+    """What stands for a part of a conversation: its summary, in a form that clients send back as it is."""
+
+    id: str
+    encrypted_content: str
+
+
+Written = Message | FunctionCall | CustomCall | ReasoningItem
+"""What an answer is made of."""
+Item = Written | FunctionCallOutput | CustomCallOutput | Compaction
 
 
 class InputDetails(Struct):
@@ -331,6 +347,16 @@ class Response(Struct, kw_only=True):
     user: str | None
     safety_identifier: str | None
     prompt_cache_key: str | None
+
+
+class Compacted(Struct, kw_only=True):
+    """The items that a conversation can be continued from."""
+
+    id: str
+    object: Literal["response.compaction"] = "response.compaction"
+    created_at: int
+    output: list[Item]
+    usage: ResponseUsage
 
 
 class Deleted(Struct):

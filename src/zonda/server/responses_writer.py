@@ -30,6 +30,7 @@ from zonda.server.responses_schema import (
     ResponseUsage,
     Status,
     SummaryText,
+    Written,
 )
 from zonda.server.schema import TokenLogprob
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
@@ -159,7 +160,7 @@ class Writer:
         assert self._item
         return {"sequence_number": self.next(), "output_index": len(self.response.output), "item_id": self._item.id}
 
-    def _ensure(self, kind: type[Item]) -> list[Event]:
+    def _ensure(self, kind: type[Message | ReasoningItem]) -> list[Event]:
         """The events that make an item of this kind the one that is written."""
         if isinstance(self._item, kind):
             return []
@@ -168,7 +169,7 @@ class Writer:
             return told + self._open(Message, role="assistant", content=[])
         return told + self._open(ReasoningItem)
 
-    def _open(self, kind: type[Item], **fields: Any) -> list[Event]:
+    def _open(self, kind: type[Written], **fields: Any) -> list[Event]:
         prefix = {Message: "msg", ReasoningItem: "rs", FunctionCall: "fc", CustomCall: "ctc"}[kind]
         id = self._name(prefix, len(self.response.output))
         self._item = kind(id=id, status="in_progress", **fields)
