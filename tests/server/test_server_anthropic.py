@@ -289,6 +289,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
      "messages[0].content[0].input"),
     ({"system": 5}, "system"), ({"system": [{"type": "image"}]}, "system[0]"),
     ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type"),
+    ({"tools": [{"type": "bash_new", "name": "w"}]}, "tools[0].type"), ({"container": {"skills": []}}, "container"),
     ({"tools": [{"name": "w"}]}, "tools[0].input_schema"), ({"tools": [{}]}, "tools[0].name"),
     ({"tool_choice": {"type": "tool"}}, "tool_choice.name"), ({"tool_choice": {"type": "any"}}, "tool_choice"),
     ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
@@ -315,3 +316,43 @@ def test_a_wrong_field_is_named(server: Server, fields: dict[str, Any], name: st
 def test_a_hostile_body_is_refused(server: Server, body: bytes) -> None:
     for path in ("/v1/messages", "/v1/messages/count_tokens"):
         assert server.post(path, body).status == 400
+
+
+def test_tools_that_anthropic_has_named_need_no_schema() -> None:
+    named = [{"type": "bash_20250124", "name": "bash"}, {"type": "memory_20250818", "name": "memory"},
+             {"type": "text_editor_20250728", "name": "str_replace_based_edit_tool"}]
+    with asking(llm := speaking()) as (client, _):
+        client.beta.messages.create(**asked(tools=named), betas=["context-management-2025-06-27"])
+    told = {tool["function"]["name"]: tool["function"] for tool in llm.turns[0].tools}  # type: ignore[attr-defined]
+    assert set(told) == {tool["name"] for tool in named} and all(each["description"] for each in told.values())
+    assert "restart" in told["bash"]["parameters"]["properties"]
+    assert "rename" in told["memory"]["parameters"]["properties"]["command"]["enum"]
+
+
+def test_the_context_is_managed_by_leaving_it_as_it_is(server: Server) -> None:
+    with client_of(server) as client:
+        fields = asked("w", context_management={"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
+                       betas=["context-management-2025-06-27"])
+        message = client.beta.messages.create(**fields)
+        with client.beta.messages.stream(**fields) as stream:
+            streamed = stream.get_final_message()
+    for each in (message, streamed):
+        assert each.context_management and each.context_management.applied_edits == []
+    assert "context_management" not in server.post("/v1/messages", asked("w")).json
+
+
+def test_a_history_may_have_summaries_documents_and_references_as_text() -> None:
+    content = [{"type": "document", "title": "T", "context": "C", "source": {"type": "text", "data": "D"}},
+               {"type": "compaction", "content": "S"},
+               {"type": "tool_result", "tool_use_id": "a", "content": [
+                   {"type": "tool_reference", "tool_name": "look"}]}]
+    with asking(llm := speaking()) as (_, server):
+        assert server.post("/v1/messages", asked(content)).status == 200
+    texts, result = llm.turns[0].messages  # type: ignore[attr-defined]
+    assert [part["text"] for part in texts["content"]] == ["T\nC\nD", "S"] and result["content"] == "look"
+
+
+def test_models_are_described_in_the_clients_words(client: anthropic.Anthropic) -> None:
+    (found,) = client.models.list()
+    assert (found.id, found.type, found.max_input_tokens) == ("chain", "model", 2000)
+    assert client.models.retrieve("chain") == found and found.created_at.year >= 2024

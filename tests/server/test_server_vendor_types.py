@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from anthropic.types import Message, MessageTokensCount, RawMessageStreamEvent
+from anthropic.types import Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
 from fakes import WIND, Server, serving
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
@@ -126,4 +126,5 @@ def test_messages_are_anthropics(speaker: Server, fields: dict[str, Any]) -> Non
 
 def test_models_and_counts_are_the_vendors(server: Server) -> None:
     check(Model, server.get("/v1/models/chain").json)
+    check(ModelInfo, server.get("/v1/models/chain", **{"anthropic-version": "2023-06-01"}).json)
     check(MessageTokensCount, server.post("/v1/messages/count_tokens", {"model": "chain", "messages": MESSAGES}).json)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from zonda.errors import Closed, Overloaded
 from zonda.server import errors
@@ -16,6 +16,7 @@ from zonda.server.anthropic_schema import (
     AnthropicError,
     AnthropicErrorReply,
     CountRequest,
+    Managed,
     MessageRequest,
     MessageUsage,
     Ping,
@@ -63,6 +64,7 @@ async def create(call: Call, body: MessageRequest) -> None:
         prepared = await call.beside(lambda: llm.prepare(turn))
         await compiled(llm, prepared.grammar, "output_config.format.schema" if turn.format else "tools")
         message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],
+                                  context_management=UNSET if body.context_management is None else Managed(),
                                   usage=MessageUsage(input_tokens=len(prepared.prompt), output_tokens=0))
         writer = Writer(message, thinking=_shown(body))
         async with llm.converse(prepared, request_id=message.id) as conversing:

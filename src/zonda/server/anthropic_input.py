@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
-from zonda.server.anthropic_schema import AnthropicMessage, AnthropicTool, Block, CountRequest, MessageRequest, Source
-from zonda.server.decode import check_depth, missing, needed
+from zonda.server.anthropic_schema import AnthropicMessage, Block, CountRequest, MessageRequest, Source
+from zonda.server.anthropic_tools import choice_of, function_of
+from zonda.server.decode import check_depth, needed
 from zonda.server.responses_writer import unseal
-from zonda.turns import Named, ToolChoice, Turn, taken_off
+from zonda.turns import Turn, taken_off
 from zonda.types import Grammar, Sampling
 
 MEDIA = frozenset({"image", "document", "container_upload"})
@@ -23,13 +24,15 @@ def turn_of(body: CountRequest) -> Turn:
     """The turn that a request asks for."""
     if body.mcp_servers:
         raise Unsupported("`mcp_servers` is not supported", param="mcp_servers", hint="offer their tools as `tools`")
+    if body.container is not None:
+        raise Unsupported("`container` is not supported: there are no containers and skills here", param="container")
     wanted = body.tool_choice
     messages = _messages(body)
     begins = bool(messages) and messages[-1]["role"] == "assistant"
     return Turn(begun=taken_off(messages, thinks=thinks(body)) if begins else "", messages=messages,
-                tools=[_tool(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())], choice=_choice(body),
-                parallel=not (wanted and wanted.disable_parallel_tool_use), format=_format(body),
-                variables=_variables(body))
+                tools=[function_of(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())],
+                choice=choice_of(wanted), parallel=not (wanted and wanted.disable_parallel_tool_use),
+                format=_format(body), variables=_variables(body))
 
 
 def sampling_of(body: MessageRequest) -> Sampling:
@@ -134,9 +137,13 @@ def _lines(content: str | Sequence[Block] | None, place: str, read: Callable[[Bl
 def _text(block: Block, place: str) -> str:
     match block.type:
         case "document" if isinstance(block.source, Source) and block.source.type in ("text", "content"):
-            return "\n".join(filter(None, (block.title, _document(block.source, f"{place}.source"))))
+            return "\n".join(filter(None, (block.title, block.context, _document(block.source, f"{place}.source"))))
         case "search_result":
             return "\n".join(filter(None, (block.title, _lines(block.content, f"{place}.content", _plain))))
+        case "compaction":
+            return _lines(block.content, f"{place}.content", _plain)
+        case "tool_reference":
+            return needed(block, "tool_name", place)
     return _plain(block, place)
 
 
@@ -152,31 +159,6 @@ def _plain(block: Block, place: str) -> str:
 
 def _document(source: Source, place: str) -> str:
     return _lines(source.content, f"{place}.content", _plain) if source.data is None else source.data
-
-
-def _tool(tool: AnthropicTool, place: str) -> dict[str, Any]:
-    if tool.type not in (None, "custom"):
-        raise Unsupported(f"`{place}.type` is a tool that this server does not have", param=f"{place}.type",
-                          hint="only tools with an `input_schema` are supported")
-    if not tool.name:
-        raise InvalidRequest(f"`{place}.name` is empty", param=f"{place}.name")
-    if tool.input_schema is None:
-        raise missing(f"{place}.input_schema")
-    check_depth(tool.input_schema, f"{place}.input_schema")
-    function: dict[str, Any] = {"name": tool.name, "parameters": tool.input_schema}
-    function |= {"description": tool.description} if tool.description else {}
-    return {"type": "function", "function": function | ({"strict": tool.strict} if tool.strict is not None else {})}
-
-
-def _choice(body: CountRequest) -> ToolChoice:
-    choice = body.tool_choice
-    if choice is None or choice.type == "auto":
-        return "auto"
-    if choice.type == "tool":
-        if not choice.name:
-            raise missing("tool_choice.name")
-        return Named(choice.name)
-    return "required" if choice.type == "any" else "none"
 
 
 def _format(body: CountRequest) -> Grammar | None:

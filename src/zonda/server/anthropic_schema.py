@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
 from zonda.server.schema import MAX_STOPS, Salt, Share, Stop
@@ -36,6 +36,8 @@ class Block(Struct, kw_only=True):
     is_error: bool | None = None
     source: Source | str | None = None
     title: str | None = None
+    context: str | None = None
+    tool_name: str | None = None
 
 
 class AnthropicMessage(Struct, kw_only=True):
@@ -96,6 +98,8 @@ class CountRequest(Struct, kw_only=True):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
+    container: Any = None
+    context_management: dict[str, Any] | None = None
     mcp_servers: Annotated[list[Any], Meta(extra_json_schema={"maxItems": 0})] | None = None
 
 
@@ -117,6 +121,12 @@ class MessageRequest(CountRequest, kw_only=True):
     metadata: MessageMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     cache_salt: Salt | None = None
+
+
+class Managed(Struct):
+    """What was taken out of the context to keep it small: nothing is."""
+
+    applied_edits: list[Any] = []
 
 
 class TextBlock(Struct, tag="text", tag_field="type"):
@@ -180,6 +190,7 @@ class AnsweredMessage(Struct, tag="message", tag_field="type", kw_only=True):
     stop_sequence: str | None = None
     stop_details: None = None
     container: None = None
+    context_management: Managed | UnsetType = UNSET
     usage: MessageUsage
 
 
@@ -187,6 +198,26 @@ class TokensCount(Struct):
     """The length of a prompt."""
 
     input_tokens: int
+
+
+class AnthropicModel(Struct, tag="model", tag_field="type", kw_only=True):
+    """A model, as Anthropic's API describes it; what is null is not known before it has been loaded once."""
+
+    id: str
+    display_name: str
+    created_at: str
+    lifecycle: Literal["active"] = "active"
+    max_input_tokens: int | None
+    max_tokens: int | None
+
+
+class AnthropicModels(Struct, kw_only=True):
+    """All models in one page."""
+
+    data: list[AnthropicModel]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool = False
 
 
 class AddedText(Struct, tag="text_delta", tag_field="type"):
@@ -253,6 +284,7 @@ class MessageDelta(Struct, tag="message_delta", tag_field="type"):
 
     delta: Ending
     usage: EndUsage
+    context_management: Managed | UnsetType = UNSET
 
 
 class MessageStop(Struct, tag="message_stop", tag_field="type"):

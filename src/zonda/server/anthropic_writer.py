@@ -80,7 +80,7 @@ class Writer:
         told = self._close()
         self.message = msgspec.structs.replace(self.message, stop_reason=reason, stop_sequence=stop, usage=usage)
         counts = msgspec.convert(usage, EndUsage, from_attributes=True)
-        return [*told, MessageDelta(Ending(reason, stop), counts), MessageStop()]
+        return [*told, MessageDelta(Ending(reason, stop), counts, self.message.context_management), MessageStop()]
 
     @property
     def _index(self) -> int:

@@ -21,6 +21,7 @@ class Endpoint:
 
     `answer` is called with the `Call`, and with the decoded query and body if the route takes them; it returns the
     value to send as JSON, or None when it has answered itself. `events` is the type of a streamed answer's events;
+    `also` what clients of Anthropic's API get instead of `reply`;
     `error` that of what is answered when something is wrong; `failures` has statuses that may answer something
     else.
     """
@@ -32,6 +33,7 @@ class Endpoint:
     query: type | None = None
     body: type | None = None
     reply: type | None = None
+    also: type | None = None
     events: Any = None
     error: type = ErrorReply
     failures: Mapping[int, type] = field(default_factory=dict)

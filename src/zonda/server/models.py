@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 from zonda.errors import ModelNotFound, Unsupported, ZondaError
 from zonda.server import errors
+from zonda.server.anthropic_schema import AnthropicModel, AnthropicModels
 from zonda.server.call import Call
 from zonda.server.decode import missing
 from zonda.server.schema import ModelCard, ModelList, ModelRequest, ModelStatus
@@ -13,17 +15,33 @@ from zonda.server.served import Served
 _WORDS = {"ok": "loaded"}
 
 
-async def list_all(call: Call) -> ModelList:
-    """All models, loaded or not."""
-    return ModelList(data=[_card(call, each) for each in call.service.registry])
+async def list_all(call: Call) -> ModelList | AnthropicModels:
+    """All models, loaded or not, as the client's API has them."""
+    cards = [_card(call, each) for each in call.service.registry]
+    if not _anthropics(call):
+        return ModelList(data=cards)
+    found = [_described(card) for card in cards]
+    return AnthropicModels(data=found, first_id=found[0].id if found else None, last_id=found[-1].id if found else None)
 
 
-async def get(call: Call) -> ModelCard:
+async def get(call: Call) -> ModelCard | AnthropicModel:
     """One model, by its id, which may have slashes."""
     served = call.service.registry.find(call.scope["path_params"]["id"])
     if not served.name:
         raise ModelNotFound("there is no model of this name yet", hint="the model is still loading", param="model")
-    return _card(call, served)
+    card = _card(call, served)
+    return _described(card) if _anthropics(call) else card
+
+
+def _anthropics(call: Call) -> bool:
+    """Whether the client speaks Anthropic's API."""
+    return b"anthropic-version" in call.headers
+
+
+def _described(card: ModelCard) -> AnthropicModel:
+    made = datetime.fromtimestamp(card.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return AnthropicModel(id=card.id, display_name=card.id, created_at=made, max_input_tokens=card.max_model_len,
+                          max_tokens=card.max_model_len)
 
 
 def _card(call: Call, served: Served) -> ModelCard:

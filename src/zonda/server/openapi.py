@@ -27,7 +27,7 @@ _KEYS = {"bearer": {"type": "http", "scheme": "bearer"},
 
 def document(endpoints: Sequence[Endpoint], *, keyed: bool = False) -> dict[str, Any]:
     """The OpenAPI 3.1 document of the routes; `keyed` says that callers need a key."""
-    types = [kind for each in endpoints for kind in (each.body, each.reply, each.events, each.error,
+    types = [kind for each in endpoints for kind in (each.body, each.reply, each.also, each.events, each.error,
                                            *each.failures.values())]
     names = [kind for kind in dict.fromkeys([*types, ErrorReply]) if kind]
     refs, components = msgspec.json.schema_components(names, ref_template=_REF)
@@ -83,7 +83,9 @@ def _query(kind: type | None) -> list[dict[str, Any]]:
 
 
 def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {each.media: {"schema": schemas[each.reply]} if each.reply else {}}
+    replies = [schemas[kind] for kind in (each.reply, each.also) if kind]
+    schema = {"anyOf": replies} if len(replies) > 1 else replies[0] if replies else None
+    content: dict[str, Any] = {each.media: {"schema": schema} if schema else {}}
     if each.events:
         content["text/event-stream"] = {"schema": _event(schemas[each.events], schemas[each.error])}
     return content
