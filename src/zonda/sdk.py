@@ -346,7 +346,7 @@ class AsyncLLM(Loaded):
             await asyncio.to_thread(self.engine.grammars.compile, grammar)
 
     def stream(self, messages: Conversation, **options: Any) -> Generation:
-        """Answer a conversation piece by piece, calls left out; leaving the iterator stops the answer."""
+        """As `LLM.stream`. What the answer must look like is compiled now, unless `compile` has done so before."""
         (turn,) = _turns([messages], options, take_format(options).grammar)
         ready = self.prepare(turn)
         reply = self._asked(ready, None)

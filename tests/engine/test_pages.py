@@ -1,7 +1,12 @@
 """References, names and eviction of pages."""
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from zonda.engine.pages import Pages, chain, root
 
@@ -76,3 +81,44 @@ def test_the_first_of_two_equal_pages_stays_known() -> None:
     assert pages.find([name]) == [a]
     pages.release([b])
     assert pages.find([name]) == [a]
+
+
+class Books(RuleBasedStateMachine):
+    """Chains of pages that come and go, beside what each page should hold."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pages = Pages(6, 1)
+        self.held: list[list[int]] = []
+        self.content: dict[int, bytes] = {}
+
+    @rule(tokens=st.lists(st.integers(0, 1), min_size=1, max_size=5))
+    def begin(self, tokens: list[int]) -> None:
+        chained = names(*([token] for token in tokens))
+        found = self.pages.find(chained)
+        assert [self.content[page] for page in found] == chained[:len(found)]
+        if not self.pages.fits(found, len(chained) - len(found)):
+            assert self.pages.available < len(chained)
+            return
+        self.pages.share(found)
+        fresh = self.pages.allocate(len(chained) - len(found))
+        assert not {page for each in (*self.held, found) for page in each} & set(fresh)
+        for page, name in zip(fresh, chained[len(found):]):
+            self.content[page] = name
+            self.pages.publish(page, name)
+        self.held.append(found + fresh)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        self.pages.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+
+    @invariant()
+    def every_page_is_accounted_for(self) -> None:
+        count = Counter(page for each in self.held for page in each)
+        assert [count[page] for page in range(6)] == self.pages.references
+        assert self.pages.used == len(count) and self.pages.available == 6 - len(count)
+
+
+TestBooks = Books.TestCase
+TestBooks.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
