@@ -258,6 +258,13 @@ def test_an_unknown_load_option_is_refused_before_anything_is_loaded() -> None:
         LLM("smollm2", max_seq_length=5)
 
 
+@pytest.mark.parametrize("name", ["tool_dialect", "reasoning"])
+def test_an_unknown_manner_is_refused_before_anything_is_loaded(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="format 'nothing'") as caught:
+        LLM("no-such-model", **{name: "nothing"})
+    assert caught.value.param == name
+
+
 async def test_async_answers_and_completions(many: AsyncLLM) -> None:
     assert (await many.chat("wx")).text == "yz"
     assert (await many.complete("wx", max_tokens=1)).text == "y"

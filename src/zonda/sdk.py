@@ -69,6 +69,7 @@ class Loaded:
     def _load(self, model: ModelOptions, engine: EngineOptions, *, progress: Progress | None) -> None:
         from zonda.model import load_model
 
+        manner.find({}, lambda mark: None, dialect=model.tool_dialect, style=model.reasoning)  # are there such names?
         parts = load_model(model, engine, progress=progress)
         self._adopt(parts.engine, parts.tokenizer, parts.template, parts.name, parts.defaults,
                     model.tool_dialect, model.reasoning)

@@ -72,6 +72,12 @@ def test_a_fault_is_told_without_a_traceback(failing: Any, capsys: pytest.Captur
     assert err.startswith("error: internal: KeyError: 'x'\nhint: ") and "Traceback" not in err
 
 
+def test_what_the_system_refuses_is_no_fault_of_ours(failing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(PermissionError(13, "Permission denied", "/there/token"))
+    assert main.call(["doctor"]) == 1
+    assert capsys.readouterr().err == "error: /there/token: Permission denied\nhint: `-vv` shows where\n"
+
+
 def test_twice_verbose_lets_errors_through(failing: Any) -> None:
     failing(InvalidModel("the file is short"))
     with pytest.raises(InvalidModel):

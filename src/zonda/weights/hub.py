@@ -134,7 +134,7 @@ def cache_delete(id: str, cache_dir: str | Path | None = None) -> int:
 
 
 def _measure(id: str, path: Path) -> Cached:
-    stats = [one.lstat() for one in path.rglob("*") if one.is_file() and not one.is_symlink()]
+    stats = list(aliases.files_in(path))
     return Cached(id, path, sum(one.st_size for one in stats), max((one.st_mtime for one in stats), default=0.0))
 
 
