@@ -124,7 +124,8 @@ def test_broken_mathematics_can_be_read_in_light_and_dark(pages: Pages, server: 
 
 
 def test_each_text_runs_its_own_way(pages: Pages, server: Scripted) -> None:
-    server.scripts = [["مرحبا `code` English\n\n- أولا\n\n> اقتباس\n\n| عمود |\n|---|\n| 1 |\n\n```js\nlet x\n```\n\nEnglish مرحبا"]]
+    server.scripts = [["مرحبا `code` English\n\n- أولا\n\n> اقتباس\n\n| عمود |\n|---|\n| 1 |\n\n"
+                       "```js\nlet x\n```\n\nEnglish مرحبا"]]
     page = pages()
     page.ask("اكتب (now)")
     page.sees("128.0", ".stats")
