@@ -39,6 +39,8 @@ INVOKE = ('<invoke name="weather">\n<parameter name="city">Paris</parameter>\n<p
 DSML = INVOKE.replace("</", "</\uff5cDSML\uff5c").replace("<i", "<\uff5cDSML\uff5ci").replace(
     "<p", "<\uff5cDSML\uff5cp").replace('"city"', '"city" string="true"').replace(
     '"days"', '"days" string="false"').replace('"metric"', '"metric" string="false"')
+ATEM = INVOKE.replace("</", "</atem:").replace("<i", "<atem:i").replace("<p", "<atem:p")
+COMMAND = J.replace('"name"', '"tool_name"').replace('"arguments"', '"parameters"')
 GLM = ("weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
        "<arg_value>3</arg_value>\n<arg_key>metric</arg_key>\n<arg_value>true</arg_value>\n")
 K = "<|tool_call_argument_begin|>"
@@ -62,6 +64,10 @@ ONE = {
     "glm": f"<tool_call>{GLM}</tool_call>",
     "minimax": f"<minimax:tool_call>\n{INVOKE}\n</minimax:tool_call>",
     "dsml": f"<\uff5cDSML\uff5cfunction_calls>\n{DSML}\n</\uff5cDSML\uff5cfunction_calls>",
+    "dsml4": f"<\uff5cDSML\uff5ctool_calls>\n{DSML}\n</\uff5cDSML\uff5ctool_calls>",
+    "atem": f"<atem:function_calls>\n{ATEM}\n</atem:function_calls>",
+    "command": f"<|START_ACTION|>[{COMMAND}]<|END_ACTION|>",
+    "nemotron": f"<TOOLCALL>[{J}]</TOOLCALL>",
     "gemma": '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3,metric:true}<tool_call|>',
     "functiongemma": "<start_function_call>call:weather{city:<escape>Paris<escape>,days:3,metric:true}"
                      "<end_function_call>",
@@ -86,6 +92,11 @@ TWO = {
     "glm": f"<tool_call>{GLM}</tool_call>\n<tool_call>get-b\n</tool_call>",
     "minimax": f'<minimax:tool_call>{INVOKE}\n<invoke name="get-b">\n</invoke></minimax:tool_call>',
     "dsml": f'{DSML}\n<\uff5cDSML\uff5cinvoke name="get-b"></\uff5cDSML\uff5cinvoke>',
+    "dsml4": f'{DSML}\n<\uff5cDSML\uff5cinvoke name="get-b"></\uff5cDSML\uff5cinvoke>',
+    "atem": f'<atem:function_calls>{ATEM}<atem:invoke name="get-b"></atem:invoke></atem:function_calls>',
+    "command": '<|START_ACTION|>[\n    {"tool_call_id": "0", ' + COMMAND[1:] + ',\n    {"tool_call_id": "1", '
+               '"tool_name": "get-b", "parameters": {}}\n]<|END_ACTION|>',
+    "nemotron": f"<TOOLCALL>[{J}, {B}]</TOOLCALL>",
     "gemma": '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3,metric:true}<tool_call|>'
              "<|tool_call>call:get-b{}<tool_call|>",
     "functiongemma": "<start_function_call>call:weather{city:<escape>Paris<escape>,days:3,metric:true}"
@@ -344,7 +355,10 @@ def test_harmony_tells_reasoning_calls_and_the_answer_apart() -> None:
     ("glm", "<tool_call><arg_key>"),
     ("minimax", "<minimax:tool_call><invoke name="), ("gemma", '<|tool_call>call:<|"|>'),
     ("functiongemma", "<start_function_call>"), ("harmony", "<|channel|><|message|>"),
-    ("dsml", "<\uff5cDSML\uff5cfunction_calls><\uff5cDSML\uff5cinvoke name=")])
+    ("dsml", "<\uff5cDSML\uff5cfunction_calls><\uff5cDSML\uff5cinvoke name="),
+    ("dsml", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'function_calls>' if message.tool_calls }}"),
+    ("dsml4", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'tool_calls>' if message.tool_calls }}"),
+    ("atem", "<atem:function_calls><atem:invoke name="), ("command", "<|START_ACTION|>"), ("nemotron", "<TOOLCALL>[")])
 def test_the_format_is_found_from_the_template(name: str, template: str) -> None:
     assert dialects.find(template).name == name
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from zonda.errors import InvalidRequest
 from zonda.text.dialects import (
+    command,
     deepseek,
     gemma,
     generic,
@@ -15,6 +16,7 @@ from zonda.text.dialects import (
     kimi,
     llama,
     mistral,
+    nemotron,
     phi,
     pythonic,
     qwen_xml,
@@ -22,9 +24,10 @@ from zonda.text.dialects import (
 from zonda.text.dialects.dialect import Dialect
 
 DIALECTS = (
-    harmony.DIALECT, invoke.MINIMAX, invoke.DEEPSEEK, gemma.GEMMA4, gemma.FUNCTION, pythonic.LIQUID, kimi.DIALECT,
-    deepseek.DIALECT, deepseek.BARE, mistral.DIALECT, mistral.LISTED, hunyuan.DIALECT, glm.DIALECT, qwen_xml.DIALECT,
-    hermes.DIALECT, phi.DIALECT, granite.DIALECT, pythonic.DIALECT, llama.DIALECT, generic.DIALECT,
+    harmony.DIALECT, invoke.MINIMAX, invoke.ATEM, invoke.DEEPSEEK, invoke.DEEPSEEK4, command.DIALECT, gemma.GEMMA4,
+    gemma.FUNCTION, pythonic.LIQUID, kimi.DIALECT, deepseek.DIALECT, deepseek.BARE, mistral.DIALECT, mistral.LISTED,
+    hunyuan.DIALECT, glm.DIALECT, qwen_xml.DIALECT, hermes.DIALECT, phi.DIALECT, granite.DIALECT, nemotron.DIALECT,
+    pythonic.DIALECT, llama.DIALECT, generic.DIALECT,
 )
 GENERIC = generic.DIALECT
 _BY_NAME = {each.name: each for each in DIALECTS}

@@ -1,4 +1,4 @@
-"""MiniMax, DeepSeek V3.2 and Claude's form: `<invoke name="NAME"><parameter name="K">V</parameter></invoke>`."""
+"""MiniMax, Muse, DeepSeek from V3.2 on: `<invoke name="NAME"><parameter name="K">V</parameter></invoke>`."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,7 +12,8 @@ from zonda.text.reader import Reader, Steps
 from zonda.text.writer import Writer
 
 
-def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Dialect:
+def dialect(name: str, around: str, tag: str = "", *, typed: bool = False,
+            tells: tuple[tuple[str, ...], ...] = ()) -> Dialect:
     """The form with a prefix of its tags, inside an element; `typed` says that values tell whether they are texts."""
     open_, close = f"<{around}>", f"</{around}>"
     invoke, end = f"<{tag}invoke name=", f"</{tag}invoke>"
@@ -33,9 +34,13 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False) -> Di
         head = lark.text(f'{invoke}"{name}">' + chr(10))
         return f"{head} {members(lark, schema, one)} {lark.text(end)}"
 
-    return Dialect(name=name, tells=((open_, invoke),), script=one_by_one(invoke, (open_, close), read), form=form,
+    return Dialect(name=name, tells=tells or ((open_, invoke),),
+                   script=one_by_one(invoke, (open_, close), read), form=form,
                    marks=(open_, close), ends=(open_,), before=f"{open_}\n", between="\n", after=f"\n{close}")
 
 
 MINIMAX = dialect("minimax", "minimax:tool_call")
-DEEPSEEK = dialect("dsml", "\uff5cDSML\uff5cfunction_calls", "\uff5cDSML\uff5c", typed=True)
+ATEM = dialect("atem", "atem:function_calls", "atem:")
+_DSML = "\uff5cDSML\uff5c"  # templates put the tags together from it
+DEEPSEEK = dialect("dsml", f"{_DSML}function_calls", _DSML, typed=True, tells=((_DSML, "function_calls>"),))
+DEEPSEEK4 = dialect("dsml4", f"{_DSML}tool_calls", _DSML, typed=True, tells=((_DSML,),))

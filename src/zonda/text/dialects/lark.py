@@ -48,11 +48,12 @@ class Lark:
         return name
 
 
-def object_of(name: str, schema: Mapping[str, Any], *, arguments: str = "arguments") -> dict[str, Any]:
-    """The schema of a call as an object with a name and arguments."""
+def object_of(name: str, schema: Mapping[str, Any], called: str = "name",
+              arguments: str = "arguments") -> dict[str, Any]:
+    """The schema of a call as an object with a name and arguments, which have these names."""
     inner = {word: each for word, each in schema.items() if word not in _SHARED}
-    return {"type": "object", "properties": {"name": {"const": name}, arguments: inner},
-            "required": ["name", arguments], "additionalProperties": False, **_shared(schema)}
+    return {"type": "object", "properties": {called: {"const": name}, arguments: inner},
+            "required": [called, arguments], "additionalProperties": False, **_shared(schema)}
 
 
 def properties(schema: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:

@@ -13,18 +13,19 @@ from zonda.text.writer import Writer
 
 
 def between(name: str, open: str, close: str = "", *, tells: tuple[tuple[str, ...], ...] = (), ends: bool = False,
-            extra: tuple[str, ...] = ()) -> Dialect:
-    """The dialect that writes a list of calls behind `open`, up to `close` if there is one; also behind `extra`."""
+            extra: tuple[str, ...] = (), words: tuple[str, str] = ("name", "arguments")) -> Dialect:
+    """The dialect that writes a list of calls behind `open`, up to `close` if there is one; also behind `extra`.
+
+    `words` are what it calls the name and the arguments.
+    """
     end = Marks(close) if close else None
 
     def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
         while mark := (yield from spoken(reader, writer, open, *extra)):
             yield from objects(reader, writer, mark, end if mark == open else None)
 
+    def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+        return lark.value(object_of(name, schema, *words))
+
     return Dialect(name=name, tells=tells or ((open,),), script=read, form=form, marks=(open, *filter(None, (close,))),
                    ends=(open,) if ends else (), before=f"{open}[", between=", ", after=f"]{close}")
-
-
-def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
-    """One call of the list."""
-    return lark.value(object_of(name, schema))
