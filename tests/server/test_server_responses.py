@@ -385,7 +385,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"text": {"format": {"type": "json_schema", "name": "a"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "xml"}}}, "text.format.type"), ({"text": {"verbosity": "loud"}}, "text.verbosity"),
     ({"reasoning": {"effort": "huge"}}, "reasoning.effort"), ({"background": True, "store": False}, "background"),
-    ({"conversation": "conv_1"}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"),
+    ({"conversation": 5}, "conversation"), ({"prompt": {"id": "p"}}, "prompt"),
     ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"stream_options": {}}, "stream_options"),
     ({"service_tier": "gold"}, "service_tier"),
 ]

@@ -11,6 +11,7 @@ from anthropic.types import Message, MessageTokensCount, ModelInfo, RawMessageSt
 from fakes import WIND, Server, serving
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.conversations import Conversation, ConversationDeletedResource, ConversationItemList
 from openai.types.responses import Response, ResponseItem, ResponseStreamEvent
 from openai.types.responses.input_token_count_response import InputTokenCountResponse
 from pydantic import BaseModel, TypeAdapter
@@ -96,6 +97,14 @@ def test_responses_are_openais(speaker: Server, fields: dict[str, Any]) -> None:
     for event in events:
         check(ResponseStreamEvent, event, TOLD)
     check(InputTokenCountResponse, speaker.post("/v1/responses/input_tokens", {"input": "x"}).json)
+
+
+def test_conversations_are_openais(server: Server) -> None:
+    made = server.post("/v1/conversations", {"items": [{"role": "user", "content": "x"}], "metadata": {"a": "b"}}).json
+    check(Conversation, made)
+    check(Response, server.post("/v1/responses", {"input": "x", "conversation": made["id"]}).json)
+    check(ConversationItemList, server.get(f"/v1/conversations/{made['id']}/items").json)
+    check(ConversationDeletedResource, server.call("DELETE", f"/v1/conversations/{made['id']}").json)
 
 
 def test_calls_of_custom_tools_are_openais() -> None:

@@ -13,6 +13,7 @@ from zonda.server import (
     anthropic,
     chat,
     completions,
+    conversations,
     embeddings,
     models,
     operations,
@@ -31,19 +32,26 @@ from zonda.server.anthropic_schema import (
     TokensCount,
 )
 from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
+from zonda.server.conversations import (
+    Conversation,
+    ConversationDeleted,
+    ConversationRequest,
+    ConversationUpdate,
+    ItemsRequest,
+)
 from zonda.server.embeddings import EmbeddingList, EmbeddingRequest, Ranking, RerankRequest
 from zonda.server.endpoint import Endpoint, Methods
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
 from zonda.server.registry import Registry
 from zonda.server.responses_events import ResponseEvent
+from zonda.server.responses_items import ItemList, ItemQuery
 from zonda.server.responses_schema import (
     Compacted,
     CompactRequest,
     Deleted,
     InputTokensRequest,
-    ItemList,
-    ItemQuery,
+    Item,
     Response,
     ResponseQuery,
     ResponseRequest,
@@ -93,6 +101,22 @@ ENDPOINTS = (
              summary="Cancel a response", reply=Response),
     Endpoint(method="GET", path="/v1/responses/{id}/input_items", answer=responses.input_items,
              summary="List what led to a response", query=ItemQuery, reply=ItemList),
+    Endpoint(method="POST", path="/v1/conversations", answer=conversations.create, summary="Begin a conversation",
+             body=ConversationRequest, reply=Conversation),
+    Endpoint(method="GET", path="/v1/conversations/{id}", answer=conversations.get, summary="Describe a conversation",
+             reply=Conversation),
+    Endpoint(method="POST", path="/v1/conversations/{id}", answer=conversations.update,
+             summary="Note something about a conversation", body=ConversationUpdate, reply=Conversation),
+    Endpoint(method="DELETE", path="/v1/conversations/{id}", answer=conversations.delete,
+             summary="Forget a conversation", reply=ConversationDeleted),
+    Endpoint(method="GET", path="/v1/conversations/{id}/items", answer=conversations.list_items,
+             summary="List the items of a conversation", query=ItemQuery, reply=ItemList),
+    Endpoint(method="POST", path="/v1/conversations/{id}/items", answer=conversations.add_items,
+             summary="Add items to a conversation", body=ItemsRequest, reply=ItemList),
+    Endpoint(method="GET", path="/v1/conversations/{id}/items/{item}", answer=conversations.get_item,
+             summary="Show an item of a conversation", reply=Item),  # type: ignore[arg-type]
+    Endpoint(method="DELETE", path="/v1/conversations/{id}/items/{item}", answer=conversations.delete_item,
+             summary="Take an item out of a conversation", reply=Conversation),
     Endpoint(method="POST", path="/v1/embeddings", answer=embeddings.embed, summary="Embed texts, where the model can",
              body=EmbeddingRequest, reply=EmbeddingList),
     *(Endpoint(method="POST", path=path, answer=embeddings.rerank, body=RerankRequest, reply=Ranking,

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaError
@@ -13,9 +13,11 @@ from zonda.server import errors
 from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.conversation import ending
+from zonda.server.conversations import kept_in, talk_of
 from zonda.server.errors import Envelope, NotFound
 from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent
+from zonda.server.responses_items import ItemList, ItemQuery, Names, page
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
     Compacted,
@@ -25,8 +27,6 @@ from zonda.server.responses_schema import (
     Deleted,
     InputTokensRequest,
     Item,
-    ItemList,
-    ItemQuery,
     Message,
     ReasoningUsed,
     Response,
@@ -58,23 +58,6 @@ MAX_SUMMARY = 1024  # tokens
 EMPTY = "(nothing)"
 
 
-@dataclass(slots=True)
-class Names:
-    """Ids of a response and its items: an item's tells the response that it is of, and its place."""
-
-    core: str
-    count: int = 0
-
-    def next(self, prefix: str) -> str:
-        """The id of one more item of the input."""
-        self.count += 1
-        return self.at(prefix, -1)
-
-    def at(self, prefix: str, place: int) -> str:
-        """The id of the item at a place of the output."""
-        return f"{prefix}_{self.core}{self.count + place:04x}"
-
-
 async def create(call: Call, body: ResponseRequest) -> None:
     """Write a response: whole, as a stream, or in the background."""
     llm = await call.use(body.model)
@@ -82,6 +65,8 @@ async def create(call: Call, body: ResponseRequest) -> None:
     _check(call, body)
     async with call.flight():
         names = Names(secrets.token_hex(16))
+        talk = talk_of(call, body.conversation)
+        known = len(talk.items) if talk else 0
         items = await _context(call, body, names)
         asked = await call.beside(lambda: _turn(body, items))
         turn = replace(asked, sampling=sampling, salt=call.salt(body.cache_salt))
@@ -90,7 +75,7 @@ async def create(call: Call, body: ResponseRequest) -> None:
         for field, grammar in given.grammars_of(body):
             await compiled(llm, grammar, field)
         await compiled(llm, prepared.grammar, "text.format.schema" if turn.format else "tools")
-        kept = Kept(_response(call, llm, body, names.core), items, call.owner)
+        kept = Kept(_response(call, llm, body, names.core), items, call.owner, talk=talk, own=items[known:])
         writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
                         sealing="reasoning.encrypted_content" in (body.include or ()))
         with _named():
@@ -137,15 +122,7 @@ async def cancel(call: Call) -> Response:
 
 async def input_items(call: Call, query: ItemQuery) -> ItemList:
     """The items that led to a response, a page at a time."""
-    items = list(_find(call).items)
-    if query.order == "desc":
-        items.reverse()
-    ids = [item.id for item in items]
-    first = _place(ids, query.after, "after") + 1 if query.after else 0
-    last = _place(ids, query.before, "before") if query.before else len(items)
-    page = items[first:last][:query.limit]
-    return ItemList(data=page, first_id=page[0].id if page else "", last_id=page[-1].id if page else "",
-                    has_more=first + len(page) < last)
+    return page(_find(call).items, query)
 
 
 async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:
@@ -179,12 +156,6 @@ async def compact(call: Call, body: CompactRequest) -> Compacted:
                      usage=usage_of(answer.usage, answer.reasoning_tokens))
 
 
-def _place(ids: Sequence[str], id: str, field: str) -> int:
-    if id not in ids:
-        raise InvalidRequest(f"`{field}` is not the id of an item of this response", param=field)
-    return ids.index(id)
-
-
 def _find(call: Call) -> Kept:
     kept = call.service.responses.get(call.scope["path_params"]["id"], call.owner)
     if kept is None:
@@ -216,18 +187,26 @@ async def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item,
         kept = call.service.responses.peek(f"resp_{id.rpartition('_')[2][:-4]}", call.owner)
         return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None) if kept else None
 
+    before = _before(call, body)
     own = tuple(await call.beside(lambda: given.items_of(body, names.next, find)))
-    before: tuple[Item, ...] = ()
-    if body.previous_response_id is not None:
-        kept = call.service.responses.get(body.previous_response_id, call.owner)
-        if kept is None or kept.response.status not in ("completed", "incomplete"):
-            why = "was not found" if kept is None else f"is {kept.response.status}"
-            raise InvalidRequest(f"the previous response {why}", param="previous_response_id",
-                                 code="previous_response_not_found")
-        before = (*kept.items, *kept.response.output)
     if not (own or before):
         raise InvalidRequest("`input` is empty, expected at least one item", param="input")
     return before + own
+
+
+def _before(call: Call, body: ContextFields) -> tuple[Item, ...]:
+    """What the items follow: those of a conversation, or of the responses before."""
+    if body.previous_response_id is None:
+        talk = talk_of(call, body.conversation)
+        return tuple(talk.items) if talk else ()
+    if body.conversation is not None:
+        raise InvalidRequest("`conversation` and `previous_response_id` exclude each other", param="conversation")
+    kept = call.service.responses.get(body.previous_response_id, call.owner)
+    if kept is None or kept.response.status not in ("completed", "incomplete"):
+        why = "was not found" if kept is None else f"is {kept.response.status}"
+        raise InvalidRequest(f"the previous response {why}", param="previous_response_id",
+                             code="previous_response_not_found")
+    return (*kept.items, *kept.response.output)
 
 
 def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
@@ -284,7 +263,7 @@ def _response(call: Call, llm: AsyncLLM, body: ResponseRequest, core: str) -> Re
         id=f"resp_{core}", created_at=int(time.time()), status="queued" if body.background else "in_progress",
         background=bool(body.background), instructions=body.instructions, max_output_tokens=body.max_output_tokens,
         max_tool_calls=body.max_tool_calls, model=call.model, parallel_tool_calls=body.parallel_tool_calls is not False,
-        previous_response_id=body.previous_response_id,
+        previous_response_id=body.previous_response_id, conversation=kept_in(body.conversation),
         reasoning=ReasoningUsed(effort=body.reasoning.effort if body.reasoning else None, summary=summary),
         store=body.store is not False and call.service.responses.keeps,
         temperature=_drawn(body.temperature, llm, "temperature"), top_p=_drawn(body.top_p, llm, "top_p"),
@@ -341,6 +320,7 @@ async def _frames(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[byt
 def _keep(call: Call, kept: Kept, writing: Writing) -> None:
     call.usage = writing.usage
     kept.response = writing.writer.response
+    call.service.remember(kept)
     if kept.response.store:
         call.service.responses.put(kept)
 

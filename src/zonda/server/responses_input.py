@@ -49,15 +49,16 @@ FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[str], Item | None]) -> list[Item]:
     """The input as items, each with an id: its own, or one that `name` makes; `find` looks up what is referred to."""
     if body.input is None:
-        if body.previous_response_id is not None:
+        if body.previous_response_id is not None or body.conversation is not None:
             return []
         raise missing("input")
     if isinstance(body.input, str):
         return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]
-    return [_item(each, f"input[{index}]", name, find) for index, each in enumerate(body.input)]
+    return [item_of(each, f"input[{index}]", name, find) for index, each in enumerate(body.input)]
 
 
-def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> Item:
+def item_of(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> Item:
+    """An item that was given; `place` is where."""
     match given.type:
         case "message":
             return _message(given, place, name)
@@ -306,7 +307,6 @@ def variables_of(body: ContextFields) -> dict[str, Any]:
 
 def check_supported(body: ContextFields) -> None:
     """Refuse what would change the answer and is not there."""
-    for field in ("conversation", "prompt"):
-        if getattr(body, field) is not None:
-            raise Unsupported(f"`{field}` is not supported", param=field,
-                              hint="use previous_response_id" if field == "conversation" else "use instructions")
+    if body.prompt is not None:
+        raise Unsupported("`prompt` is not supported: there are no stored prompts", param="prompt",
+                          hint="use `instructions` and `input`")

@@ -89,4 +89,5 @@ class Run:
         if self.lease:
             self.lease.release()
         self._kept.end()
+        self._service.remember(self._kept)
         self._service.responses.settle(self._kept)

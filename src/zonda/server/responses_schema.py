@@ -17,6 +17,7 @@ Include = Literal[
     "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
     "reasoning.encrypted_content", "message.output_text.logprobs"]
 Identifier = Annotated[str, Meta(max_length=512)]
+Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Identifier], Meta(max_length=16)]
 
 
 class InputPart(Struct, kw_only=True):
@@ -98,15 +99,21 @@ class Reasoning(Struct, kw_only=True):
     generate_summary: Detail | None = None
 
 
+class ConversationId(Struct):
+    """A conversation that a response belongs to."""
+
+    id: Identifier
+
+
 class ContextFields(ConversationFields, kw_only=True):
     """What makes the prompt."""
 
-    EITHER: ClassVar = ("input", "previous_response_id")
+    EITHER: ClassVar = ("input", "previous_response_id", "conversation")
 
     input: str | Annotated[list[InputItem], Meta(max_length=MAX_MESSAGES)] | None = None
     instructions: str | None = None
     previous_response_id: Identifier | None = None
-    conversation: Any = None
+    conversation: Identifier | ConversationId | None = None
     prompt: Any = None
     tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | Choice | None = None
@@ -134,8 +141,7 @@ class ResponseRequest(ContextFields, kw_only=True):
     max_tool_calls: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     store: bool | None = None
     background: bool | None = None
-    metadata: Annotated[dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]],
-                        Meta(max_length=16)] | None = None
+    metadata: Metadata | None = None
     include: Annotated[list[Include], Meta(max_length=32)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None = None
@@ -330,6 +336,7 @@ class Response(Struct, kw_only=True):
     output: list[Item] = []
     parallel_tool_calls: bool
     previous_response_id: str | None
+    conversation: ConversationId | None = None
     reasoning: ReasoningUsed
     store: bool
     temperature: float
@@ -367,16 +374,6 @@ class Deleted(Struct):
     deleted: bool = True
 
 
-class ItemList(Struct, kw_only=True):
-    """A page of items."""
-
-    object: Literal["list"] = "list"
-    data: list[Item]
-    first_id: str
-    last_id: str
-    has_more: bool
-
-
 class TokenCount(Struct, kw_only=True):
     """The length of a prompt."""
 
@@ -389,12 +386,3 @@ class ResponseQuery(Struct, kw_only=True):
 
     stream: bool | None = None
     starting_after: Annotated[int, Meta(ge=-1, le=2**53)] | None = None
-
-
-class ItemQuery(Struct, kw_only=True):
-    """Which page of items is shown."""
-
-    limit: Annotated[int, Meta(ge=1, le=100)] = 20
-    order: Literal["asc", "desc"] = "desc"
-    after: Identifier | None = None
-    before: Identifier | None = None

@@ -1,4 +1,5 @@
-"""Responses that are kept for a while: a bounded number of them, of bytes and of hours, the least used go first."""
+"""Responses and conversations that are kept for a while: a bounded number of them, of bytes and of hours, the least
+used go first."""
 from __future__ import annotations
 
 import asyncio
@@ -6,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -20,6 +21,46 @@ if TYPE_CHECKING:
 EVENT_BYTES = 300
 """What an event of a log counts for, its text aside."""
 _encoder = msgspec.json.Encoder()
+
+
+class Entry(Protocol):
+    """What can be kept."""
+
+    owner: bytes
+    born: float
+    size: int
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def running(self) -> bool:
+        """Whether it is in use, and stays."""
+
+    def count(self) -> int:
+        """About the bytes that it takes; noted as `size`."""
+
+
+E = TypeVar("E", bound=Entry)
+
+
+@dataclass(slots=True, eq=False)
+class Talk:
+    """A conversation, to which responses add what was asked and answered."""
+
+    id: str
+    created: int
+    metadata: dict[str, str]
+    items: list[Item]
+    owner: bytes = b""
+    born: float = 0.0
+    size: int = 0
+    running: bool = False
+
+    def count(self) -> int:
+        """About the bytes that it takes."""
+        self.size = len(_encoder.encode(self.items)) + len(_encoder.encode(self.metadata))
+        return self.size
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +79,14 @@ class Kept:
     """What writes it in the background."""
     born: float = field(default_factory=time.monotonic)
     size: int = 0
+    talk: Talk | None = None
+    """The conversation that it belongs to, and `own`, what it adds to it beside its output."""
+    own: tuple[Item, ...] = ()
     _news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> str:
+        return self.response.id
 
     @property
     def running(self) -> bool:
@@ -78,15 +126,15 @@ class Kept:
         return self.size
 
 
-class Store:
-    """The kept responses of all clients, each of whom sees its own alone. What runs is not thrown out."""
+class Store(Generic[E]):
+    """What is kept for all clients, each of whom sees its own alone. What runs is not thrown out."""
 
     def __init__(self, options: ServerOptions, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = options.stored_responses
         self._most_bytes = options.stored_mb << 20
         self._longest = options.stored_hours * 3600
         self._clock = clock
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._kept: OrderedDict[str, E] = OrderedDict()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -97,35 +145,35 @@ class Store:
         """Whether anything is kept at all."""
         return self._most > 0
 
-    def put(self, kept: Kept) -> None:
-        """Keep a response, and throw out what is too much."""
-        self.drop(kept.response.id)
+    def put(self, kept: E) -> None:
+        """Keep one more, and throw out what is too much."""
+        self.drop(kept.id)
         kept.born = self._clock()
         self._bytes += kept.count()
-        self._kept[kept.response.id] = kept
+        self._kept[kept.id] = kept
         self._tidy()
 
-    def settle(self, kept: Kept) -> None:
-        """Count a response again that has ended."""
-        if self._kept.get(kept.response.id) is kept:
+    def settle(self, kept: E) -> None:
+        """Count one again that has ended, or has grown."""
+        if self._kept.get(kept.id) is kept:
             self._bytes += -kept.size + kept.count()
             self._tidy()
 
-    def get(self, id: str, owner: bytes) -> Kept | None:
-        """The owner's response of this id, which is thereby used."""
+    def get(self, id: str, owner: bytes) -> E | None:
+        """The owner's entry of this id, which is thereby used."""
         self._expire()
         kept = self.peek(id, owner)
         if kept:
             self._kept.move_to_end(id)
         return kept
 
-    def peek(self, id: str, owner: bytes) -> Kept | None:
-        """The owner's response of this id; may be called in any thread."""
+    def peek(self, id: str, owner: bytes) -> E | None:
+        """The owner's entry of this id; may be called in any thread."""
         kept = self._kept.get(id)
         return kept if kept and kept.owner == owner else None
 
     def drop(self, id: str) -> None:
-        """Forget a response."""
+        """Forget one."""
         kept = self._kept.pop(id, None)
         if kept:
             self._bytes -= kept.size

@@ -9,7 +9,7 @@ from zonda.options import ServerOptions
 from zonda.server.errors import Crowded
 from zonda.server.metrics import Metrics
 from zonda.server.registry import Lease, Registry
-from zonda.server.responses_store import Store
+from zonda.server.responses_store import Kept, Store, Talk
 from zonda.server.schema import Health
 from zonda.server.served import Served
 
@@ -38,7 +38,8 @@ class Service:
         self.draining = False
         self.calls: set[Call] = set()
         self.flights: set[Flight] = set()
-        self.responses = Store(options)
+        self.responses: Store[Kept] = Store(options)
+        self.conversations: Store[Talk] = Store(options)
         self.metrics = Metrics(self)
         registry.overdue = self._end_requests
 
@@ -63,6 +64,12 @@ class Service:
         others = [each for each in self.calls if each is not call and each in self.flights]
         if limit and call.client and sum(each.client == call.client for each in others) >= limit:
             raise Crowded(f"{limit} requests with this API key are running")
+
+    def remember(self, kept: Kept) -> None:
+        """Let the conversation that a response belongs to go on with it, if there is an answer."""
+        if kept.talk and kept.response.status in ("completed", "incomplete"):
+            kept.talk.items += [*kept.own, *kept.response.output]
+            self.conversations.settle(kept.talk)
 
     def in_flight(self) -> Iterator[Call]:
         """The requests that count: not those to /health and the like."""
