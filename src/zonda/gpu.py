@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zonda.nn.decoder import Decoder
 
 Progress = Callable[[str, int, int], None]
+"""Told a stage's name, how much of it is done, and its total, 0 if unknown."""
 _log = logging.getLogger("zonda")
 _OLDEST = 8, 0  # compute capability
 _WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run

@@ -17,7 +17,7 @@ from zonda.types import Grammar, Request, Sampling
 
 if TYPE_CHECKING:
     from zonda.engine.engine import Engine
-    from zonda.model import Progress
+    from zonda.gpu import Progress
     from zonda.text.template import ChatTemplate
     from zonda.text.tokenizer import Tokenizer
 

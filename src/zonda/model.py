@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
 from zonda.errors import ModelNotFound, OutOfMemory
-from zonda.gpu import cache_bytes, device_of, left_on, on_gpu
+from zonda.gpu import Progress, cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
 from zonda.kernels.cpu.frame import HEAD
 from zonda.memory import available, mb
@@ -29,11 +29,8 @@ if TYPE_CHECKING:
     from zonda.texts import Texts
     from zonda.weights.hub import Files
 
-Progress = Callable[[str, int, int], None]
-"""Told a stage's name, how much of it is done, and its total, 0 if unknown."""
-
-_GPU_SHARE = 0.9  # the same on a GPU
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
+_GPU_SHARE = 0.9  # the same on a GPU
 _SEQUENCES = 4  # of full length that the cache has room for, if memory allows
 _USUAL = 1024  # positions of each of `max_seqs` sequences that it has room for, if memory allows
 _PLAIN_PAGE = 16  # positions

@@ -186,9 +186,10 @@ class ServerOptions:
                                   low=0.01)
     stall_exit: float = option(300.0, "seconds without a finished step after which running requests get an error and "
                                "the process ends with status 70, to be started again", low=0.01)
-    stored_responses: int = option(1000, "responses of /v1/responses that are kept in memory to be asked for again, and as "
-                                   "many conversations; 0 keeps none", low=0)
-    stored_mb: int = option(64, "memory of the kept responses in MB, and of the conversations; the least used go first", low=1)
+    stored_responses: int = option(1000, "responses of /v1/responses that are kept in memory to be asked for again, "
+                                   "and as many conversations; 0 keeps none", low=0)
+    stored_mb: int = option(64, "memory of the kept responses in MB, and of the conversations; the least used go first",
+                            low=1)
     stored_hours: float = option(24.0, "hours after which they are forgotten", low=0)
     access_log: bool = option(True, "log one line a request on standard error")
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
