@@ -265,6 +265,24 @@ def test_what_is_no_call_between_marks_is_text() -> None:
     assert text(said("hermes", [nameless])) == nameless
 
 
+@pytest.mark.parametrize(("name", "written"), [
+    ("qwen_xml", ONE["qwen_xml"].replace("</parameter>\n", "")),
+    ("minimax", ONE["minimax"].replace("</parameter>\n", "\n")),
+    ("gemma", ONE["gemma"].replace("call:", ":")),
+    ("granite", f"<tool_call>[{J}]"),
+    ("liquid", ONE["liquid"].replace("3", "003")),
+    ("dsml", ONE["dsml"].replace('string="false"', 'string="true"'))])
+def test_slips_of_a_format_are_mended(name: str, written: str) -> None:
+    assert written != ONE[name]
+    for pieces in ([written], list(written)):
+        assert calls(said(name, pieces)) == [("weather", CALL)] and text(said(name, pieces)) == ""
+
+
+def test_a_value_may_have_the_marks_of_others_within_a_line() -> None:
+    written = ONE["qwen_xml"].replace("Paris", "a <parameter=b> and </function>")
+    assert calls(said("qwen_xml", [written]))[0][1]["city"] == "a <parameter=b> and </function>"
+
+
 def test_usual_slips_are_mended() -> None:
     for slip in ('{"name": "weather", "arguments": {"city": "Paris", "days": 3, "metric": True,}}',
                  "{'name': 'weather', 'arguments': {'city': 'Paris', 'days': 3, 'metric': true}}",

@@ -183,7 +183,9 @@ class Members:
         """Read a value up to one of the ends, and write it as its schema says; returns the end."""
         self._writer.arguments((", " if self._count else "") + json.dumps(key, ensure_ascii=False) + ": ")
         self._count += 1
-        kinds = self._tools.kinds(self._name, key) if string is None else ("string",) if string else ()
+        kinds = self._tools.kinds(self._name, key)
+        if string is not None and (not kinds or (string and "string" in kinds)):
+            kinds = ("string",) if string else ()
         if kinds == ("string",):
             return (yield from self._text(ends))
         pieces: list[str] = []
@@ -206,7 +208,8 @@ def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing
              typed: bool = False) -> Steps[bool]:
     """Read a name, then arguments as elements of a key and a value between `opening` and `closing`, then `end`.
 
-    With `typed` keys may say whether their values are texts. Without a name all becomes text, and false is returned; a
+    With `typed` keys may say whether their values are texts. A value without its end ends where a line begins with the
+    next thing. Without a name all becomes text, and false is returned; a
     call that is cut short stays open.
     """
     name = yield from name_in(reader, ">")
@@ -214,15 +217,19 @@ def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing
         writer.text(reader.recorded())
         return False
     reader.recorded()
-    call, ends = Members(reader, writer, tools, name), Marks(closing)
+    call, early = Members(reader, writer, tools, name), (f"\n{opening}", f"\n{end}")
+    ends = Marks(closing, *early)
     while True:
         yield from reader.space()
         if not (yield from reader.literal(opening)):
             break
         key = yield from name_in(reader, *((">", "string=") if typed else (">",)))
         said = (yield from reader.literal('"true">', '"false">')) if typed else ""
-        if not key or not (yield from call.read(key, ends, string="true" in said if said else None)):
+        mark = (yield from call.read(key, ends, string="true" in said if said else None)) if key else ""
+        if not mark:
             break
+        if mark in early:
+            reader.unread(mark)
     if (yield from reader.literal(end)) or not reader.ended:
         call.close()
     return True

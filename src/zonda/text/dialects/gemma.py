@@ -22,7 +22,7 @@ def dialect(name: str, open_: str, close: str, quote: str) -> Dialect:
         while (yield from spoken(reader, writer, open_)):
             reader.record(open_)
             yield from reader.space()
-            yield from reader.literal("call:")
+            yield from reader.literal("call:", ":")
             called = yield from reader.word(NAME)
             if not called or (yield from reader.peek()) != "{":
                 writer.text(reader.recorded())

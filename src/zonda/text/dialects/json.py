@@ -8,6 +8,7 @@ from zonda.text.reader import Reader, Sink, Steps
 
 _PLAIN = {'"': re.compile(r'[^"\\\x00-\x1f]*'), "'": re.compile(r"""[^'"\\\x00-\x1f]*""")}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
+_ZEROS = re.compile(r"^(-?)0+(?=[0-9])")
 _RUN = re.compile(r"[-+.\w]+")
 _WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 _HEX = frozenset("0123456789abcdefABCDEF")
@@ -18,7 +19,7 @@ def value(reader: Reader, sink: Sink) -> Steps[bool]:
     """Read one value; tells whether it was whole. What was read of a broken one has gone to `sink` as it came.
 
     Mended are raw control characters and unknown escapes in texts, single quotes, names without quotes, commas before
-    a closing bracket, and Python's words for true, false and null.
+    a closing bracket, zeros that lead a number, and Python's words for true, false and null.
     """
     open_: list[str] = []
     comma = False
@@ -79,7 +80,8 @@ def scalar(reader: Reader, sink: Sink) -> Steps[bool]:
     if (yield from reader.peek()) in _PLAIN:
         return (yield from text(reader, sink))
     word = yield from _run(reader)
-    sink(_WORDS.get(word, word))
+    word = _WORDS.get(word) or _ZEROS.sub(r"\1", word)
+    sink(word)
     return word in _WORDS or _NUMBER.fullmatch(word) is not None
 
 
