@@ -81,6 +81,17 @@ def test_a_gated_mlp_equals_the_reference(activation, rows: int) -> None:
     np.testing.assert_allclose(run.get(out, rows), wanted, atol=2e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_gate_and_the_other_half_of_a_gated_mlp_may_have_any_two_formats(name: str) -> None:
+    x, gate = np.random.default_rng(3).normal(size=(25, COLS)).astype(np.float32), random_packed(name, OUTS, COLS)
+    for other in LAYOUTS:
+        up, run = random_packed(other, OUTS, COLS, seed=1), Recorded()
+        out = run.ops.gated(run.put(x), run.ops.prepare(gate), run.ops.prepare(up))
+        run.run(len(x), exact=True)
+        wanted = ReferenceOps().gated(x, gate.dense(), up.dense())
+        np.testing.assert_allclose(run.get(out, len(x)), wanted, atol=5e-4 * np.abs(wanted).max())
+
+
 @pytest.mark.parametrize("dim", [8, 24, 64])
 @pytest.mark.parametrize(("rows", "window", "softcap"),
                          [(1, 0, 0.0), (13, 0, 0.0), (64, 0, 0.0), (64, 7, 0.0), (40, 33, 5.0)])

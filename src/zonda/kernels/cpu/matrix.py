@@ -46,6 +46,11 @@ class Matrix:
         """What a tile kernel counts by: single columns if dense, else units of 32."""
         return self.cols if self.dense else self.cols // UNIT
 
+    @property
+    def group(self) -> int:
+        """Columns that share a scale in the tiles, of a unit at most."""
+        return UNIT if self.dense else LAYOUTS[self.format].group
+
     def kernel(self, tokens: int, *, exact: bool, wide: int = 0) -> Kernel:
         """The tile kernel for blocks of so many tokens, `wide` units of them with a scale."""
         exact = exact or self.dense

@@ -192,7 +192,7 @@ class CPUOps:
 
     def gated(self, x: Buffer, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
               norm: Norm | None = None) -> Buffer:
-        if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
+        if (gate.dense, gate.offset(self._isa), gate.group) != (up.dense, up.offset(self._isa), up.group):
             return self._gated_apart(x, gate, up, activation, norm)
         out = self._like(x, gate.rows)
         for domain in DOMAINS[x.rows]:
@@ -338,7 +338,7 @@ class CPUOps:
                    x.cols, residual.at if residual else 0)
 
     def _gated_apart(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
-        """Gate and up in formats that do not share their blocks of activations."""
+        """Gate and up in formats that share no blocks of activations, or no shape of AMX's registers."""
         both = self.project(x, [gate, up], [None, None], norm=norm)
         out = self._like(x, gate.rows)
         self._emit(Kernel("gate", 4, "matmul:gate"), x.rows, 1, both.at, out.at, gate.rows, ACTIVATIONS[activation])
