@@ -16,7 +16,7 @@ try:
 except ImportError:
     uvloop = None
 
-from zonda import LLM, AsyncLLM, Closed, ContextExceeded, InvalidRequest, Sampling, Unsupported, ZondaError
+from zonda import LLM, AsyncLLM, Closed, ContextExceeded, Grammar, InvalidRequest, Sampling, Unsupported, ZondaError
 from zonda.text import dialects
 from zonda.text.manner import Manner
 from zonda.text.reasoning import Reasoning
@@ -403,6 +403,18 @@ async def test_an_error_of_one_answer_stops_the_others(llm: LLM, many: AsyncLLM,
 def test_a_tool_choice_that_is_no_name_is_refused(llm: LLM, choice: Any) -> None:
     with pytest.raises(InvalidRequest, match="tool_choice"):
         llm.chat("a", tools=[lambda: None], tool_choice=choice)
+
+
+@pytest.mark.parametrize("options", [
+    {"template_kwargs": 5}, {"template_kwargs": {1: 2}}, {"template_kwargs": {"messages": 2}},
+    {"template_kwargs": {"tools": 2}}, {"template_kwargs": {"self": 2}}, {"tools": 5}, {"tools": {"a": 1}},
+    {"choices": 5}, {"choices": [object()]}, {"choices": []}, {"schema": {"a": object()}}, {"schema": object()},
+    {"schema": "{"}, {"regex": 5}, {"regex": "("}, {"grammar": 5}, {"grammar": Grammar("json_schema", 5)},
+    {"grammar": Grammar("x", "a")}, {"grammar": Grammar("regex", "a", after="x")}])
+def test_an_option_of_a_wrong_kind_is_refused_by_name(llm: LLM, options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        llm.chat("a", **options)
+    assert caught.value.param in (*options, "grammar")
 
 
 @pytest.mark.parametrize("n", [0, 10**6, "2", 1.5])

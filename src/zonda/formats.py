@@ -13,6 +13,7 @@ from zonda.types import Grammar
 
 Read = Callable[[str], Any]
 _WAYS = ("schema", "grammar", "regex", "choices")
+_HINTS = {"schema": "expected a JSON schema, a pydantic model, or a type", "choices": "expected texts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,11 @@ def take_format(options: dict[str, Any]) -> Format:
     if len(wanted) > 1:
         raise InvalidRequest(f"{' and '.join(f'`{name}`' for name in wanted)} exclude each other", param=[*wanted][1])
     for name, value in wanted.items():
-        return _MADE[name](value)
+        try:
+            return _MADE[name](value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidRequest(f"`{name}` is nothing that describes an answer: {error}", param=name,
+                                 hint=_HINTS.get(name)) from None
     return Format()
 
 
@@ -42,13 +47,7 @@ def _by_schema(schema: Any) -> Format:
         return Format(Grammar("json_schema", json.dumps(schema.model_json_schema())), schema.model_validate_json)
     if hasattr(schema, "json_schema") and hasattr(schema, "validate_json"):
         return Format(Grammar("json_schema", json.dumps(schema.json_schema())), schema.validate_json)
-    try:
-        source = json.dumps(msgspec.json.schema(schema))
-        decoder = msgspec.json.Decoder(schema)
-    except (TypeError, RuntimeError) as error:
-        raise InvalidRequest(f"`schema` is nothing that describes an answer: {error}", param="schema",
-                             hint="expected a JSON schema, a pydantic model, or a type") from None
-    return Format(Grammar("json_schema", source), decoder.decode)
+    return Format(Grammar("json_schema", json.dumps(msgspec.json.schema(schema))), msgspec.json.Decoder(schema).decode)
 
 
 def _by_grammar(grammar: Any) -> Format:

@@ -257,9 +257,18 @@ def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form:
                              hint="give auto, none, required, or the name of a tool")
     fields = {"tools": schemas(options.pop("tools", None)), "parallel": options.pop("parallel_tool_calls", True),
               "choice": choice if choice in ("auto", "none", "required") else Named(choice),
-              "variables": options.pop("template_kwargs", {}), "format": form}
+              "variables": _variables(options.pop("template_kwargs", None) or {}), "format": form}
     sampling = _sampling(options)
     return [Turn(messages=as_messages(each), sampling=sampling, **fields) for each in conversations]
+
+
+def _variables(given: Any) -> Mapping[str, Any]:
+    """What the chat template is told beside messages and tools."""
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise InvalidRequest("`template_kwargs` is no mapping of names to values", param="template_kwargs")
+    if taken := given.keys() & {"self", "messages", "tools"}:
+        raise InvalidRequest(f"`template_kwargs` cannot set {min(taken)!r}", param="template_kwargs")
+    return given
 
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:

@@ -126,6 +126,8 @@ Offered = Tool | Callable[..., Any] | Mapping[str, Any]
 
 def schemas(tools: Sequence[Offered] | None) -> list[Mapping[str, Any]]:
     """Tools in the shape of OpenAI's chat."""
+    if tools is not None and not isinstance(tools, Sequence):
+        raise InvalidRequest(f"`tools` is {type(tools).__name__}, expected a list", param="tools")
     return [each if isinstance(each, Mapping) else _tool(each).schema for each in tools or ()]
 
 

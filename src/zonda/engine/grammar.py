@@ -87,7 +87,10 @@ class Grammars:
         """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
         if self._words is None:
             raise Unsupported("this engine has no vocabulary to enforce a grammar with", param="grammar")
-        if grammar.after is not None and not 0 <= grammar.after < self._vocab:
+        if grammar.kind not in _FORMS or not isinstance(grammar.source, str):
+            raise InvalidRequest(f"no grammar of kind {grammar.kind!r:.40} by a {type(grammar.source).__name__}",
+                                 param="grammar", hint=f"expected a text, and one of {', '.join(_FORMS)}")
+        if grammar.after is not None and (not isinstance(grammar.after, int) or not 0 <= grammar.after < self._vocab):
             raise InvalidRequest(f"the grammar begins after token {grammar.after!r}, which does not exist",
                                  param="grammar")
         start = self._find(grammar)
