@@ -153,6 +153,12 @@ def test_the_largest_gemma_in_gguf_scales_by_its_width_over_its_heads():
     assert decoder.attentions[0].scale == 168**-0.5
 
 
+def test_a_gguf_file_without_a_window_has_none():
+    sizes = {key.replace("llama", "gemma3"): value for key, value in PACKED.items()}
+    config, decoder = build(Only({**sizes, "general.architecture": "gemma3", "gemma3.rope.freq_base": 1e6}))
+    assert config.windows == (0, 0, 0, 0) and {layer.attn.rope.theta for layer in decoder.layers} == {1e6}
+
+
 def test_a_list_that_repeats_one_value_for_each_layer_is_that_value():
     assert packed({"llama.attention.head_count_kv": np.array([2, 2, 2, 2])}).heads.kv == 2
     assert packed({"llama.feed_forward_length": [96] * 4}).ffn_dim == 96

@@ -102,7 +102,8 @@ def _from_gguf(source: Source, max_len: int | None, defaults: Mapping[str, Any])
     names = source.names()
     lists = {name: source.read(f"rope.{name}").dense().ravel() for name in ROPE_LISTS if f"rope.{name}" in names}
     prefix = f"{source.metadata['general.architecture']}."
-    fields = Fields(source.metadata, GGUF, prefix=prefix, fallbacks={"normalize": True, **defaults, **lists})
+    fallbacks = {"normalize": True, **defaults, "window": 0, **lists}
+    fields = Fields(source.metadata, GGUF, prefix=prefix, fallbacks=fallbacks)
     heads, context = _heads(fields), _context(fields)
     if fields.integer("value_dim", heads.dim) != heads.dim:
         raise Unsupported(f"{fields.key('value_dim')} differs from {fields.key('head_dim')}, which is not supported")
