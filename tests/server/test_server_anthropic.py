@@ -356,3 +356,21 @@ def test_models_are_described_in_the_clients_words(client: anthropic.Anthropic) 
     (found,) = client.models.list()
     assert (found.id, found.type, found.max_input_tokens) == ("chain", "model", 2000)
     assert client.models.retrieve("chain") == found and found.created_at.year >= 2024
+
+
+def test_messages_take_the_sampling_fields_and_forms_of_the_other_routes(server: Server,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    prepare = server.llm.prepare  # type: ignore[union-attr]
+    monkeypatch.setattr(server.llm, "prepare", lambda turn: seen.append(turn) or prepare(turn))
+    fields = asked("w", min_p=0.1, seed=7, logit_bias={"97": 5}, dry_multiplier=0.5, ignore_eos=False)
+    assert server.post("/v1/messages", fields).status == 200
+    assert (seen[0].sampling.min_p, seen[0].sampling.seed, seen[0].sampling.dry_multiplier) == (0.1, 7, 0.5)
+    assert seen[0].sampling.logit_bias == {97: 5}
+    forced = server.post("/v1/messages", asked("w", grammar={"type": "regex", "value": "[Q]{3}"})).json
+    assert forced["content"][0]["text"] == "QQQ"
+    both = asked(grammar={"type": "regex", "value": "a"}, output_format={"type": "json_schema", "schema": {}})
+    for body, named in ((both, "`grammar.value`"), (asked(n=2), "`n`"),
+                        (asked(grammar={"type": "regex", "value": "("}), "compiled")):
+        refused = server.post("/v1/messages", body)
+        assert refused.status == 400 and named in refused.json["error"]["message"]

@@ -482,3 +482,10 @@ def test_a_search_that_may_look_nothing_up_is_left_out(server: Server) -> None:
     tools = [{"type": "web_search", "external_web_access": False}, LOOK]
     assert [tool["type"] for tool in server.post("/v1/responses", {"input": "x", "tools": tools}).json["tools"]] == [
         "function"]
+
+
+def test_a_response_may_be_given_a_form_as_the_other_routes_are(server: Server) -> None:
+    body: dict[str, Any] = {"input": "w", "grammar": {"type": "regex", "value": "[Q]{3}"}}
+    assert server.post("/v1/responses", body).json["output"][0]["content"][0]["text"] == "QQQ"
+    both = server.post("/v1/responses", body | {"text": {"format": {"type": "json_object"}}})
+    assert (both.status, both.error["param"]) == (400, "grammar.value")

@@ -198,7 +198,7 @@ def test_a_failure_inside_tells_nothing_of_itself(server: Server, monkeypatch: p
     def fail(*args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr(server.llm, "render", fail)
+    monkeypatch.setattr(server.llm, "prepare", fail)
     reply = server.chat("x")
     assert (reply.status, reply.error["type"]) == (500, "server_error")
     assert "secret" not in reply.body.decode() and "Traceback" not in reply.body.decode()

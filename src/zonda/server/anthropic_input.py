@@ -2,14 +2,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
+from zonda.server import sampling
 from zonda.server.anthropic_schema import AnthropicMessage, Block, CountRequest, MessageRequest, Source
 from zonda.server.anthropic_tools import choice_of, function_of
 from zonda.server.decode import check_depth, needed
+from zonda.server.formats import Wanted, wanted_form
 from zonda.server.responses_writer import unseal
 from zonda.turns import Turn, taken_off
 from zonda.types import Grammar, Sampling
@@ -32,13 +35,15 @@ def turn_of(body: CountRequest) -> Turn:
     return Turn(begun=taken_off(messages, thinks=thinks(body)) if begins else "", messages=messages,
                 tools=[function_of(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())],
                 choice=choice_of(wanted), parallel=not (wanted and wanted.disable_parallel_tool_use),
-                format=_format(body), variables=_variables(body))
+                format=form_of(body)[1], variables=_variables(body))
 
 
 def sampling_of(body: MessageRequest) -> Sampling:
     """How tokens are drawn."""
-    return Sampling(max_tokens=body.max_tokens, temperature=body.temperature, top_p=body.top_p, top_k=body.top_k,
-                    stop=tuple(body.stop_sequences or ()))
+    if body.n not in (None, 1):
+        raise Unsupported("`n` is not supported: a message is one answer", param="n")
+    found = sampling.sampling_of(body, max_tokens=body.max_tokens)
+    return found if body.stop_sequences is None else replace(found, stop=tuple(body.stop_sequences))
 
 
 def thinks(body: CountRequest) -> bool:
@@ -161,12 +166,14 @@ def _document(source: Source, place: str) -> str:
     return _lines(source.content, f"{place}.content", _plain) if source.data is None else source.data
 
 
-def _format(body: CountRequest) -> Grammar | None:
+def form_of(body: CountRequest) -> Wanted | tuple[str, None]:
+    """The form that the answer's text must have, and the field that says it."""
     wanted = (body.output_config and body.output_config.format) or body.output_format
     if wanted is None:
-        return None
-    check_depth(wanted.schema, "output_config.format.schema")
-    return Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())
+        return wanted_form(body)
+    field = "output_config.format.schema"
+    check_depth(wanted.schema, field)
+    return wanted_form(body, (field, Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())))
 
 
 def _variables(body: CountRequest) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
-from zonda.server.schema import MAX_STOPS, Salt, Share, Stop
+from zonda.server.schema import MAX_STOPS, SamplingFields, Share, Stop
 
 MOST_TOKENS = 10_000_000
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -87,8 +87,8 @@ class OutputConfig(Struct, kw_only=True):
     format: OutputFormat | None = None
 
 
-class CountRequest(Struct, kw_only=True):
-    """What makes the prompt."""
+class CountRequest(SamplingFields, kw_only=True):
+    """What makes the prompt; and the sampling fields of the other routes, beside those of Anthropic's own."""
 
     model: str
     messages: Annotated[list[AnthropicMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -113,14 +113,12 @@ class MessageRequest(CountRequest, kw_only=True):
     """A conversation to answer."""
 
     max_tokens: Annotated[int, Meta(ge=0, le=MOST_TOKENS)]
-    stream: bool | None = None
     stop_sequences: Annotated[list[Stop], Meta(max_length=MAX_STOPS)] | None = None
     temperature: Share | None = None
     top_p: Share | None = None
     top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     metadata: MessageMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
-    cache_salt: Salt | None = None
 
 
 class Managed(Struct):

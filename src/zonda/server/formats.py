@@ -65,9 +65,12 @@ class FormatFields(Struct, kw_only=True):
     guided_grammar: str | None = None
 
 
-def wanted_form(body: FormatFields) -> Wanted | tuple[str, None]:
-    """What the request wants its answer to look like, None for any text, and the field that says it."""
-    found = [*_response_format(body.response_format), *_grammar(body.grammar),
+def wanted_form(body: FormatFields, *own: Wanted) -> Wanted | tuple[str, None]:
+    """What the request wants its answer to look like, None for any text, and the field that says it.
+
+    `own` is what fields of the request's own protocol say.
+    """
+    found = [*own, *_response_format(body.response_format), *_grammar(body.grammar),
              *_structured(body.structured_outputs), *_guided(body)]
     if len(found) > 1:
         (first, _), (second, _) = found[:2]

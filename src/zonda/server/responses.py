@@ -74,7 +74,7 @@ async def create(call: Call, body: ResponseRequest) -> None:
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
         for field, grammar in given.grammars_of(body):
             await compiled(llm, grammar, field)
-        await compiled(llm, prepared.grammar, "text.format.schema" if turn.format else "tools")
+        await compiled(llm, prepared.grammar, given.form_of(body)[0])
         kept = Kept(_response(call, llm, body, names.core), items, call.owner, talk=talk, own=items[known:])
         writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
                         sealing="reasoning.encrypted_content" in (body.include or ()))
@@ -217,7 +217,7 @@ def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
                             thinks=bool(variables.get("enable_thinking")))
     return Turn(messages=said, tools=given.as_chat(given.tools_of(body)),
                 choice=choice, allowed=allowed, parallel=body.parallel_tool_calls is not False,
-                format=given.format_of(body), variables=variables | end, begun=begun)
+                format=given.form_of(body)[1], variables=variables | end, begun=begun)
 
 
 @contextmanager

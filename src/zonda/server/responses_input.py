@@ -10,6 +10,7 @@ import msgspec
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
+from zonda.server.formats import ANY_OBJECT, Wanted, wanted_form
 from zonda.server.responses_schema import (
     Choice,
     Compaction,
@@ -281,20 +282,21 @@ def _allowed(tool: Mapping[str, Any], index: int) -> str:
     return name
 
 
-def format_of(body: ContextFields) -> Grammar | None:
-    """The form that the answer's text must have."""
+def form_of(body: ContextFields) -> Wanted | tuple[str, None]:
+    """The form that the answer's text must have, and the field that says it."""
     wanted = body.text.format if body.text else None
     if wanted is None or wanted.type == "text":
-        return None
+        return wanted_form(body)
     if wanted.type == "json_object":
-        return Grammar("json_schema", '{"type":"object"}')
+        return wanted_form(body, ("text.format", Grammar("json_schema", ANY_OBJECT)))
     if not wanted.name or not FORMAT_NAME.fullmatch(wanted.name):
         raise InvalidRequest("`text.format.name` is missing or not a name", param="text.format.name",
                              hint="expected up to 64 letters, digits, `_` and `-`")
     if wanted.schema is None:
         raise missing("text.format.schema")
-    check_depth(wanted.schema, "text.format.schema")
-    return Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())
+    field = "text.format.schema"
+    check_depth(wanted.schema, field)
+    return wanted_form(body, (field, Grammar("json_schema", msgspec.json.encode(wanted.schema).decode())))
 
 
 def variables_of(body: ContextFields) -> dict[str, Any]:
