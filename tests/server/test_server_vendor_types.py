@@ -99,6 +99,11 @@ def test_responses_are_openais(speaker: Server, fields: dict[str, Any]) -> None:
     check(InputTokenCountResponse, speaker.post("/v1/responses/input_tokens", {"input": "x"}).json)
 
 
+def test_a_response_tells_of_a_user_if_there_is_one(server: Server) -> None:
+    assert "user" not in server.post("/v1/responses", {"input": "x"}).json
+    assert server.post("/v1/responses", {"input": "x", "user": "u"}).json["user"] == "u"
+
+
 def test_conversations_are_openais(server: Server) -> None:
     made = server.post("/v1/conversations", {"items": [{"role": "user", "content": "x"}], "metadata": {"a": "b"}}).json
     check(Conversation, made)

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaError
 from zonda.server import errors
 from zonda.server import responses_input as given
@@ -270,7 +272,8 @@ def _response(call: Call, llm: AsyncLLM, body: ResponseRequest, core: str) -> Re
         presence_penalty=body.presence_penalty or 0.0, frequency_penalty=body.frequency_penalty or 0.0,
         text=TextUsed(format=_format(wanted), verbosity=(body.text and body.text.verbosity) or "medium"),
         tool_choice=body.tool_choice or "auto", tools=given.tools_of(body), top_logprobs=body.top_logprobs or 0,
-        truncation=body.truncation or "disabled", metadata=body.metadata or {}, user=body.user,
+        truncation=body.truncation or "disabled", metadata=body.metadata or {},
+        user=UNSET if body.user is None else body.user,
         safety_identifier=body.safety_identifier, prompt_cache_key=body.prompt_cache_key)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
 from zonda.server.schema import ConversationFields, Name, TokenLogprob
@@ -351,7 +351,7 @@ class Response(Struct, kw_only=True):
     usage: ResponseUsage | None = None
     metadata: dict[str, str]
     service_tier: str = "default"
-    user: str | None
+    user: str | UnsetType = UNSET
     safety_identifier: str | None
     prompt_cache_key: str | None
 
