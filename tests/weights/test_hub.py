@@ -92,6 +92,13 @@ def test_a_local_file_is_the_model(tmp_path, no_network):
     assert np.array_equal(open_source(files).read("norm").dense(), values(4))
 
 
+def test_a_gguf_file_of_another_name_is_known_by_its_content(tmp_path, no_network):
+    path = write_gguf(tmp_path / "sha256-abcdef", {"output_norm.weight": values(4)})
+    for files in (resolve(str(path)), resolve(None, file=(str(path),))):
+        assert (files.name, files.weights, files.kind) == ("sha256-abcdef", (path,), "gguf")
+    assert np.array_equal(open_source(files).read("norm").dense(), values(4))
+
+
 def test_a_local_folder_of_safetensors_is_the_model(tmp_path, no_network):
     write_safetensors(tmp_path / "m", {"model.norm.weight": values(4)})
     files = resolve(str(tmp_path / "m"))

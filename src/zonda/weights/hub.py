@@ -139,6 +139,8 @@ def _measure(id: str, path: Path) -> Cached:
 
 
 def _files_of(paths: list[Path]) -> Files:
+    if len(paths) == 1 and _hides_gguf(paths[0]):
+        return Files(paths[0].name, paths[0].parent, tuple(paths), "gguf")
     kind = kind_of(path.name for path in paths)
     missing = [path for path in paths if not path.is_file()]
     if missing:
@@ -148,6 +150,14 @@ def _files_of(paths: list[Path]) -> Files:
         raise InvalidModel("the weight files lie in several folders", hint="put all shards of a model in one folder")
     _, names = choose([path.name for path in root.iterdir()], Wish(tuple(path.name for path in paths)), str(root))
     return Files(paths[0].stem, root, tuple(root / name for name in names), kind)
+
+
+def _hides_gguf(path: Path) -> bool:
+    """Whether a file of another name is GGUF by its first bytes, as the blobs of some model stores are."""
+    if path.suffix in (".gguf", ".safetensors") or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(4) == b"GGUF"
 
 
 def _folder(root: Path, wish: Wish, *, name: str, commit: str | None = None) -> Files:
