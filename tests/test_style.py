@@ -8,6 +8,7 @@ import statistics
 import sys
 import tomllib
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -150,6 +151,23 @@ def test_some_parts_know_even_less(part: str) -> None:
     home = SOURCE.joinpath(*part.split("."))
     files = [path for path in TREES if path == home.with_suffix(".py") or home in path.parents]
     assert files and [line for path in files for line in wrong(path, part, NARROW[part])] == []
+
+
+def at_once(path: Path) -> Iterator[str]:
+    """What a file imports when it is imported itself."""
+    for node in TREES[path].body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from imports(node)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    files = {".".join(("zonda", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in TREES}
+    needs = {module: {other for each in at_once(path) for other in (each, each.rpartition(".")[0])
+                      if other in files and other != module} for module, path in files.items()}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
 
 
 def test_the_public_names_are_those_that_the_package_declares() -> None:
