@@ -78,8 +78,15 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
 
 def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
     """What the model would take of this machine's memory. Reads no weights; raises `OutOfMemory` if it does not fit."""
-    from zonda.weights.hub import open_source
+    from zonda.weights.hub import foresee, open_source
 
+    ahead = foresee(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
+                    cache_dir=model.cache_dir)
+    if ahead:
+        from zonda.weights.random import RandomSource
+
+        config = RandomSource(shape_config(str(ahead.config)), "bf16")
+        return size(config, model, options, weight_bytes=in_situ_bytes(ahead.size, model))
     files = resolve_model(model, progress=True)
     return size(open_source(files), model, options, weight_bytes=_weight_bytes(files, model))
 

@@ -39,7 +39,8 @@ class FakeHub:
         if api and "nowhere" in parts:
             return 404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "no"}, b"{}"
         if api:
-            siblings = [{"rfilename": name} for name in files]
+            siblings = [{"rfilename": name} | ({"size": len(data)} if "blobs=" in path else {})
+                        for name, data in files.items()]
             return 200, {}, json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings, "modelId": repo}).encode()
         return self._file(files["/".join(parts[4:])])
 

@@ -12,9 +12,11 @@ from fake_hub import COMMIT, FakeHub, serve
 from files import CONFIG, write_gguf, write_safetensors
 
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
+from zonda.model import forecast
+from zonda.options import EngineOptions, ModelOptions
 from zonda.weights import aliases, hub
 from zonda.weights.aliases import Alias, Package
-from zonda.weights.hub import Unreachable, cache_delete, cache_list, open_source, resolve, resolve_texts
+from zonda.weights.hub import Unreachable, cache_delete, cache_list, foresee, open_source, resolve, resolve_texts
 
 REPO = "maker/model"
 
@@ -171,6 +173,31 @@ def test_a_repository_is_downloaded_without_its_code(tmp_path, fake):
     assert {path.name for path in files.root.iterdir()} == {
         "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model.safetensors"}
     assert np.array_equal(open_source(files).read("norm").dense(), values(4))
+
+
+SHAPE = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "num_key_value_heads": 1, "head_dim": 32, "intermediate_size": 64, "vocab_size": 64, "rms_norm_eps": 1e-5,
+         "max_position_embeddings": 4096, "rope_theta": 1e4, "tie_word_embeddings": True}
+
+
+def test_a_plan_downloads_no_weights(tmp_path, fake):
+    weights = {f"model-0000{n}-of-00002.safetensors": bytes(n << 20) for n in (1, 2)}
+    fake.repos[REPO] = {"config.json": json.dumps(SHAPE).encode(), "tokenizer.json": b"{}", "other.bin": bytes(9 << 20),
+                        **weights}
+    sized = forecast(ModelOptions(model=REPO, cpu=True), EngineOptions(kv_memory_mb=1))
+    assert (sized.weight_bytes, sized.config.context, sized.cache.position_bytes) == (3 << 20, 4096, 2 * 2 * 32 * 2)
+    small = forecast(ModelOptions(model=REPO, cpu=True, isq="q8_0"), EngineOptions(kv_memory_mb=1))
+    assert small.weight_bytes < 2 << 20
+    assert {path.name for path in snapshot(tmp_path).iterdir()} == {"config.json"}
+    assert not any("safetensors" in asked or "tokenizer" in asked for asked in fake.requests)
+
+
+def test_only_what_is_not_on_the_disk_and_is_no_gguf_is_foreseen(tmp_path, fake, monkeypatch):
+    fake.repos[REPO] = {"x-q4_0.gguf": gguf_bytes(tmp_path / "source"), "config.json": b"{}"}
+    assert foresee(REPO) is None
+    assert foresee(str(tmp_path)) is None and foresee(None) is None
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert foresee("maker/other") is None
 
 
 def test_progress_is_drawn_on_standard_error_alone(tmp_path, fake, capfd):

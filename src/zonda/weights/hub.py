@@ -5,17 +5,17 @@ import glob
 import hashlib
 import re
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, ZondaError
 from zonda.options import cache_folder, hub_folder, offline
 from zonda.weights import aliases
 from zonda.weights.choose import Format, Kind, Wish, choose, kind_of
+from zonda.weights.hub_errors import CHECK, told, within
+from zonda.weights.hub_errors import Unreachable as Unreachable
 from zonda.weights.source import Source
 
 REPO = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9._-]{0,95}")
@@ -24,14 +24,12 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 BESIDE = re.compile(r"[^/]+\.(json|jinja)|tokenizer\.model|additional_chat_templates/[^/]+\.jinja")
 """Files that a model needs beside its weights. No code."""
+CONFIG = "config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tekken.json")
 PATIENCE = 15.0
 """Seconds to wait for the hub's first answer."""
 SHORT_PATIENCE = 4.0
 """The same where there is another place to look."""
-LOGIN = "accept its terms on its page on the hub, then run `zonda login` or set HF_TOKEN"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,6 @@ class Cached:
     path: Path
     size: int
     modified: float
-
-
-class Unreachable(ModelNotFound):
-    """The hub cannot be asked, and the disk does not have the model."""
-
-    code = "hub_unreachable"
 
 
 def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | None = None, quant: str | None = None,
@@ -88,6 +80,26 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
     if not REPO.fullmatch(model):
         raise aliases.unknown(model)
     return hub.repo(model, wish)
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """A model whose weights are not on the disk: its config.json, and the bytes of its weights."""
+
+    config: Path
+    size: int
+
+
+def foresee(model: str | None, *, file: tuple[str, ...] = (), format: Format | None = None, quant: str | None = None,
+            revision: str | None = None, cache_dir: str | Path | None = None) -> Foreseen | None:
+    """What the hub tells of a repository of safetensors that is not on the disk; downloads no weights.
+
+    None for everything else: a file tells more, and GGUF files have to be looked into.
+    """
+    if model is None or not REPO.fullmatch(model) or Path(model).expanduser().exists():
+        return None
+    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, False, False)
+    return hub.foreseen(model, Wish(file, format, quant))
 
 
 def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: bool = False) -> Path:
@@ -238,7 +250,7 @@ class _Hub:
         except ZondaError as error:
             return error
         if files.kind == "safetensors":
-            for wanted in (("config.json",), TOKENIZERS):
+            for wanted in ((CONFIG,), TOKENIZERS):
                 if not any((folder / one).is_file() for one in wanted):
                     return InvalidModel(f"the download of {repo} lacks {wanted[0]}")
         return files
@@ -276,92 +288,36 @@ class _Hub:
             _verify(path)
         return files
 
+    def foreseen(self, repo: str, wish: Wish) -> Foreseen | None:
+        if offline() or isinstance(self._on_disk(repo, wish, repo), Files):
+            return None
+        sizes = self._sizes(repo, PATIENCE)
+        kind, chosen = choose(list(sizes), wish, repo)
+        if kind != "safetensors" or CONFIG not in sizes:
+            return None
+        return Foreseen(self._fetch(repo, [CONFIG]) / CONFIG, sum(sizes[name] for name in chosen))
+
     def _download(self, repo: str, pick: Callable[[list[str]], Sequence[str]], patience: float) -> Path:
         """Download the picked files of a repository and what belongs beside weights."""
-        from huggingface_hub import HfApi, snapshot_download
+        names = list(self._sizes(repo, patience))
+        return self._fetch(repo, [*pick(names), *(one for one in names if BESIDE.fullmatch(one))])
 
-        with _errors(repo, self.revision):
-            info = _within(patience, lambda: HfApi().model_info(repo, revision=self.revision, timeout=patience))
-            names = [one.rfilename for one in info.siblings or [] if ".." not in one.rfilename]
-            wanted = [*pick(names), *(one for one in names if BESIDE.fullmatch(one))]
-            with _bars(self.progress) as drawn:
-                return Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
-                                              allow_patterns=[glob.escape(one) for one in wanted]))
+    def _sizes(self, repo: str, patience: float) -> dict[str, int]:
+        """The files of a repository and their bytes."""
+        from huggingface_hub import HfApi
 
+        with told(repo, self.revision):
+            info = within(patience, lambda: HfApi().model_info(repo, revision=self.revision, timeout=patience,
+                                                               files_metadata=True))
+            return {one.rfilename: one.size or 0 for one in info.siblings or [] if ".." not in one.rfilename}
 
-@contextmanager
-def _errors(repo: str, revision: str | None) -> Iterator[None]:
-    """Turn what the hub's library raises into what a user can act on."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    def _fetch(self, repo: str, wanted: Sequence[str]) -> Path:
+        from huggingface_hub import snapshot_download
 
-    try:
-        yield
-    except ZondaError:
-        raise
-    except GatedRepoError:
-        raise ModelNotFound(f"{repo} is gated: its makers give access on request", hint=LOGIN, code="gated") from None
-    except RepositoryNotFoundError:
-        raise ModelNotFound(f"the hub has no repository {repo}, or it is private",
-                            hint="check the name; for a private one, run `zonda login` or set HF_TOKEN") from None
-    except RevisionNotFoundError:
-        raise ModelNotFound(f"{repo} has no revision {revision}") from None
-    except LocalEntryNotFoundError as error:
-        raise Unreachable(f"the hub did not answer for {repo}: {_first_line(error)}", hint=CHECK) from error
-    except EntryNotFoundError as error:
-        raise ModelNotFound(f"{repo} lacks a file: {_first_line(error)}") from error
-    except HfHubHTTPError as error:
-        raise _refused(repo, error) from error
-    except OSError as error:
-        raise Unreachable(f"{repo} could not be downloaded: {_first_line(error)}", hint=CHECK) from error
-    except Exception as error:
-        # The hub's library raises the errors of one of three HTTP clients, depending on its version.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-            raise
-        raise Unreachable(f"the hub cannot be reached for {repo}: {_first_line(error)}", hint=CHECK) from error
+        with told(repo, self.revision), _bars(self.progress) as drawn:
+            return Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
+                                          allow_patterns=[glob.escape(one) for one in wanted]))
 
-
-CHECK = "check the network, or name a local file or folder"
-
-
-def _refused(repo: str, error: Any) -> ZondaError:
-    status = getattr(error.response, "status_code", None)
-    if status in (401, 403):
-        return ModelNotFound(f"the hub refuses access to {repo} ({status})", hint=LOGIN, code="gated")
-    if status == 404:
-        return ModelNotFound(f"the hub has no repository {repo}", hint="check the name")
-    return Unreachable(f"the hub answered {status} for {repo}", hint="try again later")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-def _within(seconds: float, call: Callable[[], T]) -> T:
-    """The result of a call that may hang where no timeout reaches it, as in looking up a host's name."""
-    results: list[T] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds + 1)
-    if failures:
-        raise failures[0]
-    if not results:
-        raise Unreachable(f"the hub did not answer within {seconds:g} s", hint=CHECK)
-    return results[0]
 
 
 def _verify(path: Path) -> None:
