@@ -371,6 +371,6 @@ def test_messages_take_the_sampling_fields_and_forms_of_the_other_routes(server:
     assert forced["content"][0]["text"] == "QQQ"
     both = asked(grammar={"type": "regex", "value": "a"}, output_format={"type": "json_schema", "schema": {}})
     for body, named in ((both, "`grammar.value`"), (asked(n=2), "`n`"),
-                        (asked(grammar={"type": "regex", "value": "("}), "compiled")):
+                        (asked(grammar={"type": "regex", "value": "("}), "grammar.value: ")):
         refused = server.post("/v1/messages", body)
         assert refused.status == 400 and named in refused.json["error"]["message"]

@@ -182,7 +182,7 @@ def test_the_document_lists_every_route(server: Server) -> None:
     assert {(method, path) for path, methods in document["paths"].items() for method in methods} == known
     for method, path in known:
         body = {"prompt": "x", "messages": "x"} if method == "post" else None
-        reply = server.call(method.upper(), path.format(id="chain", file="app.js"), body)
+        reply = server.call(method.upper(), path.format(id="chain", file="app.js", item="x"), body)
         assert b'"not_found"' not in reply.body and reply.status not in {405, 500}
 
 

@@ -48,7 +48,9 @@ def _status(error: Exception) -> int:
 
 def _body(error: Exception, id: str) -> AnthropicErrorReply:
     kind = _TYPES.get(_status(error), "api_error")
-    return AnthropicErrorReply(AnthropicError(kind, errors.told(error).error.message), id)
+    told = errors.told(error).error
+    named = not told.param or told.param in told.message
+    return AnthropicErrorReply(AnthropicError(kind, told.message if named else f"{told.param}: {told.message}"), id)
 
 
 ENVELOPE = Envelope(_body, named, _status, id_header=b"request-id")
