@@ -49,23 +49,23 @@ def test_the_model_is_closed_after_the_answer(run: Run, runners: list[LettersRun
 
 
 def test_standard_input_is_the_prompt_without_another(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("x"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x")))
     assert run()[1] == "yz\n"
 
 
 def test_an_input_that_is_no_text_is_told_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff"), "utf-8", "surrogateescape"))
     code, _, err = run("-i", "-")
     assert code == 1 and "error: standard input is no text in utf-8: invalid start byte at byte 1" in err
 
 
 def test_a_dash_reads_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("x"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"x")))
     assert run("-i", "-")[1] == "yz\n"
 
 
 def test_empty_standard_input_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     code, out, err = run()
     assert (code, out) == (1, "") and "hint: give it with `-i TEXT`" in err
 

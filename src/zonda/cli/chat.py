@@ -15,7 +15,8 @@ HELP = """\
 /topk N             0 for all
 /topp X             above 0, up to 1
 /exit               leave, as Ctrl-D does
-Enter sends; Alt-Enter, or a backslash at the line's end, begins another line. Ctrl-C stops the answer."""
+Enter sends; Alt-Enter, or a backslash at the line's end, begins another line.
+Ctrl-C stops the answer and keeps the conversation."""
 
 
 class Chat:

@@ -23,7 +23,7 @@ def converse(llm: LLM, options: RunOptions, sampling: Sampling) -> None:
     """Ask, answer, and again until the user leaves."""
     chat = Chat(sampling, system=options.system)
     session = _session()
-    click.echo(f"{llm.name}, context of {llm.engine.max_len} tokens: /help lists commands, Ctrl-D leaves", err=True)
+    click.echo(f"{llm.name}, context of {llm.engine.max_len} tokens\n/help lists commands, Ctrl-D leaves", err=True)
     while not chat.left:
         try:
             line = session.prompt("> ", prompt_continuation="  ").strip()

@@ -60,7 +60,7 @@ def _prompt(options: RunOptions) -> str | None:
     if options.input is None and sys.stdin.isatty():
         return None
     try:
-        text = sys.stdin.read()
+        text = sys.stdin.buffer.read().decode()  # some locales would let anything pass as text
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"standard input is no text in {error.encoding}: {error.reason} at byte {error.start}",
                              hint="convert it to UTF-8") from None
