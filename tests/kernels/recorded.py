@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zonda.engine.cpu_runner import attention_items
+from zonda.engine.cpu_runner import attention_work
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.library import Library
 from zonda.kernels.cpu.memory import address
@@ -34,11 +34,12 @@ class Recorded:
         ids = positions if ids is None else ids
         sample = positions if sample is None else sample
         pages = np.arange(max(8, (first + rows) // f.PAGE + 1), dtype=np.int32)
-        items, merges = attention_items(sequence, positions, self.ops.query_rows, self.ops.slots)
+        items, fast, merges = attention_work(self.ops, sequence, positions, rows if exact else 0)
         tokens = self.ops.block_tokens(rows, exact=exact)
         self._team.run(program, sync_lines(len(program)), frame, {
             f.ROWS: rows, f.STRIPS: -(-rows // f.STRIP),
             **f.domain(f.EXACT if exact else f.FAST, rows, tokens), f.ITEMS: len(items),
+            f.FAST_ITEMS: len(fast), f.FAST_ITEM: address(fast),
             f.MERGES: len(merges), f.MERGE: address(merges),
             **f.domain(f.SAMPLES, len(sample), self.ops.block_tokens(len(sample))), f.SAMPLE: address(sample),
             f.IDS: address(ids), f.POSITIONS: address(positions), f.SEQ_OF: address(sequence), f.PAGES: address(pages),

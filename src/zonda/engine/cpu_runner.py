@@ -66,15 +66,16 @@ class CPURunner:
             tokens, positions, sequence = tokens[order], positions[order], sequence[order]
             exact = int(batch.exact.sum())
             sample = np.argsort(order).astype(np.int32)[sample]
-        items, merges = attention_items(sequence, positions, self.ops.query_rows, self.ops.slots)
+        items, fast, merges = attention_work(self.ops, sequence, positions, exact)
         arrays = {f.IDS: tokens, f.POSITIONS: positions, f.PAGES: batch.page_table, f.SAMPLE: sample, f.ITEM: items,
-                  f.MERGE: merges, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
+                  f.FAST_ITEM: fast, f.MERGE: merges, f.SEQ_OF: sequence, f.SCRATCH: self._scratch}
         held = {field: np.ascontiguousarray(a) for field, a in arrays.items()}
         fields = {f.ROWS: rows, f.STRIPS: -(-rows // f.STRIP), **f.domain(f.EXACT, exact, self.ops.block_tokens(exact)),
                   **f.domain(f.FAST, rows - exact, self.ops.block_tokens(rows - exact, exact=False), exact),
                   **f.domain(f.SAMPLES, samples, self.ops.block_tokens(samples)),
-                  f.ITEMS: len(items), f.MERGES: len(merges), f.PAGES_STRIDE: batch.page_table.shape[1],
-                  f.SCRATCH_BYTES: self.ops.scratch_bytes, **{field: address(a) for field, a in held.items()}}
+                  f.ITEMS: len(items), f.FAST_ITEMS: len(fast), f.MERGES: len(merges),
+                  f.PAGES_STRIDE: batch.page_table.shape[1], f.SCRATCH_BYTES: self.ops.scratch_bytes,
+                  **{field: address(a) for field, a in held.items()}}
         self._team.run(self._program, self._sync, self._frame, fields)
         return self._logits[:samples]
 
@@ -87,6 +88,16 @@ class CPURunner:
         self._team.close()
 
 
+def attention_work(ops: CPUOps, sequence: np.ndarray, positions: np.ndarray,
+                   exact: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Work items of the first `exact` rows, those of the others, and merges; no item has rows of both kinds."""
+    split = exact if ops.fast_query_rows else len(sequence)
+    items, merges = attention_items(sequence[:split], positions[:split], ops.query_rows, ops.slots)
+    fast, _ = attention_items(sequence[split:], positions[split:], ops.fast_query_rows, 0)
+    fast[:, 0] += split
+    return items, fast, merges
+
+
 def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int,
                     slots: int) -> tuple[np.ndarray, np.ndarray]:
     """Work items of attention and its merges, int32 as `attention.ITEM_WORDS` says.
@@ -94,6 +105,8 @@ def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int,
     Rows of an item are neighbours in one sequence. The longest contexts tend to come last in a step, so they are put
     first. A row of its own with a long context is cut into an item for each run of pages, while there are slots.
     """
+    if not len(sequence):
+        return np.zeros((0, 5), np.int32), np.zeros((0, 3), np.int32)
     breaks = np.flatnonzero((np.diff(sequence) != 0) | (np.diff(positions) != 1)) + 1
     starts = np.concatenate([[0], breaks, [len(sequence)]])
     pieces = -(-np.diff(starts) // most)

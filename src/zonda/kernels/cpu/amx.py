@@ -23,8 +23,8 @@ _ROW = 4 * ROWS
 """Bytes of 16 numbers: a row of sums, or four columns of weights."""
 STEP = 64
 """Columns that a product of matrix registers takes at most."""
-_WEIGHTS, _SUMS, _CODES = 0, 1, 2
-"""What the matrix registers hold."""
+_WEIGHTS, _SUMS, _CODES, _MORE = 0, 1, 2, (3, 4, 5)
+"""What the matrix registers hold; three more have sums of bfloat16 products."""
 
 
 def spread_bytes(name: str, units: int) -> int:
@@ -120,6 +120,20 @@ def wide_sums(e: Emit, totals: list[Any], weights: Any, block: Any, units: Any, 
         scales.set(e.at(scales.get(), 4 * TOKENS))
 
 
+def bfloat_sums(e: Emit, a: Any, stride: Any, panels: list[Any], steps: Any, out: Any, out_stride: Any) -> None:
+    """Store products of 16 rows of pairs with one to four panels (see `bfloats.py`), 16 pairs a step."""
+    sums = (_SUMS, *_MORE)[:len(panels)]
+    for number in sums:
+        e.intrinsic("llvm.x86.tilezero", ir.VoidType(), [e.const(I8, number)])
+    with e.loop(steps) as step:
+        _move(e, "tileloadd64", _CODES, e.at(a, e.times(step, _ROW)), stride)
+        for number, panel in zip(sums, panels):
+            _move(e, "tileloadd64", _WEIGHTS, e.at(panel, e.times(step, TOKENS * _ROW)), _ROW)
+            e.intrinsic("llvm.x86.tdpbf16ps", ir.VoidType(), [e.const(I8, n) for n in (number, _CODES, _WEIGHTS)])
+    for place, number in enumerate(sums):
+        _move(e, "tilestored64", number, e.at(out, _ROW * place), out_stride)
+
+
 def _room(e: Emit, count: int) -> Any:
     """The address of memory for `count` matrices of sums."""
     with e.b.goto_entry_block():
@@ -145,9 +159,10 @@ def _multiply(e: Emit, parts: list[tuple[Any, int, Any]], room: Any) -> None:
     _move(e, "tilestored64", _SUMS, room, _ROW)
 
 
-def _move(e: Emit, name: str, number: int, address: Any, stride: int) -> None:
+def _move(e: Emit, name: str, number: int, address: Any, stride: Any) -> None:
     pointer = e.b.inttoptr(address, I8.as_pointer())
-    e.intrinsic(f"llvm.x86.{name}", ir.VoidType(), [e.const(I8, number), pointer, e.word(stride)])
+    stride = e.word(stride) if isinstance(stride, int) else stride
+    e.intrinsic(f"llvm.x86.{name}", ir.VoidType(), [e.const(I8, number), pointer, stride])
 
 
 def _sum(e: Emit, room: Any, offset: int, planes: int) -> Any:
@@ -159,9 +174,10 @@ def _sum(e: Emit, room: Any, offset: int, planes: int) -> Any:
 
 
 def configure(e: Emit, columns: int) -> None:
-    """Rows and bytes a row of each register, for products of so many columns at a time."""
-    widths = [_ROW, _ROW, columns, *[0] * 13]
-    heights = [columns // 4, TOKENS, TOKENS, *[0] * 13]
+    """Rows and bytes a row of each register, for products of so many columns (of bytes) at a time."""
+    more = len(_MORE)
+    widths = [_ROW, _ROW, columns, *[_ROW] * more, *[0] * (13 - more)]
+    heights = [columns // 4, TOKENS, TOKENS, *[TOKENS] * more, *[0] * (13 - more)]
     words = [1, *[0] * 7, *widths]  # palette 1, then 16 words of bytes a row, and 16 bytes of rows
     content = b"".join(word.to_bytes(2, "little") for word in words) + bytes(heights)
     kind = ir.ArrayType(I8, len(content))

@@ -61,9 +61,16 @@ slot that it goes to; and of a merge: row, first slot, runs."""
 
 
 @njit(error_model="numpy")
-def _cap(scores: int, count: int, limit: float) -> None:
+def cap(scores: int, count: int, limit: float) -> None:
+    """So many scores, held within ±limit."""
     for i in range(count):
         store_f32(scores, i, limit * tanh(load_f32(scores, i) / limit))
+
+
+@njit(error_model="numpy")
+def page_of(frame: int, sequence: int, index: int) -> int:
+    """The number of a sequence's page."""
+    return np.int64(load_i32(load_i64(frame, PAGES), sequence * load_i64(frame, PAGES_STRIDE) + index))
 
 
 def _for_count(writer: Callable[[int], Callable[..., None]], words: int, most: int) -> Callable[..., None]:
@@ -101,10 +108,6 @@ def attend(half: bool, most: int) -> object:
         return most if left >= most else min(4, left)
 
     @njit(error_model="numpy")
-    def page_of(frame: int, sequence: int, index: int) -> int:
-        return np.int64(load_i32(load_i64(frame, PAGES), sequence * load_i64(frame, PAGES_STRIDE) + index))
-
-    @njit(error_model="numpy")
     def look(op: int, frame: int, item: int, head: int, first: int, last: int, loaded: int, mixed: int, weights: int,
              states: int) -> None:
         """Take the pages first … last into account for all queries of an item."""
@@ -113,7 +116,7 @@ def attend(half: bool, most: int) -> object:
         row, count, sequence = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1)), np.int64(load_i32(item, 2))
         position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
         group = heads // kv_heads
-        cap = bits_f32(np.int32(cap_bits))
+        limit = bits_f32(np.int32(cap_bits))
         page_bytes = padded * PAGE * size
         pages, queries = max(0, last - first + 1), count * group
         for page in range(pages):
@@ -129,9 +132,9 @@ def attend(half: bool, most: int) -> object:
             until = position + i // group - first * PAGE + 1
             store_i32(states + STATE * i + SEEN_FROM, 0, np.int32(max(0, until - window) if window else 0))
             store_i32(states + STATE * i + SEEN_TO, 0, np.int32(until))
-            if cap > f32(0):
+            if limit > f32(0):
                 for page in range(pages):
-                    _cap(weights + (i * SPAN + page * PAGE) * 4, PAGE, cap)
+                    cap(weights + (i * SPAN + page * PAGE) * 4, PAGE, limit)
             soften_one((weights + i * SPAN * 4, states + STATE * i, pages))
         for page in range(pages):
             place = values + (page_of(frame, sequence, first + page) * kv_heads + head) * page_bytes

@@ -87,7 +87,7 @@ def soften(builder: ir.IRBuilder, target: Target, scores: Any, state: Any, pages
             weight = exp(e, b.fsub(e.load(floats, place), e.splat(highest, lanes)))
             weight = b.select(seen(page, part), weight, zero)
             e.store(weight, place)
-            sums[part].set(b.fadd(sums[part].get(), weight))
+            sums[part].set(e.plus(sums[part].get(), weight))
     e.store(highest, state, PEAK)
     e.store(total(e, [each.get() for each in sums]), state, SUM)
 

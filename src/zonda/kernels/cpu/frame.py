@@ -10,6 +10,8 @@ row, and whether it has any. Rows come exact first, then fast. `PLACES` are the 
 TOKENS, BLOCKS, FIRST, ANY = 1, 2, 3, 4
 """Words of a domain."""
 IDS, POSITIONS, PAGES, PAGES_STRIDE, SAMPLE, ITEM, SCRATCH, SCRATCH_BYTES, SEQ_OF, MERGE, STRIPS = range(24, 35)
+FAST_ITEMS, FAST_ITEM = 35, 36
+"""Work items of attention for fast rows, where these are attended to in their own way."""
 FRAME_WORDS = 40
 
 INSTRUCTION = 32

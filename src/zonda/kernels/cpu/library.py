@@ -58,6 +58,20 @@ class Target:
         return self.isa == "avx512vnni" and self.has("amx-tile", "amx-int8")
 
     @property
+    def bfloat_matrices(self) -> bool:
+        """Whether matrix registers multiply bfloat16."""
+        return self.matrices and self.has("avx512bf16", "amx-bf16")
+
+    @property
+    def bfloats(self) -> bool:
+        """Whether products of bfloat16 are faster than those of float32: by AMX, and on AMD's processors.
+
+        A dot product of pairs takes as long as one product of float32 on Zen 4, but four times that on Sapphire Rapids.
+        """
+        vectors = self.isa == "avx512vnni" and self.has("avx512bf16") and self.cpu.startswith("znver")
+        return vectors or self.bfloat_matrices
+
+    @property
     def halves(self) -> bool:
         """Whether instructions convert float16; x86 has them with F16C, and a call into a library is no way."""
         return self.has("f16c") or not llvm.get_process_triple().startswith(("x86", "i386", "i686"))

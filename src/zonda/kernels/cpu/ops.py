@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zonda.errors import Unsupported
-from zonda.kernels.cpu import amx
+from zonda.kernels.cpu import amx, bfloats
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.attention_tiles import most_queries
 from zonda.kernels.cpu.library import Kernel, Library, Target
@@ -35,6 +35,8 @@ _PIECE = 512 << 10
 """Bytes of weights that a piece of a product has at most, packed or spread out, if it has more than one tile."""
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
+_FAST_QUERIES = 192
+"""The same for fast rows, at most, where an item's keys and values are converted for all of them."""
 _SLOTS, _MOST_SLOTS = 64, 512
 """Runs of pages that attention keeps until they are merged: as many as the longest sequence has, within bounds."""
 
@@ -95,6 +97,7 @@ class CPUOps:
         self.instructions: list[list[int]] = []
         self.scratch_bytes = 4096
         self.query_rows = 1
+        self.fast_query_rows = 0
         self.slots = 0
         self._most = _most(library.target)
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
@@ -178,9 +181,15 @@ class CPUOps:
         self._scratch(most * group * (12 * padded + 4 * f.SPAN + 2 * f.STATE))
         parts = self._memory(self.slots * heads.q * (4 * padded + f.STATE))
         together = most_queries(self.library.target)
+        words = (q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
+                 address(values), out.at)
         self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache, together)), f.ITEMS, heads.kv,
-                   q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
-                   address(values), out.at, most, parts.at)
+                   *words, most, parts.at)
+        if self.fast_query_rows:
+            self._scratch(bfloats.scratch_bytes(self.fast_query_rows * group, padded))
+            matrices = self.library.target.bfloat_matrices
+            self._emit(Kernel("attend_fast", 4, "attention_fast:attend", (matrices,)), f.FAST_ITEMS, heads.kv, *words,
+                       self.fast_query_rows)
         self._emit(Kernel("merge", 4, "attention:merge_row"), f.MERGES, heads.kv, heads.q, heads.kv, heads.dim, padded,
                    parts.at, out.at)
         return out
@@ -370,6 +379,10 @@ class CPUOps:
         for need in caches:
             keys, values = (arena.take(pages * self.page_bytes([need]) // 2).reshape(pages, -1) for _ in range(2))
             self.caches.append((keys, values))
-            rows = max(1, _QUERIES // (need.heads.q // need.heads.kv))
-            self.query_rows = max(self.query_rows, min(self.max_rows, rows))
+            group = need.heads.q // need.heads.kv
+            self.query_rows = max(self.query_rows, min(self.max_rows, max(1, _QUERIES // group)))
+            if self.library.target.bfloats and self.half_cache:
+                share = self.max_rows * need.heads.kv // (4 * self.threads)  # some pieces for each thread
+                rows = max(-(-bfloats.BLOCK // group), min(_FAST_QUERIES // group, share))
+                self.fast_query_rows = max(self.fast_query_rows, min(self.max_rows, rows))
 

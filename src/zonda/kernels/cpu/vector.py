@@ -15,6 +15,22 @@ I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 
 
+class _BFloat(ir.Type):
+    """The upper half of a float32, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+BF16 = _BFloat()
+
+
 @dataclass(frozen=True, slots=True)
 class Registers:
     """How many 32-bit lanes a vector register has, and how many registers there are."""
@@ -77,6 +93,10 @@ class Emit:
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         """a·b + c, rounded once."""
         return self.intrinsic("llvm.fma." + _suffix(a.type), a.type, [a, b, c])
+
+    def plus(self, a: Any, b: Any) -> Any:
+        """a + b, in the order that is written; Numba lets sums without a flag of their own be taken in any order."""
+        return self.b.fadd(a, b, flags=("nsz",))
 
     def from_half(self, value: Any) -> Any:
         """A float16 number or vector as float32, exactly."""
@@ -162,7 +182,7 @@ class Variable:
 
 def _align(kind: ir.Type) -> int:
     element = kind.element if isinstance(kind, ir.VectorType) else kind
-    return {I8: 1, I16: 2, F16: 2, I64: 8}.get(element, 4)
+    return {I8: 1, I16: 2, F16: 2, BF16: 2, I64: 8}.get(element, 4)
 
 
 def _like(kind: ir.Type, element: ir.Type) -> ir.Type:
