@@ -50,7 +50,7 @@ def compiling(device: torch.device, told: Callable[[], None]) -> Iterator[None]:
 
 def _enter(device: torch.device) -> None:
     if device.type == "cuda":
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
 
 
 class _Compilation(AsyncCompileMode):
