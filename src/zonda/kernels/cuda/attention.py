@@ -1,6 +1,6 @@
 """Attention over pages: one row of many sequences, split over their pasts, here; long runs of rows in `runs.py`.
 
-Both read keys and values through the page table. A page's tensor is (pages, kv heads, PAGE, dim).
+All read keys and values through the page table. A page's tensor is (pages, kv heads, PAGE, dim).
 """
 from __future__ import annotations
 
@@ -43,12 +43,34 @@ def _capped(s, scale, softcap, SOFTCAP: tl.constexpr):
     return s
 
 
+@triton.jit
+def own(base, head, cos, sin, k_norm, k_eps, keys, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr,
+        DP: tl.constexpr, RD: tl.constexpr, K_NORM: tl.constexpr):
+    """A row's own key and value (DP,), of the cache's type."""
+    d, one = tl.arange(0, DP), tl.arange(0, 16)
+    k = turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], cos, sin, k_norm, k_eps, D, DP, RD,
+               K_NORM)
+    v = tl.load(base + (HQ + HKV + head) * D + d, mask=d < D, other=0.0)
+    return tl.sum(k, 0).to(keys.dtype.element_ty), v.to(keys.dtype.element_ty)
+
+
+@triton.jit
+def keep(k, v, keys, values, table, head, position, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr,
+         PAGE: tl.constexpr):
+    """The key and the value of a position into the cache."""
+    d = tl.arange(0, DP)
+    page = tl.load(table + position // PAGE).to(tl.int64)
+    place = ((page * HKV + head) * PAGE + position % PAGE) * D + d
+    tl.store(keys + place, k, mask=d < D)
+    tl.store(values + place, v, mask=d < D)
+
+
 @kernel
 def single(qkv, singles, owners, positions, head_words, pages, keys, values, out, sums, parts, arrived, frequencies,
            q_norm, k_norm, q_eps, k_eps, factor, scale, softcap, window,
            HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
-           RD: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr, Q_NORM: tl.constexpr,
-           K_NORM: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr, PDL: tl.constexpr):
+           GS: tl.constexpr, RD: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr,
+           Q_NORM: tl.constexpr, K_NORM: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr, PDL: tl.constexpr):
     """One row of a sequence: norm, rotation, its key and value into the cache, attention. (rows, kv heads, splits).
 
     The last split to come adds the parts up, in their order.
@@ -81,15 +103,8 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
             total = tl.zeros([GP], tl.float32)
             mixed = tl.zeros([GP, DP], tl.float32)
             if split == 0:
-                one = tl.arange(0, 16)
-                k = turned(base + ((HQ + head) * D + one * 0)[:, None], (one < 1)[:, None], cos, sin, k_norm, k_eps, D,
-                           DP, RD, K_NORM)
-                k = tl.sum(k, 0).to(keys.dtype.element_ty)
-                v = tl.load(base + (HQ + HKV + head) * D + d, mask=inside_d, other=0.0).to(values.dtype.element_ty)
-                page = tl.load(table + position // PAGE).to(tl.int64)
-                place = ((page * HKV + head) * PAGE + position % PAGE) * D + d
-                tl.store(keys + place, k, mask=inside_d)
-                tl.store(values + place, v, mask=inside_d)
+                k, v = own(base, head, cos, sin, k_norm, k_eps, keys, HQ, HKV, D, DP, RD, K_NORM)
+                keep(k, v, keys, values, table, head, position, HKV, D, DP, PAGE)
                 top = _capped(tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1), scale, softcap, SOFTCAP)
                 total += 1.0
                 mixed += v.to(DOT).to(tl.float32)[None, :]
@@ -108,31 +123,87 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
             if active == 1:
                 tl.store(target, mixed / total[:, None], mask=written)
             else:
-                cell = (index * HKV + head) * SPLITS
-                tl.store(parts + ((cell + split) * GP + g)[:, None] * DP + d[None, :], mixed)
-                tl.store(sums + ((cell + split) * 2) * GP + g, top)
-                tl.store(sums + ((cell + split) * 2 + 1) * GP + g, total)
+                cell, shared = (index * HKV + head) * SPLITS, g < GS
+                tl.store(parts + ((cell + split) * GS + g)[:, None] * DP + d[None, :], mixed, mask=shared[:, None])
+                tl.store(sums + ((cell + split) * 2) * GS + g, top, mask=shared)
+                tl.store(sums + ((cell + split) * 2 + 1) * GS + g, total, mask=shared)
                 tl.debug_barrier()
                 before = tl.atomic_add(arrived + index * HKV + head, 1, sem="acq_rel")
                 if before == active - 1:
                     tl.debug_barrier()
-                    top = tl.full([GP], -1.0e30, tl.float32)
-                    for each in tl.static_range(SPLITS):
-                        its = tl.load(sums + ((cell + each) * 2) * GP + g, mask=g * 0 + each < active,
-                                      other=-1.0e30, cache_modifier=".cg")
-                        top = tl.maximum(top, its)
-                    total = tl.zeros([GP], tl.float32)
-                    mixed = tl.zeros([GP, DP], tl.float32)
-                    for each in range(active):
-                        its = tl.load(sums + ((cell + each) * 2) * GP + g, cache_modifier=".cg")
-                        grown = tl.exp(its - top)
-                        total += tl.load(sums + ((cell + each) * 2 + 1) * GP + g, cache_modifier=".cg") * grown
-                        mixed += tl.load(parts + ((cell + each) * GP + g)[:, None] * DP + d[None, :],
-                                         cache_modifier=".cg") * grown[:, None]
-                    tl.store(target, mixed / total[:, None], mask=written)
+                    h = tl.arange(0, GS)
+                    peak = tl.full([GS], -1.0e30, tl.float32)
+                    weight = tl.zeros([GS], tl.float32)
+                    value = tl.zeros([GS, DP], tl.float32)
+                    for each in range(cell, cell + active):
+                        its = tl.load(parts + (each * GS + h)[:, None] * DP + d[None, :], cache_modifier=".cg")
+                        its_top = tl.load(sums + each * 2 * GS + h, cache_modifier=".cg")
+                        its_total = tl.load(sums + (each * 2 + 1) * GS + h, cache_modifier=".cg")
+                        higher = tl.maximum(peak, its_top)
+                        grown, fade = tl.exp(its_top - higher), tl.exp(peak - higher)
+                        weight = weight * fade + its_total * grown
+                        value = value * fade[:, None] + its * grown[:, None]
+                        peak = higher
+                    to = out + row.to(tl.int64) * (HQ * D) + ((head * G + h) * D)[:, None] + d[None, :]
+                    tl.store(to, value / weight[:, None], mask=(h < G)[:, None] & inside_d[None, :])
                     tl.store(arrived + index * HKV + head, 0)
     if PDL:
         gdc_wait()  # also where nothing is done: who waits for this kernel waits for those before it
+
+
+@kernel
+def whole(qkv, singles, owners, positions, head_words, pages, keys, values, key_blocks, value_blocks, out, frequencies,
+          q_norm, k_norm, q_eps, k_eps, factor, scale, softcap, window, HQ: tl.constexpr, HKV: tl.constexpr,
+          D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, RD: tl.constexpr, PAGE: tl.constexpr,
+          Q_NORM: tl.constexpr, K_NORM: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr,
+          PDL: tl.constexpr):
+    """What `single` does, where one program looks back on all of a row's past. (kv heads, rows).
+
+    The copy engine brings pages ahead: `key_blocks` and `value_blocks` describe (PAGE, DP) of what `keys` and `values`
+    point to.
+    """
+    if PDL:
+        gdc_launch_dependents()
+    head, row = tl.program_id(0), tl.load(singles + tl.program_id(1))
+    if row >= 0:
+        position = tl.load(positions + row)
+        table = pages + tl.load(owners + row) * tl.load(head_words)
+        d, g, n = tl.arange(0, DP), tl.arange(0, GP), tl.arange(0, PAGE)
+        inside_d = d < D
+        cos, sin = angles(frequencies, position, factor, DP, RD) if RD > 0 else (d, d)
+        if PDL:
+            gdc_wait()
+        base = qkv + row.to(tl.int64) * ((HQ + 2 * HKV) * D)
+        q = turned(base + ((head * G + g) * D)[:, None], (g < G)[:, None], cos, sin, q_norm, q_eps, D, DP, RD,
+                   Q_NORM).to(DOT)
+        k, v = own(base, head, cos, sin, k_norm, k_eps, keys, HQ, HKV, D, DP, RD, K_NORM)
+        keep(k, v, keys, values, table, head, position, HKV, D, DP, PAGE)
+        top = _capped(tl.sum(q.to(tl.float32) * k.to(DOT).to(tl.float32)[None, :], 1), scale, softcap, SOFTCAP)
+        total = tl.full([GP], 1.0, tl.float32)
+        mixed = tl.zeros([GP, DP], tl.float32) + v.to(DOT).to(tl.float32)[None, :]
+        first = tl.maximum(position + 1 - window, 0) if WINDOW else 0
+        for phase in tl.static_range(2):  # whole pages, then the one that is not full
+            begin = first // PAGE if phase == 0 else position // PAGE
+            for page in range(begin, position // PAGE if phase == 0 else tl.cdiv(position, PAGE)):
+                block = (tl.load(table + page) * HKV + head) * PAGE
+                past_k, past_v = key_blocks.load([block, 0]).to(DOT), value_blocks.load([block, 0]).to(DOT)
+                past = page * PAGE + n
+                s = _capped(tl.dot(q, tl.trans(past_k), input_precision="ieee"), scale, softcap, SOFTCAP)
+                if WINDOW:
+                    s = tl.where((past >= first)[None, :], s, -1.0e30)
+                if phase == 1:
+                    s = tl.where((past < position)[None, :], s, -1.0e30)
+                    past_v = tl.where((past < position)[:, None], past_v, 0.0)  # what nobody wrote may be no number
+                higher = tl.maximum(top, tl.max(s, 1))
+                p = tl.exp(s - higher[:, None])
+                fade = tl.exp(top - higher)
+                mixed = tl.dot(p.to(DOT), past_v, mixed * fade[:, None], input_precision="ieee")
+                total = total * fade + tl.sum(p, 1)
+                top = higher
+        target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
+        tl.store(target, mixed / total[:, None], mask=(g < G)[:, None] & inside_d[None, :])
+    elif PDL:
+        gdc_wait()  # who waits for this kernel waits for those before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,20 +240,31 @@ class Attention:
         return out
 
     def _singles(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
-        heads, count = layer.heads, len(step.singles)
-        group = max(16, power(heads.q // heads.kv))
+        heads, count, wide = layer.heads, len(step.singles), power(layer.heads.dim)
         splits = min(self._cut.splits, max(1, power(2 * processors(self._device) // (count * heads.kv) + 1) // 2))
-        wide = power(heads.dim)
-        sums = torch.empty(count * heads.kv * splits * 2 * group, dtype=torch.float32, device=self._device)
-        parts = torch.empty(count * heads.kv * splits * group * wide if splits > 1 else 1, dtype=torch.float32,
-                            device=self._device)
-        launch: dict[str, Any] = {"num_warps": self._cut.warps, "num_stages": self._cut.stages,
-                                  **({"launch_pdl": True} if self._early else {})}
+        if splits == 1:
+            return self._whole(qkv, layer, step, cache, out)
+        group = power(heads.q // heads.kv)
+        parts = torch.empty(count * heads.kv * splits * group * (wide + 2), dtype=torch.float32, device=self._device)
+        sums = parts[count * heads.kv * splits * group * wide:]
         single[(count, heads.kv, splits)](
             qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, out, sums, parts,
-            self._arrived, *self._turning(layer), layer.scale, layer.softcap, layer.window, HQ=heads.q, HKV=heads.kv,
-            D=heads.dim, DP=wide, G=heads.q // heads.kv, GP=group, **self._turns(layer), PAGE=PAGE, BN=self._cut.block,
-            SPLITS=splits, SOFTCAP=layer.softcap > 0, DOT=self._dot, PDL=self._early, **launch)
+            self._arrived, *self._turning(layer), layer.scale, layer.softcap, layer.window, **self._sizes(layer),
+            GS=group, **self._turns(layer), PAGE=PAGE, BN=self._cut.block, SPLITS=splits, SOFTCAP=layer.softcap > 0,
+            DOT=self._dot, PDL=self._early, num_warps=self._cut.warps, num_stages=self._cut.stages,
+            **({"launch_pdl": True} if self._early else {}))
+
+    def _whole(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
+        blocks = [TensorDescriptor.from_tensor(each.view(-1, layer.heads.dim), [PAGE, power(layer.heads.dim)])
+                  for each in cache]
+        line = power(layer.heads.dim) * cache[0].element_size()
+        whole[(layer.heads.kv, len(step.singles))](
+            qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, *blocks, out,
+            *self._turning(layer), layer.scale, layer.softcap, layer.window, **self._sizes(layer),
+            **self._turns(layer), PAGE=PAGE, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot,
+            PDL=self._early, num_warps=min(4, max(1, line // 128)),
+            num_stages=max(1, min(3, room(self._device) // (2 * PAGE * line))),
+            **({"launch_pdl": True} if self._early else {}))
 
     def _runs(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
         heads = layer.heads
@@ -201,6 +283,13 @@ class Attention:
             layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE, TILE=TILE, SIDE=side,
             WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=4 * side,
             num_stages=2 if number == 2 else 1, **limit)
+
+    @staticmethod
+    def _sizes(layer: Attend) -> dict[str, int]:
+        heads = layer.heads
+        group = heads.q // heads.kv
+        return {"HQ": heads.q, "HKV": heads.kv, "D": heads.dim, "DP": power(heads.dim), "G": group,
+                "GP": max(16, power(group))}
 
     @staticmethod
     def _turning(layer: Attend) -> tuple[Any, ...]:
