@@ -100,8 +100,8 @@ def _head_bytes(dtype: str) -> float:
     return HEAD[dtype] if dtype in HEAD else bytes_a_weight("q6_k")
 
 
-KINDS = {"attention": ("single", "tiles", "place"), "draw": ("best", "choose", "floors"),
-         "rows": ("embed", "settle", "combined", "round_rows", "end"),
+KINDS = {"attention": ("single", "whole", "tiles", "place"), "draw": ("best", "choose", "floors"),
+         "rows": ("embed", "embed_packed", "settle", "combined", "round_rows", "end"),
          "products": ("few", "few_dense", "few_packed", "many", "unpack", "some", "by_blocks")}
 """Our kernels by what they do."""
 

@@ -61,9 +61,9 @@ def arrays(case: Case) -> tuple[Tensor, Tensor, Norm]:
 
 def launch(case: Case, matrices: list[Float8Matrix], x: Tensor, out: Tensor, norm: Norm) -> None:
     if case.how == "eight bits":
-        codes, scales = float8.rounded(x, None if case.kind == "output" else norm, matrices[0])
+        inputs = float8.rounded(x, matrices[:1], None if case.kind == "output" else norm)
         for each in matrices:
-            float8.product(codes, scales, each)
+            float8.product(inputs, each)
         return
     float8.multiply(x, matrices[0], out, dot=torch.bfloat16, norm=None if case.kind == "output" else norm,
                     residual=out if case.kind == "output" else None, up=matrices[1] if case.kind == "gated" else None,

@@ -63,7 +63,7 @@ class Graphs:
         self._buffer.zero_()
         sizes = Sizes(size, size, size, 0)
         self._buffer[sizes.places["singles"]] = -1
-        self._graph(view(self._buffer, sizes, self._runner._last, alone=True), size, greedy)
+        self._graph(view(self._buffer, sizes, self._runner._last, self._runner._drawn, alone=True), size, greedy)
 
     def _graph(self, step: Step, size: int, greedy: bool) -> None:
         runner = self._runner
@@ -85,4 +85,4 @@ class Graphs:
         if graph:
             graph.replay()
             return
-        self._graph(view(self._buffer, sizes, runner._last, alone=True), *key)
+        self._graph(view(self._buffer, sizes, runner._last, runner._drawn, alone=True), *key)

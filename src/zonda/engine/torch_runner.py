@@ -75,7 +75,7 @@ class TorchRunner:
         ops.allocate(decoder.caches, self.pages)
         self._last = torch.zeros(max_rows, dtype=torch.int32, device=self.device)
         self._host: list[Tensor | None] = [None] * RING
-        self._drawn = [self._pinned(max_rows) for _ in range(RING)]
+        self._drawn = self._pinned(RING * max_rows).view(RING, max_rows)
         self._turn = 0
         self._max_samples = min(max_rows, max_seqs + SCORED)
         self._table = max_seqs * (-(-self.max_len // PAGE))
@@ -95,7 +95,7 @@ class TorchRunner:
             seqs = min(rows, self._max_samples)
             sizes = Sizes(rows, seqs, seqs, 1)
             step = view(torch.zeros(sizes.places["table"].start, dtype=torch.int32, device=self.device), sizes,
-                        self._last, alone=False)
+                        self._last, self._drawn, alone=False)
             step.singles.fill_(-1)
             yield step, rows > 1
 
@@ -138,7 +138,8 @@ class TorchRunner:
             if count:
                 self.draw(logits, step, greedy=drawing.greedy)
         drawn = self._drawn[self._turn]
-        drawn[:count].copy_(self._last[:count], non_blocking=True)
+        if not self.ops.tells:
+            drawn[:count].copy_(self._last[:count], non_blocking=True)
         self._turn = (self._turn + 1) % RING
         if self.device.type != "cuda":
             return lambda: drawn[:count].numpy().copy()
@@ -165,7 +166,7 @@ class TorchRunner:
         sizes = Sizes(batch.rows, len(batch.lengths), max(1, len(batch.sample)), len(items))
         alone = bool(batch.rows == len(batch.sample) == len(batch.lengths))
         buffer = self.fill(batch, drawing, sizes, items).to(self.device, non_blocking=True)
-        return view(buffer, sizes, self._last, alone=alone)
+        return view(buffer, sizes, self._last, self._drawn, alone=alone)
 
     def fill(self, batch: Batch, drawing: Drawing | None, sizes: Sizes, items: np.ndarray) -> Tensor:
         """The step's words on the host; what `sizes` has more than the batch are rows of no sequence."""
@@ -175,7 +176,7 @@ class TorchRunner:
         host = self._buffer(start + seqs * width)
         words = host.numpy()
         words[:start] = 0
-        words[0] = width
+        words[:2] = width, self._turn
         counts = np.diff(batch.starts)
         singles = np.full(sizes.seqs, -1, np.int32)
         alone = np.flatnonzero(counts == 1)

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from tests.nearness import DEVICE, LIMITS, near, on_card
+from tests.packing import random_packed
 from zonda.engine.batch import Batch
 from zonda.engine.torch_runner import TorchRunner
-from zonda.kernels.cuda.ops import CUDAOps
+from zonda.kernels.cuda.ops import CUDAOps, Stream
 from zonda.kernels.ops import Attend, Heads, Norm, Rotary
+from zonda.kernels.torch.float8 import Float8Matrix
+from zonda.kernels.torch.matrix import prepare
 from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 
@@ -21,6 +24,7 @@ class Bare(TorchRunner):
         self.device = DEVICE
         self.max_rows = 512
         self._last = torch.tensor([5, 6, 7], dtype=torch.int32, device=DEVICE)
+        self._drawn = None
         self._host = [None] * 4
         self._turn = 0
 
@@ -52,7 +56,8 @@ def both(heads: Heads, dtype: torch.dtype = torch.float32, cache: torch.dtype = 
 
 
 @pytest.mark.parametrize(("counts", "lengths"), [([1, 1], [130, 7]), ([70, 1, 9], [75, 60, 100]), ([1], [1]),
-                                                 ([33], [33]), ([150, 5], [180, 200])])
+                                                 ([33], [33]), ([150, 5], [180, 200]),
+                                                 ([1] * 6, [1, 64, 65, 66, 150, 33])])
 @pytest.mark.parametrize("variant", ["plain", "window", "softcap", "norms", "odd"])
 def test_attention_equals_plain_torch(counts: list[int], lengths: list[int], variant: str) -> None:
     heads = Heads(6, 2, 48) if variant == "odd" else Heads(4, 2, 64)
@@ -117,6 +122,32 @@ def test_tokens_of_the_step_before_are_looked_up() -> None:
     table = DenseMatrix(torch.randn(50, 96, device=DEVICE))
     ours, _ = both(Heads(1, 1, 16))
     torch.testing.assert_close(ours.embed(table, step, scale=2.0).x, table.values[[6, 9, 7]] * 2)
+
+
+@pytest.mark.parametrize("name", ["q4_k", "q6_k", "q8_0"])
+def test_tokens_are_looked_up_in_a_packed_table(name: str) -> None:
+    step, _ = step_of([1, 1, 1], [3, 4, 5])
+    step.tokens.copy_(torch.tensor([-2, 9, -3], dtype=torch.int32))
+    table = prepare(random_packed(name, 50, 1280), DEVICE, torch.float32)
+    ours, _ = both(Heads(1, 1, 16))
+    near(ours.embed(table, step, scale=2.0).x, table.dense(torch.float32)[[6, 9, 7]] * 2, LIMITS[torch.float32])
+
+
+@pytest.mark.parametrize("count", [1, 70])
+def test_a_stream_is_normed_as_its_matrices_take_it(count: int) -> None:
+    ours, plain = both(Heads(1, 1, 16))
+    codes = torch.randint(0, 120, (64, 300), dtype=torch.uint8, device=DEVICE)
+    matrix = Float8Matrix(codes, torch.rand(64, 1, device=DEVICE) / 50, 1, True)
+    x, y = (torch.randn(count, 300, device=DEVICE) for _ in range(2))
+    norm = Norm(torch.rand(300, device=DEVICE) + 0.5, 1e-6)
+    wanted = plain.project(x + y, [matrix], [None], norm=norm)
+    near(ours.project(Stream(x.clone(), y), [matrix], [None], norm=norm), wanted, 1e-3 if count == 1 else 0.12)
+    wanted = plain.output(plain.gated(x + y, matrix, matrix, norm=norm), down := Float8Matrix(
+        codes.T.contiguous(), torch.rand(300, 1, device=DEVICE) / 50, 1, True), None, residual=x)
+    found = ours.output(ours.gated(Stream(x.clone(), y), matrix, matrix, norm=norm), down, None,
+                        residual=Stream(x.clone()))
+    ours._settled(found)
+    near(found.x, wanted, 1e-3 if count == 1 else 0.12)
 
 
 def test_draws_take_the_first_maximum_and_tell_of_rows_that_are_no_numbers() -> None:

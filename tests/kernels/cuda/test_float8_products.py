@@ -98,7 +98,8 @@ def test_a_product_may_be_added_to_what_is_there_and_lie_in_a_part_of_it(count: 
 @pytest.mark.parametrize(("group", "kind"), [(512, "rows"), (128, "blocks")])
 def test_rows_are_rounded_with_their_norm(group: int, kind: str) -> None:
     x, norm = 3 * rows(4, 300), Norm(1 + rows(1, 300)[0], 1e-6)
-    codes, scales = float8.rounded(x, norm, random(16, 300, kind))
+    made = float8.rounded(x, [random(16, 300, kind)], norm)
+    codes, scales = made.codes, made.scales
     padded = functional.pad(normed(x, norm), (0, 512 - 300))
     wanted, wanted_scales = plain_rounding(padded, group)
     assert torch.allclose(scales, wanted_scales[:, :scales.shape[1]], rtol=1e-5)
@@ -111,23 +112,24 @@ def test_rows_are_rounded_with_their_norm(group: int, kind: str) -> None:
 
 
 def test_rows_that_are_all_zero_are_rounded_to_zero() -> None:
-    codes, scales = float8.rounded(torch.zeros(2, 128, device=DEVICE), None, random(16, 128, "rows"))
-    assert not codes.any() and scales.tolist() == [[1.0], [1.0]]
+    made = float8.rounded(torch.zeros(2, 128, device=DEVICE), [random(16, 128, "rows")])
+    assert not made.codes.any() and made.scales.tolist() == [[1.0], [1.0]]
 
 
 def test_given_scales_of_inputs_are_used_the_larger_of_two() -> None:
     one, two = random(16, 128, "rows", input_scale=0.5), random(16, 128, "rows", input_scale=0.25)
-    codes, scales = float8.rounded(1000 * rows(2, 128), None, one, both=two)
-    assert scales.tolist() == [[0.5], [0.5]] and codes.view(torch.float8_e4m3fn).float().abs().max() == 448
+    made = float8.rounded(1000 * rows(2, 128), [one, two])
+    assert made.scales.tolist() == [[0.5], [0.5]] and made.codes.view(torch.float8_e4m3fn).float().abs().max() == 448
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("outs", [140, 144])  # the library of the card takes whole sixteens only
 def test_codes_on_codes_are_multiplied_with_the_scales_of_both_sides(kind: str, outs: int) -> None:
     matrix, x = random(outs, 384, kind), rows(5, 384)
-    codes, scales = float8.rounded(x, None, matrix)
-    exact = codes.view(torch.float8_e4m3fn).float() * scales.repeat_interleave(384 // scales.shape[1], 1)
-    near(float8.product(codes, scales, matrix), exact @ matrix.dense(torch.float32).T, 1e-2)
+    made = float8.rounded(x, [matrix])
+    scales = made.scales.repeat_interleave(384 // made.scales.shape[1], 1)
+    exact = made.codes.view(torch.float8_e4m3fn).float() * scales
+    near(float8.product(made, matrix), exact @ matrix.dense(torch.float32).T, 1e-2)
 
 
 @pytest.mark.parametrize("count", [2, 70])

@@ -169,16 +169,10 @@ def some(x, norm, eps, codes, scales, codes2, scales2, bias, residual, out, rows
     finish(sums, sums2, bias, residual, out, r, n, rows, outs, stride, GATED, ACTIVATION, BIAS, RESIDUAL)
 
 
-@kernel
-def round_rows(x, norm, eps, codes, scales, given, INS: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
-               NORM: tl.constexpr, GIVEN: tl.constexpr):
-    """norm(x) of one row as E4M3 codes, and the scale of each GROUP columns, `given` or that of the largest."""
-    row = tl.program_id(0).to(tl.int64)
-    k = tl.arange(0, SPAN)
-    values = tl.load(x + row * INS + k, mask=k < INS, other=0.0).to(tl.float32)
-    if NORM:
-        inverse = tl.rsqrt(tl.sum(values * values, axis=0) / INS + eps)
-        values = values * inverse * tl.load(norm + k, mask=k < INS, other=0.0)
+@triton.jit
+def store_rounded(values, codes, scales, row, given, INS: tl.constexpr, GROUP: tl.constexpr, GIVEN: tl.constexpr):
+    """A row of values as E4M3 codes, and the scale of each GROUP columns, `given` or that of the largest."""
+    SPAN: tl.constexpr = values.shape[0]
     COUNT: tl.constexpr = SPAN // GROUP
     values = tl.reshape(values, [COUNT, GROUP])
     largest = tl.max(tl.abs(values), axis=1)
@@ -186,10 +180,25 @@ def round_rows(x, norm, eps, codes, scales, given, INS: tl.constexpr, SPAN: tl.c
     if GIVEN:
         scale = tl.zeros([COUNT], tl.float32) + given
     rounded = tl.clamp(values / scale[:, None], -448.0, 448.0).to(tl.float8e4nv).to(tl.uint8, bitcast=True)
+    k, g = tl.arange(0, SPAN), tl.arange(0, COUNT)
     tl.store(codes + row * INS + k, tl.reshape(rounded, [SPAN]), mask=k < INS)
-    g = tl.arange(0, COUNT)
     GROUPS: tl.constexpr = (INS + GROUP - 1) // GROUP
     tl.store(scales + row * GROUPS + g, scale, mask=g < GROUPS)
+
+
+@kernel
+def round_rows(x, up, norm, eps, codes, scales, given, INS: tl.constexpr, SPAN: tl.constexpr, GROUP: tl.constexpr,
+               NORM: tl.constexpr, GATED: tl.constexpr, ACTIVATION: tl.constexpr, GIVEN: tl.constexpr):
+    """norm(x), or activation(x) · up, of one row as `store_rounded` rounds it."""
+    row = tl.program_id(0).to(tl.int64)
+    k = tl.arange(0, SPAN)
+    values = tl.load(x + row * INS + k, mask=k < INS, other=0.0).to(tl.float32)
+    if GATED:
+        values = activate(values, ACTIVATION) * tl.load(up + row * INS + k, mask=k < INS, other=0.0).to(tl.float32)
+    if NORM:
+        inverse = tl.rsqrt(tl.sum(values * values, axis=0) / INS + eps)
+        values = values * inverse * tl.load(norm + k, mask=k < INS, other=0.0)
+    store_rounded(values, codes, scales, row, given, INS, GROUP, GIVEN)
 
 
 @kernel(varying=("rows",))

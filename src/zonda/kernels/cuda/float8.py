@@ -1,6 +1,7 @@
 """Products with matrices of eight-bit floats: weights as they are for few rows, both sides in eight bits for many."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from zonda.kernels.cuda.eights import by_blocks, end, few, round_rows, some
-from zonda.kernels.cuda.shapes import staged
+from zonda.kernels.cuda.shapes import power, staged
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import TYPE, Float8Matrix
 from zonda.weights.formats.float8 import BLOCK
@@ -40,12 +41,36 @@ class Tile:
     stages: int = 4
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounded:
+    """Rows, once of type `dtype`, as E4M3 `codes`, uint8 (rows, ins), and the scale of each row or 128 columns."""
+
+    codes: Tensor
+    scales: Tensor
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Halves:
+    """activation(first) · second (rows, ffn), to be computed by who takes it."""
+
+    first: Tensor
+    second: Tensor
+    activation: Activation
+
+
+def rounds(rows: int, matrices: Sequence[object]) -> bool:
+    """Whether so many rows are rounded to eight bits before they meet these matrices, the same for all."""
+    whole = {each.whole if isinstance(each, Float8Matrix) else None for each in matrices}
+    return rows > SOME and len(whole) == 1 and None not in whole
+
+
 def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int | None = None) -> Walk:
     """About as many `numbers` of a block in each thread, and programs that end together."""
-    span = triton.next_power_of_2(matrix.ins)
+    span = power(matrix.ins)
     warps = 4 if span <= 8192 else 8
     numbers = numbers or (64 if rows == 1 and span <= 4096 else 128)
-    block = max(1, numbers // max(1, span // (32 * warps)) // (2 if gated else 1) // triton.next_power_of_2(rows))
+    block = max(1, numbers // max(1, span // (32 * warps)) // (2 if gated else 1) // power(rows))
     most = _processors(matrix.codes.device) * (20 if numbers <= 64 else 16) // warps  # as registers allow
     blocks = triton.cdiv(matrix.outs, block)
     return Walk(block, warps, triton.cdiv(blocks, triton.cdiv(blocks, most)))
@@ -53,7 +78,7 @@ def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int | None = 
 
 def tile(matrix: Float8Matrix, rows: int, *, gated: bool) -> Tile:
     """Narrow where every processor then has one at once."""
-    height = max(16, triton.next_power_of_2(min(rows, SOME)))
+    height = max(16, power(min(rows, SOME)))
     width = 64 if matrix.outs > 32 * _processors(matrix.codes.device) else 32
     return Tile(height, width, 8 if gated and height > 32 else 4, 3 if gated else 4)
 
@@ -75,9 +100,9 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
         shape = tile(matrix, rows, gated=up is not None)
     if shape is not None:
         return _fused(x, matrix, up or matrix, after, norm, shape, dot, ends)
-    inputs, scales = rounded(x, norm, matrix, both=up)
-    first = product(inputs, scales, matrix)
-    second = product(inputs, scales, up) if up else first
+    inputs = rounded(x, [matrix, up] if up else [matrix], norm)
+    first = product(inputs, matrix)
+    second = product(inputs, up) if up else first
     end[(rows, triton.cdiv(matrix.outs, 2048))](first, second, *after, BN=2048, **ends)
 
 
@@ -102,28 +127,37 @@ def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, 
     able = torch.cuda.get_device_capability(x.device) if x.is_cuda and torch.version.hip is None else (0, 0)
     early = able >= (9, 0)
     turns = triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs)
-    few[(shape.programs,)](*before, *after, UNITS=max(1, triton.next_power_of_2(matrix.ins) // 16),
-                           R=triton.next_power_of_2(rows), TURNS=turns, PDL=early, NATIVE=able >= (8, 9), **options,
+    few[(shape.programs,)](*before, *after, UNITS=max(1, power(matrix.ins) // 16),
+                           R=power(rows), TURNS=turns, PDL=early, NATIVE=able >= (8, 9), **options,
                            **({"launch_pdl": True} if early else {}))
 
 
-def rounded(x: Tensor, norm: Norm | None, matrix: Float8Matrix, *, both: Float8Matrix | None = None
-            ) -> tuple[Tensor, Tensor]:
-    """norm(x) as E4M3 codes, and the scale of each row, or of each 128 columns where the matrix has blocks."""
-    rows, ins = x.shape
-    span = max(BLOCK, triton.next_power_of_2(ins))
-    group = span if matrix.whole else BLOCK
-    codes = torch.empty((rows, ins), dtype=torch.uint8, device=x.device)
-    scales = torch.empty((rows, triton.cdiv(ins, group)), dtype=torch.float32, device=x.device)
-    given = [each.input_scale for each in (matrix, both) if each is not None and each.input_scale is not None]
-    round_rows[(rows,)](x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps, codes, scales,
-                        max(given, default=0.0), INS=ins, SPAN=span, GROUP=group, NORM=norm is not None,
-                        GIVEN=bool(given), num_warps=8)
-    return codes, scales
+def blank(rows: int, matrices: Sequence[Float8Matrix], dtype: torch.dtype) -> tuple[Rounded, dict[str, Any]]:
+    """Room for rows rounded for the matrices, and what their kernel is told: the scale of inputs where one is given."""
+    ins, device = matrices[0].ins, matrices[0].codes.device
+    span = max(BLOCK, power(ins))
+    group = span if matrices[0].whole else BLOCK
+    given = [each.input_scale for each in matrices if each.input_scale is not None]
+    room = Rounded(torch.empty((rows, ins), dtype=torch.uint8, device=device),
+                   torch.empty((rows, triton.cdiv(ins, group)), dtype=torch.float32, device=device), dtype)
+    return room, {"given": max(given, default=0.0), "GROUP": group, "GIVEN": bool(given)}
 
 
-def product(codes: Tensor, scales: Tensor, matrix: Float8Matrix) -> Tensor:
+def rounded(x: Tensor | Halves, matrices: Sequence[Float8Matrix], norm: Norm | None = None) -> Rounded:
+    """norm(x), or what the halves make, for matrices of one kind."""
+    gated = isinstance(x, Halves)
+    first, second = (x.first, x.second) if isinstance(x, Halves) else (x, x)
+    room, options = blank(len(first), matrices, first.dtype)
+    round_rows[(len(first),)](
+        first, second, first if norm is None else norm.weight, 0.0 if norm is None else norm.eps, room.codes,
+        room.scales, INS=matrices[0].ins, SPAN=max(BLOCK, power(matrices[0].ins)), NORM=norm is not None, GATED=gated,
+        ACTIVATION=x.activation if isinstance(x, Halves) else "silu", num_warps=8, **options)
+    return room
+
+
+def product(x: Rounded, matrix: Float8Matrix) -> Tensor:
     """Rounded rows times the matrix transposed (rows, outs), in bfloat16, or float32 where no kernel has that."""
+    codes, scales = x.codes, x.scales
     if matrix.whole and codes.is_cuda and matrix.ins % 16 == 0 and matrix.outs % 16 == 0:
         own = matrix.scales if matrix.height == 1 else matrix.scales.repeat_interleave(matrix.height, 0)[:matrix.outs]
         return torch._scaled_mm(codes.view(TYPE), matrix.values.t(), scale_a=scales, scale_b=own.t(),
@@ -135,6 +169,13 @@ def product(codes: Tensor, scales: Tensor, matrix: Float8Matrix) -> Tensor:
     by_blocks[grid](codes, scales, matrix.codes, matrix.scales, out, len(codes), matrix.outs, INS=matrix.ins, BM=128,
                     BN=128, HEIGHT=matrix.height, num_warps=8, num_stages=3)
     return out
+
+
+def times(x: Tensor | Halves | Rounded, matrix: Float8Matrix, bias: Tensor | None = None) -> Tensor:
+    """Many rows, rounded, times the matrix transposed plus bias (rows, outs), of the type that the rows had."""
+    x = x if isinstance(x, Rounded) else rounded(x, [matrix])
+    found = product(x, matrix).to(x.dtype)
+    return found if bias is None else found + bias.to(x.dtype)
 
 
 def _processors(device: torch.device) -> int:

@@ -20,12 +20,15 @@ from zonda.errors import Unsupported
 from zonda.kernels.cuda import few as few_kernels
 from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
+from zonda.kernels.cuda.float8 import Halves, Rounded
 from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 
+ADDED_ROWS = 128
+"""Rows from which a product is added where it is made."""
 DOTS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -57,6 +60,16 @@ def output(x: Tensor, matrix: Matrix, bias: Tensor | None, residual: Tensor) -> 
     return residual
 
 
+def add(x: Tensor, matrix: Matrix, residual: Tensor) -> Tensor:
+    """The same of many rows on a matrix of floats, or made floats, by the library."""
+    return torch.addmm(residual, x, floats(matrix, x.dtype).t(), out_dtype=torch.float32, out=residual)
+
+
+def adds(x: Tensor, matrix: Matrix) -> bool:
+    """Whether `add` can be had and is faster than a product that is added later."""
+    return x.is_cuda and x.dtype != torch.float32 and len(x) >= ADDED_ROWS and not _direct(x, matrix)
+
+
 def logits(x: Tensor, matrix: Matrix, *, norm: Norm | None = None, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """norm(x) times the matrix transposed, float32 (rows, vocab); operands of many rows are of `dtype`."""
     out = torch.empty(x.shape[0], matrix.outs, dtype=torch.float32, device=x.device)
@@ -64,8 +77,13 @@ def logits(x: Tensor, matrix: Matrix, *, norm: Norm | None = None, dtype: torch.
     return out
 
 
-def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
+def matmul(x: Tensor | Rounded | Halves, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
     """x times the matrix transposed plus bias, of x's type, for many rows."""
+    if isinstance(matrix, Float8Matrix) and (not isinstance(x, Tensor) or float8.rounds(len(x), [matrix])):
+        return float8.times(x, matrix, bias)
+    if isinstance(x, Halves):
+        x = combine(x.first, x.second, x.activation, x.first)
+    assert isinstance(x, Tensor)
     if _direct(x, matrix):
         out = torch.empty(x.shape[0], matrix.outs, dtype=x.dtype, device=x.device)
         multiply(x, matrix, out, bias=bias, dot=x.dtype)
@@ -73,8 +91,10 @@ def matmul(x: Tensor, matrix: Matrix, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, floats(matrix, x.dtype), None if bias is None else bias.to(x.dtype))
 
 
-def matmul_gated(x: Tensor, gate: Matrix, up: Matrix, activation: Activation) -> Tensor:
-    """activation(x gateᵀ) · (x upᵀ), of x's type, for many rows."""
+def matmul_gated(x: Tensor | Rounded, gate: Matrix, up: Matrix, activation: Activation) -> Tensor | Halves:
+    """activation(x gateᵀ) · (x upᵀ), of x's type, for many rows; halves of those that are rounded."""
+    if isinstance(x, Rounded):
+        return Halves(matmul(x, gate), matmul(x, up), activation)
     if _direct(x, gate) and alike(gate, up):
         return gated(x, gate, up, activation, dtype=x.dtype)
     first = matmul(x, gate)
@@ -202,5 +222,7 @@ def combine(gate: Tensor, up: Tensor, activation: Activation, out: Tensor) -> Te
     """activation(gate) · up -> out (rows, ffn); rows may be strided."""
     rows, ffn = out.shape
     grid = (rows, triton.cdiv(ffn, 1024))
-    combined[grid](gate, up, out, ffn, gate.stride(0), up.stride(0), out.stride(0), ACTIVATION=activation, BLOCK=1024)
+    early = _starts_early(out.device)
+    combined[grid](gate, up, out, ffn, gate.stride(0), up.stride(0), out.stride(0), ACTIVATION=activation, BLOCK=1024,
+                   PDL=early, **({"launch_pdl": True} if early else {}))
     return out

@@ -10,9 +10,10 @@ import torch
 import triton
 from torch import Tensor
 
-from zonda.kernels.cuda import linear, rows
+from zonda.kernels.cuda import float8, linear, rows
 from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
+from zonda.kernels.cuda.float8 import Halves, Rounded
 from zonda.kernels.cuda.launch import compiling
 from zonda.kernels.cuda.shapes import UNPACKED_ROWS, has_eights, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
@@ -38,7 +39,7 @@ class Stream:
 class CUDAOps(TorchOps):
     """The plain operations of `TorchOps`, each in a kernel or a few."""
 
-    captures = True
+    captures = tells = True
 
     def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
         self._eights = has_eights(device)
@@ -56,26 +57,38 @@ class CUDAOps(TorchOps):
         return DenseMatrix(matrix.dense(self.dtype)) if unpacked else matrix
 
     def embed(self, table: Matrix, step: Step, *, scale: float = 1.0) -> Stream:  # type: ignore[override]
-        if not isinstance(table, DenseMatrix):
+        if isinstance(table, Float8Matrix):
             return Stream(super().embed(table, step, scale=scale))
         out = torch.empty(step.rows, table.ins, dtype=torch.float32, device=self.device)
         grid = (step.rows, triton.cdiv(table.ins, 1024))
-        rows.embed[grid](step.tokens, step.last, table.values, out, scale, table.ins, BLOCK=1024)
+        if isinstance(table, DenseMatrix):
+            rows.embed[grid](step.tokens, step.last, table.values, out, scale, table.ins, BLOCK=1024)
+        else:
+            rows.embed_packed[grid](step.tokens, step.last, *linear._tensors(table), out, scale, table.outs,
+                                    INS=table.ins, BLOCK=1024, **linear._layout(table))  # type: ignore[arg-type]
         return Stream(out)
 
-    def _settled(self, stream: Stream, norm: Norm | None = None) -> Tensor | None:
-        """Add what is to be added; the norm of the stream, of the compute type, if one is given."""
+    def _settled(self, stream: Stream, norm: Norm | None = None, *matrices: Matrix) -> Tensor | Rounded | None:
+        """Add what is to be added; the norm of the stream, if one is given, as the matrices take it."""
         x, y, before = stream.x, stream.y, stream.norm
         if y is None and norm is None:
             return None
-        out = torch.empty(x.shape, dtype=self.dtype, device=self.device) if norm else x
-        rows.settle[(x.shape[0],)](
+        count, dim = x.shape
+        eights = norm is not None and matrices and float8.rounds(count, matrices)
+        options: dict[str, Any] = {"given": 0.0, "GROUP": 0, "GIVEN": False}
+        out = torch.empty(x.shape, dtype=self.dtype, device=self.device) if norm and not eights else x
+        codes = scales = out
+        if eights:
+            found, options = float8.blank(count, matrices, self.dtype)  # type: ignore[arg-type]
+            codes, scales = found.codes, found.scales
+        block = max(128, power(dim))
+        rows.settle[(count,)](
             x, x if y is None else y, before.weight if before else x, norm.weight if norm else x,
-            before.eps if before else 0.0, norm.eps if norm else 0.0, out, DIM=x.shape[1], BLOCK=power(x.shape[1]),
-            ADD=y is not None, BEFORE=before is not None, AFTER=norm is not None,
-            num_warps=min(16, max(1, power(x.shape[1]) // 512)))
+            before.eps if before else 0.0, norm.eps if norm else 0.0, codes, scales, DIM=dim, BLOCK=block,
+            ADD=y is not None, BEFORE=before is not None, AFTER=norm is not None, PDL=self.early,
+            num_warps=min(16, max(1, block // 512)), **options, **({"launch_pdl": True} if self.early else {}))
         stream.y = stream.norm = None
-        return out
+        return Rounded(codes, scales, self.dtype) if eights else out
 
     def project(self, x: Stream, weights: Sequence[Matrix], biases: Sequence[Tensor | None], *,  # type: ignore[override]
                 norm: Norm | None = None) -> Tensor:
@@ -83,7 +96,7 @@ class CUDAOps(TorchOps):
         if linear.fused(x.x, weights):
             self._settled(x)
             return linear.project(x.x, weights, biases, norm=norm, dtype=self.dtype)
-        h = self._settled(x, norm)
+        h = self._settled(x, norm, *weights)
         parts = [linear.matmul(h, w, b) for w, b in zip(weights, biases)]  # type: ignore[arg-type]
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
@@ -97,21 +110,21 @@ class CUDAOps(TorchOps):
         return Stream(super().sampled(x.x, step))
 
     def gated(self, x: Stream, gate: Matrix, up: Matrix, *, activation: Activation = "silu",  # type: ignore[override]
-              norm: Norm | None = None) -> Tensor:
+              norm: Norm | None = None) -> Tensor | Halves:
         if linear.fused(x.x, [gate, up]):
             self._settled(x)
             return linear.gated(x.x, gate, up, activation, norm=norm, dtype=self.dtype)
-        h = self._settled(x, norm)
+        h = self._settled(x, norm, gate, up)
         return linear.matmul_gated(h, gate, up, activation)  # type: ignore[arg-type]
 
-    def output(self, x: Tensor, weight: Matrix, bias: Tensor | None, *, residual: Stream,  # type: ignore[override]
+    def output(self, x: Tensor | Halves, weight: Matrix, bias: Tensor | None, *, residual: Stream,  # type: ignore[override]
                norm: Norm | None = None) -> Stream:
-        few = linear.fused(x, [weight])
-        if few and norm is None:
+        few = isinstance(x, Tensor) and linear.fused(x, [weight])
+        if norm is None and isinstance(x, Tensor) and (few or (bias is None and linear.adds(x, weight))):
             self._settled(residual)
-            return Stream(linear.output(x, weight, bias, residual.x))
+            return Stream(linear.output(x, weight, bias, residual.x) if few else linear.add(x, weight, residual.x))
         if few:
-            y = linear.project(x, [weight], [bias], dtype=self.dtype)
+            y = linear.project(x, [weight], [bias], dtype=self.dtype)  # type: ignore[arg-type]
         else:
             y = linear.matmul(x, weight, bias)
         self._settled(residual)
@@ -139,7 +152,7 @@ class CUDAOps(TorchOps):
         return linear.matmul(h, head).float()
 
     def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
-        """The token of each row of logits into `step.last`, -1 where there is none."""
+        """The token of each row of logits into `step.last` and `step.drawn`, -1 where there is none."""
         count, vocab = logits.shape
         chunks = triton.cdiv(vocab, CHUNK)
         values = torch.empty(count, chunks, dtype=torch.float32, device=self.device)
@@ -152,4 +165,6 @@ class CUDAOps(TorchOps):
         early = {"launch_pdl": True} if self.early else {}
         rows.best[(count, chunks)](logits, floor, step.temperature, step.key, step.number, values, places, vocab,
                                    chunks, BLOCK=CHUNK, SAMPLED=not greedy, PDL=self.early, **early)
-        rows.choose[(count,)](values, places, step.last, chunks, BLOCK=power(chunks), PDL=self.early, **early)
+        told = step.last if step.drawn is None else step.drawn
+        rows.choose[(count,)](values, places, step.last, told, step.head, chunks, told.stride(0), BLOCK=power(chunks),
+                              TOLD=step.drawn is not None, PDL=self.early, **early)

@@ -5,26 +5,50 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from zonda.kernels.cuda.eights import store_rounded
 from zonda.kernels.cuda.launch import kernel
+from zonda.kernels.cuda.many import packed_tile
+
+
+@triton.jit
+def _token(tokens, last, row):
+    """The token of a row; one below zero is one that the step before has drawn."""
+    token = tl.load(tokens + row)
+    if token < 0:
+        token = tl.load(last - 1 - token)
+    return tl.maximum(token, 0).to(tl.int64)
 
 
 @kernel
 def embed(tokens, last, table, out, scale, dim, BLOCK: tl.constexpr):
-    """Rows of a table of floats; a token below zero is one that the step before has drawn."""
+    """Rows of a table of floats."""
     row = tl.program_id(0)
-    token = tl.load(tokens + row)
-    if token < 0:
-        token = tl.load(last - 1 - token)
-    token = tl.maximum(token, 0).to(tl.int64)
+    token = _token(tokens, last, row)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(table + token * dim + d, mask=d < dim, other=0.0).to(tl.float32)
     tl.store(out + row.to(tl.int64) * dim + d, x * scale, mask=d < dim)
 
 
 @kernel
-def settle(x, y, before, after, before_eps, after_eps, out, DIM: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr,
-           BEFORE: tl.constexpr, AFTER: tl.constexpr):
-    """x += y, or its norm `before`; out = the norm `after` of x."""
+def embed_packed(tokens, last, low, high, scales, heads, out, scale, outs, INS: tl.constexpr, BLOCK: tl.constexpr,
+                 LOW: tl.constexpr, HIGH: tl.constexpr, GROUP: tl.constexpr, OFFSET: tl.constexpr, MINS: tl.constexpr,
+                 TWO: tl.constexpr):
+    """Rows of a packed table."""
+    row, first = tl.program_id(0), tl.program_id(1) * BLOCK
+    token = _token(tokens, last, row) + tl.arange(0, 1)
+    values = packed_tile(low, high, scales, heads, token, first, outs, INS, 1, BLOCK, LOW, HIGH, GROUP, OFFSET, MINS,
+                         TWO)
+    d = first + tl.arange(0, BLOCK)[None, :]
+    tl.store(out + row.to(tl.int64) * INS + d, values * scale, mask=d < INS)
+
+
+@kernel
+def settle(x, y, before, after, before_eps, after_eps, out, scales, given, DIM: tl.constexpr, BLOCK: tl.constexpr,
+           ADD: tl.constexpr, BEFORE: tl.constexpr, AFTER: tl.constexpr, GROUP: tl.constexpr, GIVEN: tl.constexpr,
+           PDL: tl.constexpr):
+    """x += y, or its norm `before`; out = the norm `after` of x, or its codes, with `scales` of GROUP columns."""
+    if PDL:
+        gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     d = tl.arange(0, BLOCK)
     inside = d < DIM
@@ -39,7 +63,10 @@ def settle(x, y, before, after, before_eps, after_eps, out, DIM: tl.constexpr, B
     if AFTER:
         value = value / tl.sqrt(tl.sum(value * value, 0) / DIM + after_eps)
         value = value * tl.load(after + d, mask=inside, other=0.0)
-        tl.store(out + row * DIM + d, value.to(out.dtype.element_ty), mask=inside)
+        if GROUP > 0:
+            store_rounded(value, out, scales, row, given, DIM, GROUP, GIVEN)
+        else:
+            tl.store(out + row * DIM + d, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -83,8 +110,12 @@ def best(logits, floor, temperature, key, number, values, places, vocab, chunks,
 
 
 @kernel
-def choose(values, places, last, chunks, BLOCK: tl.constexpr, PDL: tl.constexpr):
-    """The place of the largest of all chunks, the first of equals; -1 if it is not finite."""
+def choose(values, places, last, drawn, head_words, chunks, stride, BLOCK: tl.constexpr, TOLD: tl.constexpr,
+           PDL: tl.constexpr):
+    """The place of the largest of all chunks, the first of equals; -1 if it is not finite.
+
+    Into `last`, and where the host is told, into the row of `drawn` that the step names.
+    """
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -94,7 +125,10 @@ def choose(values, places, last, chunks, BLOCK: tl.constexpr, PDL: tl.constexpr)
     at = tl.load(places + row * chunks + c, mask=c < chunks, other=2147483647)
     value = tl.max(x, 0)
     token = tl.min(tl.where(x == value, at, 2147483647), 0)
-    tl.store(last + row, tl.where((value == float("inf")) | (value == float("-inf")), -1, token))
+    token = tl.where((value == float("inf")) | (value == float("-inf")), -1, token)
+    tl.store(last + row, token)
+    if TOLD:
+        tl.store(drawn + tl.load(head_words + 1) * stride + row, token)
 
 
 @kernel

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_wait
 
 from zonda.kernels.cuda.launch import kernel
 
@@ -96,8 +97,11 @@ def steps_of(scales, heads, OFFSET: tl.constexpr, MINS: tl.constexpr, TWO: tl.co
 
 
 @kernel
-def combined(gate, up, out, ffn, gate_stride, up_stride, out_stride, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+def combined(gate, up, out, ffn, gate_stride, up_stride, out_stride, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr,
+             PDL: tl.constexpr):
     """activation(gate) · up -> out (rows, ffn)."""
+    if PDL:
+        gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = at < ffn

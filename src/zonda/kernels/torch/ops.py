@@ -28,6 +28,8 @@ class TorchOps:
 
     captures = False
     """Whether a step can be captured as a graph."""
+    tells = False
+    """Whether `draw` writes into `step.drawn` too, which the host reads."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
         self.device = device

@@ -10,7 +10,7 @@ from torch import Tensor
 TILE = 64
 """Most query rows of an attention item."""
 _HEAD = 4
-"""Words at the start of the buffer; the first is the width of the page table."""
+"""Words at the start of the buffer; the first is the width of the page table, the second a row of `drawn`."""
 _ALIGNED = 4
 """Words: each field starts at a multiple of 16 bytes, since kernels are compiled apart for addresses that do not."""
 
@@ -62,6 +62,8 @@ class Step:
     number: Tensor
     table: Tensor
     last: Tensor
+    drawn: Tensor | None
+    """Rows of tokens in memory of the host, of which the step names one for its own."""
     alone: bool
     """Whether every sequence has one row and is sampled."""
 
@@ -70,14 +72,14 @@ class Step:
         return self.sizes.rows
 
 
-def view(buffer: Tensor, sizes: Sizes, last: Tensor, *, alone: bool) -> Step:
+def view(buffer: Tensor, sizes: Sizes, last: Tensor, drawn: Tensor | None = None, *, alone: bool) -> Step:
     """The step that an int32 buffer on the device holds."""
     parts = {name: buffer[place] for name, place in sizes.places.items() if name != "table"}
     for name in ("temperature", "top_p", "min_p"):
         parts[name] = parts[name].view(torch.float32)
     parts["key"] = parts["key"].view(torch.int64)
     table = buffer[sizes.places["table"].start:]
-    return Step(sizes, **parts, table=table, last=last, alone=alone)
+    return Step(sizes, **parts, table=table, last=last, drawn=drawn, alone=alone)
 
 
 def pieces(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
