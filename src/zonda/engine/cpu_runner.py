@@ -11,7 +11,7 @@ import numpy as np
 from zonda.engine.batch import Batch
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.library import Library
-from zonda.kernels.cpu.memory import address
+from zonda.kernels.cpu.memory import address, lines
 from zonda.kernels.cpu.ops import CPUOps
 from zonda.kernels.cpu.threads import Team, sync_lines
 from zonda.weights.load import Convert, load
@@ -50,7 +50,7 @@ class CPURunner:
         self._sync = sync_lines(len(self._program))
         self._team = Team(library, threads)
         self._frame = np.zeros(f.FRAME_WORDS, np.int64)
-        self._scratch = np.zeros(threads * self.ops.scratch_bytes + f.LINE, np.uint8)
+        self._scratch = lines(threads * self.ops.scratch_bytes)
         self._frame[f.ONE] = 1
         assert self.ops.output_logits is not None
         self._logits = self.ops.output_logits.memory[:4 * max_rows * self.vocab].view(np.float32).reshape(max_rows, -1)

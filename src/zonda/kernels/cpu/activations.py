@@ -3,15 +3,14 @@
 A block of T tokens and K columns:
     int8   codes   [K/4][T][4]       or, if exact, high and low codes [K/4][2][T][4]: code = 128 · high + low,
                                      or int16 codes [K/4][T][4] (see `Target.word_tokens`);
-                                     for AMX [K/32][16][32], or [K/32][2][16][32]
+                                     for AMX [K/32][2][16][32]
     float  scales  [K/32][T]
     int32  sums    [K/32][T]     -offset · sum of codes
     float  sums    [K/32][T]     -scale · sum of codes
     int32  sums    [K/16][T]     the same two for groups of 16
     float  sums    [K/16][T]
-A block for dense weights is float32 [K][T]. One for wide tiles has int8 codes [K/4][T][4], or [K/64][16][64] for AMX,
-and for each group of columns that share a scale: float scales [T], and after them all int32 sums [T], -128 · sum of
-codes.
+A block for dense weights is float32 [K][T]. One for wide tiles has int8 codes [K/4][T][4], and for each group of
+columns that share a scale: float scales [T], and after them all int32 sums [T], -128 · sum of codes.
 """
 from __future__ import annotations
 
@@ -49,7 +48,7 @@ from zonda.kernels.cpu.words import (
 f32 = np.float32
 
 
-FAST, PLANES, WORDS, FAST_ROWS, PLANES_ROWS = range(5)
+FAST, PLANES, WORDS, PLANES_ROWS = range(4)
 """How a row's codes are written."""
 
 
@@ -63,7 +62,7 @@ def _quantize(form: int) -> Callable[..., None]:
 
 def _write_row(e: Emit, form: int, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any, token: Any,
                offset: Any) -> None:
-    planes, most = (1, 127) if form in (FAST, FAST_ROWS) else (2, 127 * 128)
+    planes, most = (1, 127) if form == FAST else (2, 127 * 128)
     b, lanes = e.b, e.registers.lanes
     floats, words = ir.VectorType(F32, lanes), ir.VectorType(I32, lanes)
     factor = e.splat(b.bitcast(b.trunc(factor, I32), F32), lanes)
@@ -88,7 +87,7 @@ def _write_row(e: Emit, form: int, x: Any, weight: Any, factor: Any, units: Any,
             sums.append(e.intrinsic(f"llvm.vector.reduce.add.v{lanes}i32", I32, [codes]))
             for plane, packed in enumerate(_codes(e, codes, form)):
                 size = packed.type.element.width // 8
-                if form in (FAST_ROWS, PLANES_ROWS):
+                if form == PLANES_ROWS:
                     row = e.at(b.mul(e.at(e.times(u, planes), plane), tokens), token)
                     e.store(packed, e.at(block, e.times(row, UNIT)), v * lanes)
                     continue
@@ -111,7 +110,7 @@ def _codes(e: Emit, codes: Any, form: int) -> list[Any]:
     words, narrow = ir.VectorType(I32, lanes // 4), ir.VectorType(I8, lanes)
     if form == WORDS:
         return [b.bitcast(b.trunc(codes, ir.VectorType(I16, lanes)), ir.VectorType(I64, lanes // 4))]
-    if form in (FAST, FAST_ROWS):
+    if form == FAST:
         return [b.bitcast(b.trunc(codes, narrow), words)]
     seven = e.const(codes.type, 7)
     high = b.ashr(b.add(codes, e.const(codes.type, 64)), seven)
@@ -128,9 +127,9 @@ def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, stri
     e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
 
 
-_quantize_wide_rows, _quantize_wide_words = (inline(wide_tiles.quantize(rows), 8) for rows in (True, False))
-_quantize_fast, _quantize_planes, _quantize_words, _quantize_fast_rows, _quantize_planes_rows = (
-    inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS, FAST_ROWS, PLANES_ROWS))
+_quantize_wide = inline(wide_tiles.quantize, 8)
+_quantize_fast, _quantize_planes, _quantize_words, _quantize_planes_rows = (
+    inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS, PLANES_ROWS))
 
 
 @njit(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -160,14 +159,10 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
-        elif wide and tokens == AMX_TOKENS:
-            _quantize_wide_rows(words)
         elif wide:
-            _quantize_wide_words(words)
-        elif tokens == AMX_TOKENS and exact:
-            _quantize_planes_rows(words)
+            _quantize_wide(words)
         elif tokens == AMX_TOKENS:
-            _quantize_fast_rows(words)
+            _quantize_planes_rows(words)
         elif exact and least and tokens >= least:
             _quantize_words(words)
         elif exact:

@@ -44,7 +44,7 @@ def begin(matrices: bool) -> Callable[..., None]:
     """Writer of begin(…): take the matrix registers, if they are used."""
     def write(builder: ir.IRBuilder, target: Target, unused: Any) -> None:
         if matrices:
-            amx.configure(Emit(builder, target), amx.STEP)
+            amx.configure(Emit(builder, target), amx.WHOLE)
 
     return write
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from zonda.kernels.cpu.frame import ARGUMENTS, BLOCKS, PLACES, SCRATCH, SCRATCH_BYTES, SPREADERS, TOKENS
 from zonda.kernels.cpu.layout import ROWS as TILE
-from zonda.kernels.cpu.matmul import MOST_TOKENS, _activate, _variant
+from zonda.kernels.cpu.matmul import MOST_TOKENS, _variant, activate
 from zonda.kernels.cpu.scalar import exp
 from zonda.kernels.cpu.words import (
     call4,
@@ -120,7 +120,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
         for token in range(tokens):
             at = (block * tokens + token) * cols + piece * TILE
             for r in range(width):
-                value = _activate(load_f32(left, token * TILE + r), kind)
+                value = activate(load_f32(left, token * TILE + r), kind)
                 store_f32(out, at + r, value * load_f32(right, token * TILE + r))
 
 

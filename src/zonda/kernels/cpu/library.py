@@ -50,12 +50,12 @@ class Target:
     @property
     def wide(self) -> bool:
         """Whether rows that may be rounded take wide tiles: where scaling sums costs as much as making them."""
-        return self.isa == "avx512vnni"
+        return self.isa == "avx512vnni" and not self.matrices
 
     @property
     def matrices(self) -> bool:
-        """Whether there are matrix registers for products of bytes (AMX)."""
-        return self.isa == "avx512vnni" and self.has("amx-tile", "amx-int8")
+        """Whether there are matrix registers for products of bytes and of bfloat16 (AMX)."""
+        return self.isa == "avx512vnni" and self.has("amx-tile", "amx-int8", "amx-bf16")
 
     @property
     def bfloat_matrices(self) -> bool:

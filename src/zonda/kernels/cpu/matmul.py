@@ -37,7 +37,7 @@ def dense_tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
             totals = [[e.variable(e.const(floats, 0.0)) for _ in range(vectors)] for _ in range(tokens)]
             with e.loop(cols) as k:
                 place = e.at(e.at(weights, e.times(k, TILE * size)), e.times(lane, size))
-                rows = [_widen(e, name, place, v * lanes * size) for v in range(vectors)]
+                rows = [widen(e, name, place, v * lanes * size) for v in range(vectors)]
                 for i in range(tokens):
                     x = e.splat(e.load(F32, e.at(block, e.times(k, 4 * tokens)), 4 * i), lanes)
                     for v in range(vectors):
@@ -49,7 +49,7 @@ def dense_tile(name: str, tokens: int, exact: bool) -> Callable[..., None]:
     return write
 
 
-def _widen(e: Emit, name: str, address: Any, offset: int) -> Any:
+def widen(e: Emit, name: str, address: Any, offset: int) -> Any:
     lanes = e.registers.lanes
     floats = ir.VectorType(F32, lanes)
     if name == "f32":
@@ -62,7 +62,7 @@ def _widen(e: Emit, name: str, address: Any, offset: int) -> Any:
 
 
 @njit(error_model="numpy")
-def _activate(x: float, kind: int) -> float:
+def activate(x: float, kind: int) -> float:
     if kind == 1:
         return x / (f32(1) + exp(-x))
     if kind == 2:
@@ -86,11 +86,10 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
     a tile, the bytes it then has, and what releases AMX's registers, each or 0.
     """
     blocks, token_bytes, units, domain, weights, tile_bytes, tiles, share = load8(op, ARGUMENTS)
-    out, stride, column, cols, bias, residual, scale, cap = load8(op, ARGUMENTS + 13)
+    to = load8(op, ARGUMENTS + 13)
     rows, tokens, count, origin = load4(frame, domain)
     kernel = load_i64(op, ARGUMENTS + 8 + _variant(tokens))
     result = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
-    factor, softcap = bits_f32(np.int32(scale)), bits_f32(np.int32(cap))
     spread = load_i64(op, ARGUMENTS + 21) if tokens == MOST_TOKENS or domain == FAST else np.int64(0)
     chunk = _chunk(tokens, token_bytes, spread)
     first_tile, end = piece * share, min(tiles, (piece + 1) * share)
@@ -102,16 +101,7 @@ def product(op: int, frame: int, piece: int, thread: int) -> None:
         for tile in range(first_tile, end):
             for block in range(start, min(count, start + chunk)):
                 call4(kernel, source + (tile - first_tile) * step, blocks + block * tokens * token_bytes, units, result)
-                width, here = min(TILE, cols - tile * TILE), min(tokens, rows - block * tokens)
-                first = (origin + block * tokens) * stride + column + tile * TILE
-                if width == TILE and softcap == f32(0):
-                    _finish_whole((result, here, out + 4 * first, 4 * stride,
-                                   bias + 4 * tile * TILE if bias else 0, residual + 4 * first if residual else 0,
-                                   scale))
-                    continue
-                for token in range(here):
-                    at = first + token * stride
-                    _finish(result + 4 * TILE * token, out, at, width, bias, tile * TILE, residual, factor, softcap)
+                finish(result, min(tokens, rows - block * tokens), tile, origin + block * tokens, to)
     if spread and load_i64(op, ARGUMENTS + 23):
         call4(load_i64(op, ARGUMENTS + 23), 0, 0, 0, 0)
 
@@ -184,6 +174,21 @@ _finish_whole, _gate_whole = inline(_write_finish, 7), inline(_write_gate, 6)
 
 
 @njit(error_model="numpy")
+def finish(result: int, here: int, tile: int, row: int, to: tuple[int, ...]) -> None:
+    """A tile's results for `here` tokens, the first of them `row`, to where eight words of `product` say."""
+    out, stride, column, cols, bias, residual, scale, cap = to
+    factor, softcap = bits_f32(np.int32(scale)), bits_f32(np.int32(cap))
+    width, first = min(TILE, cols - tile * TILE), row * stride + column + tile * TILE
+    if width == TILE and softcap == f32(0):
+        _finish_whole((result, here, out + 4 * first, 4 * stride, bias + 4 * tile * TILE if bias else 0,
+                       residual + 4 * first if residual else 0, scale))
+        return
+    for token in range(here):
+        _finish(result + 4 * TILE * token, out, first + token * stride, width, bias, tile * TILE, residual, factor,
+                softcap)
+
+
+@njit(error_model="numpy")
 def _finish(result: int, out: int, at: int, width: int, bias: int, first: int, residual: int, factor: float,
             softcap: float) -> None:
     for r in range(width):
@@ -236,7 +241,7 @@ def gated(op: int, frame: int, piece: int, thread: int) -> None:
                 for token in range(here):
                     at = first + token * cols
                     for r in range(width):
-                        value = _activate(load_f32(left, token * TILE + r), kind)
+                        value = activate(load_f32(left, token * TILE + r), kind)
                         store_f32(out, at + r, value * load_f32(right, token * TILE + r))
     if spread and load_i64(op, ARGUMENTS + 26):
         call4(load_i64(op, ARGUMENTS + 26), 0, 0, 0, 0)
@@ -247,4 +252,4 @@ def gate(op: int, frame: int, piece: int, thread: int) -> None:
     both, out, cols, kind = load4(op, ARGUMENTS)
     row = both + piece * 2 * cols * 4
     for i in range(cols):
-        store_f32(out, piece * cols + i, _activate(load_f32(row, i), kind) * load_f32(row, cols + i))
+        store_f32(out, piece * cols + i, activate(load_f32(row, i), kind) * load_f32(row, cols + i))

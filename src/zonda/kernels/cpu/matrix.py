@@ -58,9 +58,15 @@ class Matrix:
         if wide:
             return Kernel(f"tile_wide_{wide}_{tokens}", 4, "wide:tile", (wide, tokens), writer=True)
         if tokens == amx.TOKENS and not self.dense:
-            return Kernel(name, 4, "amx:tile", (self.format, exact), writer=True)
+            return Kernel(name, 4, "amx:tile", (self.format,), writer=True)
         recipe = "matmul:dense_tile" if self.dense else "tile:tile"
         return Kernel(name, 4, recipe, (self.format, tokens, exact), writer=True)
+
+    @property
+    def halves(self) -> tuple[Kernel, int]:
+        """The kernel that spreads a tile out to bfloat16, and the bytes that takes."""
+        kernel = Kernel(f"spread_{self.format}_bfloat", 4, "bfloat_tiles:spread", (self.format,), writer=True)
+        return kernel, 2 * ROWS * self.cols
 
     def spread(self, wide: int) -> tuple[Kernel, int]:
         """The kernel that spreads a tile out, wide or for AMX, and the bytes that takes."""

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-from zonda.kernels.cpu.frame import aligned
+from zonda.kernels.cpu.frame import LINE, aligned
 
 _CHUNK = 64 << 20
 
@@ -38,6 +38,13 @@ def _map(size: int, *, huge: bool) -> np.ndarray:
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
+
+
+def lines(size: int) -> np.ndarray:
+    """`size` zeroed bytes, uint8, that begin with a cache line."""
+    raw = np.zeros(size + LINE, np.uint8)
+    start = -address(raw) % LINE
+    return raw[start:start + size]
 
 
 def address(array: np.ndarray) -> int:

@@ -16,6 +16,7 @@ from zonda.errors import Unsupported
 from zonda.kernels.cpu import amx, bfloats
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.attention_tiles import most_queries
+from zonda.kernels.cpu.layout import UNIT
 from zonda.kernels.cpu.library import Kernel, Library, Target
 from zonda.kernels.cpu.matmul import MOST_TOKENS
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
@@ -33,6 +34,8 @@ _SIXTEEN = 10.0
 """The same for one of 16, by AMX."""
 _PIECE = 512 << 10
 """Bytes of weights that a piece of a product has at most, packed or spread out, if it has more than one tile."""
+_HALVES = 1 << 20
+"""The same, spread out to bfloat16: every piece reads all activations, which are not in the cache of its thread."""
 _QUERIES = 24
 """Queries that a work item of attention has, about."""
 _FAST_QUERIES = 192
@@ -70,12 +73,13 @@ class Pool:
 
 class Buffer:
     """Memory of a recorded array: (rows, cols) float32, or blocks of activations. `rows` is the frame's word that
-    counts them."""
+    counts them; `fast`, blocks that hold the fast rows, which are then not among the others."""
 
     def __init__(self, pool: Pool, size: int, cols: int, rows: int = f.ROWS) -> None:
         self.memory = pool.take(f.aligned(size))
         self.cols = cols
         self.rows = rows
+        self.fast: Buffer | None = None
         self._pool = pool
 
     @property
@@ -152,9 +156,9 @@ class CPUOps:
         out = self._like(x, sum(w.rows for w in weights))
         for domain in DOMAINS[x.rows]:
             column = 0
-            packed: dict[tuple[bool, int], Buffer] = {}
+            packed: dict[tuple[int, ...], Buffer] = {}
             for weight, bias in zip(weights, biases):
-                key = weight.dense, weight.offset(self._isa)
+                key = self._form(weight, domain)
                 if key not in packed:
                     packed[key] = self._pack(x, weight, norm, domain)
                 self._product(packed[key], weight, out, domain, column=column, bias=bias)
@@ -201,10 +205,13 @@ class CPUOps:
 
     def gated(self, x: Buffer, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
               norm: Norm | None = None) -> Buffer:
-        if (gate.dense, gate.offset(self._isa), gate.group) != (up.dense, up.offset(self._isa), up.group):
+        if not self._together(gate, up):
             return self._gated_apart(x, gate, up, activation, norm)
         out = self._like(x, gate.rows)
         for domain in DOMAINS[x.rows]:
+            if self._halved(domain, gate):
+                out.fast = self._gated_halves(x, gate, up, activation, norm)
+                continue
             share = self._share(domain, gate, 2)
             blocks = self._pack(x, gate, norm, domain)
             self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, -(-gate.height // share), blocks.at,
@@ -225,7 +232,7 @@ class CPUOps:
 
     def experts(self, x: Buffer, experts: Experts, *, residual: Buffer, norm: Norm | None = None) -> Buffer:
         router, gate, up, down = experts.router, experts.gate, experts.up, experts.down
-        if (gate.dense, gate.offset(self._isa)) != (up.dense, up.offset(self._isa)):
+        if self._form(gate, f.PLACES) != self._form(up, f.PLACES):
             raise Unsupported(f"experts with gates in {gate.format} beside {up.format} are not supported on a CPU")
         slots = self.max_rows * experts.top
         places = slots + (MOST_TOKENS - 1) * router.rows
@@ -287,15 +294,26 @@ class CPUOps:
     def _tiles(self, weight: Matrix, domain: int) -> list[int]:
         exact = domain != f.FAST
         last = [self._most] if self._most > TOKENS[-1] else []
-        wide, counts = self._wide(domain, weight), [*TOKENS, *last]
-        if wide and self.library.target.matrices:
-            return [0] * len(TOKENS) + [self.library.address(weight.kernel(amx.TOKENS, exact=exact, wide=wide))]
-        tiles = [self.library.address(weight.kernel(tokens, exact=exact, wide=wide)) for tokens in counts]
+        wide = self._wide(domain, weight)
+        tiles = [self.library.address(weight.kernel(tokens, exact=exact, wide=wide)) for tokens in [*TOKENS, *last]]
         return tiles if last else [*tiles, 0]
 
     def _wide(self, domain: int, weight: Matrix) -> int:
         """Units that share a scale in the tiles of a product, or 0 where tiles keep the groups of their format."""
         return wide_units(weight.units) if domain == f.FAST and not weight.dense and self.library.target.wide else 0
+
+    def _halved(self, domain: int, weight: Matrix) -> bool:
+        """Whether a product is one of bfloat16 in matrix registers."""
+        return domain == f.FAST and self.library.target.matrices and weight.cols % UNIT == 0
+
+    def _form(self, weight: Matrix, domain: int) -> tuple[int, ...]:
+        """What is equal for weights that take the same blocks of activations."""
+        return () if self._halved(domain, weight) else (weight.dense, weight.offset(self._isa))
+
+    def _together(self, gate: Matrix, up: Matrix) -> bool:
+        """Whether one kernel may multiply by both."""
+        return (self._form(gate, f.EXACT) == self._form(up, f.EXACT) and gate.group == up.group
+                and not (self._halved(f.FAST, gate) and gate.rows % UNIT))
 
     def _spread(self, domain: int, share: int, *weights: Matrix) -> list[int]:
         """What spreads tiles of each of `weights`, the bytes they then have, and what releases the registers, or 0."""
@@ -304,8 +322,12 @@ class CPUOps:
             return [0] * (len(weights) + 2)
         kernels, sizes = zip(*(weight.spread(wide) for weight in weights))
         self._scratch(8 * 16 * MOST_TOKENS + len(weights) * share * max(sizes))
-        released = self.library.address(Kernel("release", 4, "amx:release", writer=True)) if target.matrices else 0
-        return [*map(self.library.address, kernels), max(sizes), released]
+        return [*map(self.library.address, kernels), max(sizes), self._release if target.matrices else 0]
+
+    @property
+    def _release(self) -> int:
+        """The address of what gives the matrix registers back."""
+        return self.library.address(Kernel("release", 4, "amx:release", writer=True))
 
     def _share(self, domain: int, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: half a megabyte, packed or spread out, but several pieces for each thread."""
@@ -315,6 +337,8 @@ class CPUOps:
 
     def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0) -> Buffer:
         """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
+        if self._halved(domain, weight):
+            return x.fast or self._pack_halves(x, weight, norm)
         exact = domain != f.FAST
         wide = self._wide(domain, weight)
         size = (token_bytes(weight.cols, wide) if wide else
@@ -327,6 +351,18 @@ class CPUOps:
                    wide)
         return blocks
 
+    def _pack_halves(self, x: Buffer, weight: Matrix, norm: Norm | None) -> Buffer:
+        """Fast rows of x, normed, in blocks of bfloat16."""
+        blocks = self._halves(weight.cols)
+        self._emit(Kernel("pack_bfloat", 4, "bfloat_tiles:pack"), f.FAST + f.BLOCKS, 1, x.at, x.cols,
+                   address(norm.weight if norm else self._one(weight.cols)), bits(norm.eps) if norm else 0,
+                   weight.cols, blocks.at)
+        return blocks
+
+    def _halves(self, cols: int) -> Buffer:
+        """Blocks of bfloat16, with room for one more of which nothing is read."""
+        return self._memory(2 * cols * (self.max_rows + 2 * amx.TOKENS), cols)
+
     def _one(self, cols: int) -> np.ndarray:
         if cols not in self._ones:
             self._ones[cols] = np.ones(cols, np.float32)
@@ -335,12 +371,37 @@ class CPUOps:
     def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, domain: int, *, column: int = 0,
                  bias: np.ndarray | None = None, residual: Buffer | None = None, scale: float = 1.0,
                  softcap: float = 0.0) -> None:
+        to = (out.at, out.cols, column, weight.rows, address(bias) if bias is not None else 0,
+              residual.at if residual else 0, bits(scale), bits(softcap))
+        if self._halved(domain, weight):
+            share, kernels = self._halves_share(weight)
+            self._emit(Kernel("product_bfloat", 4, "bfloat_tiles:product"), f.FAST + f.ANY, -(-weight.height // share),
+                       blocks.at, weight.cols // UNIT, address(weight.tiles), weight.tile_bytes, weight.height, share,
+                       *kernels, *to)
+            return
         share = self._share(domain, weight)
         self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, -(-weight.height // share), blocks.at,
                    blocks.cols, weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
-                   *self._tiles(weight, domain), out.at, out.cols, column, weight.rows,
-                   address(bias) if bias is not None else 0, residual.at if residual else 0, bits(scale), bits(softcap),
-                   *self._spread(domain, share, weight))
+                   *self._tiles(weight, domain), *to, *self._spread(domain, share, weight))
+
+    def _gated_halves(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
+        """Blocks of the fast rows."""
+        blocks, out = self._pack(x, gate, norm, f.FAST), self._halves(gate.rows)
+        share, kernels = self._halves_share(gate, 2)
+        self._emit(Kernel("gated_bfloat", 4, "bfloat_tiles:gated"), f.FAST + f.ANY, -(-gate.height // share), blocks.at,
+                   gate.cols // UNIT, address(gate.tiles), gate.tile_bytes, gate.height, share, *kernels,
+                   address(up.tiles), up.tile_bytes, self.library.address(up.halves[0]), out.at, gate.rows,
+                   ACTIVATIONS[activation])
+        return out
+
+    def _halves_share(self, weight: Matrix, matrices: int = 1) -> tuple[int, list[int]]:
+        """Tiles a piece, an even number; what spreads a tile, the tile kernel, and what releases the registers."""
+        spread, size = weight.halves
+        most = min(_HALVES // (size * matrices), weight.height // (2 * self.threads))
+        share = max(2, most // 2 * 2)
+        self._scratch(4 * amx.SQUARE + share * size * matrices)
+        tile = Kernel("tile_bfloat", 4, "bfloat_tiles:tile", writer=True)
+        return share, [self.library.address(spread), self.library.address(tile), self._release]
 
     def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:
         self._emit(Kernel("norm", 4, "activations:norm"), x.rows, 1, x.at, out.at, address(norm.weight), bits(norm.eps),

@@ -9,7 +9,7 @@ import numpy as np
 
 from zonda.kernels.cpu.frame import LINE
 from zonda.kernels.cpu.library import Kernel, Library
-from zonda.kernels.cpu.memory import address
+from zonda.kernels.cpu.memory import address, lines
 
 Compiled = Callable[..., None]
 RESET = Kernel("reset", 3, "run:reset")
@@ -82,8 +82,6 @@ class Team:
 
 def sync_lines(count: int) -> np.ndarray:
     """Zeroed lines for `count` instructions, at a multiple of 64 bytes."""
-    raw = np.zeros((count + 2) * LINE, np.uint8)
-    start = -address(raw) % LINE
-    return raw[start:start + (count + 1) * LINE].view(np.int64)
+    return lines((count + 1) * LINE).view(np.int64)
 
 

@@ -19,7 +19,7 @@ from zonda.kernels.cpu.vector import F16, F32, I8, I16, I32, I64, Emit
 STEPS = UNIT // 4
 CHAINS = 8
 """As few dependent chains of dot products leave the units idle between them, and are cut in two."""
-_AHEAD = 8192
+AHEAD = 8192
 """Bytes ahead of the weights at hand that are asked of memory, where few tokens leave memory as the limit."""
 
 
@@ -96,7 +96,7 @@ class Tile:
         e, layout, t = self.e, self.layout, self.tokens
         if t <= 4:
             for line in range(0, layout.unit_bytes, 64):
-                e.prefetch(unit, _AHEAD + line)
+                e.prefetch(unit, AHEAD + line)
         codes, scales, int_sums, float_sums = (m.get() for m in moving)
         steps = self.steps(e.at(unit, e.times(lane, 4)))
         groups = UNIT // layout.group

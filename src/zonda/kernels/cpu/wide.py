@@ -36,30 +36,24 @@ def token_bytes(cols: int, wide: int) -> int:
 def spread(name: str, wide: int) -> Callable[..., None]:
     """Writer of spread(weights, units, out, unused): groups of bytes [K/4][16][4] and 16 scales each.
 
-    Bytes are signed for AMX, whose registers it shapes, and else moved to 0 ... 255."""
+    Bytes are moved to 0 ... 255."""
     def write(builder: ir.IRBuilder, target: Target, weights: Any, units: Any, out: Any, unused: Any) -> None:
-        e, layout = Emit(builder, target), LAYOUTS[name]
-        if target.matrices:
-            amx.configure(e, amx.STEP)
-        _Spread(e, layout, wide).write(weights, units, out)
+        _Spread(Emit(builder, target), LAYOUTS[name], wide).write(weights, units, out)
 
     return write
 
 
-def quantize(rows: bool) -> Callable[..., None]:
-    """Writer of one row x · factor · weight into its place in a block, with a scale for `wide` units.
+def quantize(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write one row x · factor · weight into its place in a block, with a scale for `wide` units.
 
-    Codes of a row lie together in steps of 64 (`rows`, for AMX), or by four columns. `factor` holds float32 bits."""
-    def write(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
-        _Row(Emit(builder, target), rows, *words).write()
-
-    return write
+    `factor` holds float32 bits."""
+    _Row(Emit(builder, target), *words).write()
 
 
 class _Row:
-    def __init__(self, e: Emit, rows: bool, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any,
+    def __init__(self, e: Emit, x: Any, weight: Any, factor: Any, units: Any, tokens: Any, block: Any,
                  token: Any, wide: Any) -> None:
-        self.e, self.rows, self.x, self.weight, self.units, self.wide = e, rows, x, weight, units, wide
+        self.e, self.x, self.weight, self.units, self.wide = e, x, weight, units, wide
         self.tokens, self.block, self.token = tokens, block, token
         self.lanes = e.registers.lanes
         self.floats = ir.VectorType(F32, self.lanes)
@@ -98,11 +92,6 @@ class _Row:
 
     def _put(self, column: Any, codes: Any) -> None:
         e, b = self.e, self.e.b
-        if self.rows:
-            step, within = b.sdiv(column, e.word(amx.STEP)), b.srem(column, e.word(amx.STEP))
-            row = e.at(b.mul(step, self.tokens), self.token)
-            e.store(codes, e.at(e.at(self.block, e.times(row, amx.STEP)), within))
-            return
         packed = b.bitcast(codes, ir.VectorType(I32, self.lanes // 4))
         for k in range(self.lanes // 4):
             row = e.at(b.mul(e.at(b.sdiv(column, e.word(4)), k), self.tokens), self.token)
@@ -212,7 +201,7 @@ class _Spread:
         even, odd = (b.add(e.intrinsic("llvm.x86.avx512.pmul.hr.sw.512", _SHORTS, [part, factor]), added)
                      for part in (even, odd))
         both = b.or_(b.lshr(even, eight), b.and_(odd, e.const(_SHORTS, 0xFF00)))
-        return b.bitcast(both if e.target.matrices else b.xor(both, e.const(_SHORTS, 0x8080)), codes.type)
+        return b.bitcast(b.xor(both, e.const(_SHORTS, 0x8080)), codes.type)
 
 
 def tile(wide: int, tokens: int) -> Callable[..., None]:
@@ -220,8 +209,7 @@ def tile(wide: int, tokens: int) -> Callable[..., None]:
     def write(builder: ir.IRBuilder, target: Target, weights: Any, block: Any, units: Any, out: Any) -> None:
         e = Emit(builder, target)
         totals = [e.variable(e.const(_FLOATS, 0.0)) for _ in range(tokens)]
-        sums = amx.wide_sums if target.matrices else _sums
-        sums(e, totals, weights, block, units, wide)
+        _sums(e, totals, weights, block, units, wide)
         for i, total in enumerate(totals):
             e.store(total.get(), out, _ROW * i)
 
@@ -229,7 +217,8 @@ def tile(wide: int, tokens: int) -> Callable[..., None]:
 
 
 def _sums(e: Emit, totals: list[Any], weights: Any, block: Any, units: Any, wide: int) -> None:
-    """The same by dot products of vectors; a block's sums take away what moved weights to 0 … 255."""
+    """Add to `totals`, a vector of 16 rows for each token, the products of a wide tile; a block's sums take away what
+    moved weights to 0 … 255."""
     columns, tokens = wide * UNIT, len(totals)
     groups = e.b.sdiv(units, e.word(wide))
     scales = e.at(block, e.times(units, UNIT * tokens))
