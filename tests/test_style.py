@@ -61,7 +61,7 @@ NARROW = {"weights.source": set[str](), "weights.formats": {"errors", "weights"}
           "models.arch": {"nn", "models.config"}}
 """The same for parts of parts."""
 RUNS_CODE = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torch", "transformers"}
-FOUND_BY_OTHERS = {"uvloop", "httptools"}  # uvicorn takes them where they are
+FOUND_BY_OTHERS = {"uvloop", "httptools", "websockets"}  # uvicorn takes them where they are
 ON_DEVICES = {"torch": {"torch"}, "cuda": {"torch", "triton"}}
 """What the kernels of a kind of device import beyond what every installation has."""
 

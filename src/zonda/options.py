@@ -179,7 +179,8 @@ class ServerOptions:
                                        "never", low=0.01)
     request_timeout: float | None = option(None, "seconds that an answer may take, from the request's first byte; "
                                            "default: no limit", low=0.01)
-    keep_alive: float = option(10.0, "seconds of silence after which a stream sends a comment", low=0.01)
+    keep_alive: float = option(10.0, "seconds of silence after which a stream sends a comment, and a WebSocket a ping",
+                               low=0.01)
     drain_timeout: float = option(30.0, "seconds that running requests get to finish when the server is told to stop",
                                   low=0)
     stall_timeout: float = option(120.0, "seconds without a finished step after which /health reports the engine stuck",
@@ -191,6 +192,9 @@ class ServerOptions:
     stored_mb: int = option(64, "memory of the kept responses in MB, and of the conversations; the least used go first",
                             low=1)
     stored_hours: float = option(24.0, "hours after which they are forgotten", low=0)
+    socket_idle: float = option(900.0, "seconds that a WebSocket stays open after a response", low=0.01)
+    socket_age: float = option(3600.0, "seconds after which a WebSocket is closed, when its response has ended",
+                               low=0.01)
     access_log: bool = option(True, "log one line a request on standard error")
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
     log_prompts: bool = option(False, "log what was asked and answered too, up to 64 KB each")

@@ -4,9 +4,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp
+from starlette.routing import Route, Router, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from zonda.options import ServerOptions
 from zonda.server import (
@@ -18,6 +19,7 @@ from zonda.server import (
     models,
     operations,
     responses,
+    responses_socket,
     tokenizing,
     ui,
 )
@@ -191,9 +193,15 @@ def application(service: Service) -> ASGIApp:
         paths.setdefault(each.path, {}).setdefault(each.method, each)
     for path in [path for path in paths if path.startswith("/v1/")]:
         paths.setdefault(path.removeprefix("/v1"), paths[path])  # for clients whose address leaves it out
-    routes = [Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()]
-    front: ASGIApp = Front(service, Router(routes, redirect_slashes=False), envelopes=ENVELOPES)
+    routes = [*(Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()),
+              *(WebSocketRoute(path, responses_socket.Opened()) for path in ("/v1/responses", "/responses"))]
+    router = Router(routes, redirect_slashes=False, default=_unknown)
+    front: ASGIApp = Front(service, router, envelopes=ENVELOPES)
     if service.options.cors_origin:
         front = CORSMiddleware(front, allow_origins=service.options.cors_origin, allow_methods=["*"],
                                allow_headers=["*"], expose_headers=["x-request-id"])
     return front
+
+
+async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
+    raise HTTPException(404)

@@ -46,6 +46,8 @@ class Call:
         self.id = _request_id(self.headers.get(b"x-request-id"))
         self.owner = b""
         """What tells this client's stored things from others', where clients have keys."""
+        self.connection = b""
+        """The same of what is kept for the connection alone, on those that outlast a request."""
         self.began = time.perf_counter()
         self.path = "<unmatched>"
         self.model = "none"

@@ -1,16 +1,22 @@
-"""A connection that keeps its patience and its memory: slow and large headers are refused, in the usual envelope."""
+"""Connections that keep their patience and their memory: slow and large headers are refused, in the usual envelope."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, ClassVar
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from zonda.errors import ZondaError
 from zonda.options import ServerOptions
 from zonda.server.errors import OPENAI, BadRequest, LargeHeaders
 
 MAX_HEADERS = 100
+LINGER = 2.0  # seconds that is read on from a WebSocket that was closed for what came
+_silent = logging.getLogger("zonda.silent")  # uvicorn's own lines, to which a client could add a traceback a frame
+_silent.disabled = True
 
 
 class Connection(HttpToolsProtocol):
@@ -57,13 +63,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or too much of it, and close."""
-        error = LargeHeaders(self.max_head) if self._too_large else BadRequest()
-        body = msgspec.json.encode(OPENAI.body(error, ""))
-        self.transport.write(b"".join([
-            STATUS_LINE[error.status], b"content-type: application/json\r\nconnection: close\r\n",
-            b"content-length: %d\r\n\r\n" % len(body), body]))
-        self.transport.close()
+        """Answer what cannot be read."""
+        refuse(self.transport, LargeHeaders(self.max_head) if self._too_large else BadRequest())
+
+    def _should_upgrade(self) -> bool:
+        return super()._should_upgrade() and self.parser.get_method() == b"GET"
 
     def _wind(self) -> None:
         if self._clock is None:
@@ -73,6 +77,44 @@ class Connection(HttpToolsProtocol):
         if self._clock:
             self._clock.cancel()
             self._clock = None
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket, which tells clients whose frames it does not take why it ends, and nobody else."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = _silent
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc and not self.close_sent:  # which uvicorn leaves unanswered
+            self.close_sent = True
+            refuse(self.transport, BadRequest())
+
+    def handle_parser_exception(self) -> None:
+        """Close, but read on for a while: to close on unread data resets the connection, and the client learns nothing.
+        """
+        if self.close_sent:
+            return
+        self.close_sent = True
+        closing = self.conn.close_sent
+        assert closing
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": closing.code, "reason": closing.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_timer = self.loop.call_later(LINGER, self.transport.close)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+
+def refuse(transport: asyncio.WriteTransport, error: ZondaError) -> None:
+    """Answer what is no HTTP, or too much of it, and close."""
+    body = msgspec.json.encode(OPENAI.body(error, ""))
+    transport.write(b"".join([
+        STATUS_LINE[error.status], b"content-type: application/json\r\nconnection: close\r\n",
+        b"content-length: %d\r\n\r\n" % len(body), body]))
+    transport.close()
 
 
 def connection(options: ServerOptions) -> type[Connection]:

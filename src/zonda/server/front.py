@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 
 import msgspec
 from starlette.routing import Router, get_route_path
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from zonda.errors import InvalidModel, ZondaError
 from zonda.server.call import GONE, Call
@@ -38,19 +38,15 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope.setdefault("app", self)  # so that the router raises what it cannot answer
-        if scope["type"] != "http":
-            await self._router(scope, receive, send)
-            return
+        answering = send
+        if scope["type"] == "websocket":
+            scope["method"], answering = "GET", _refusal(send)
         envelope = self._envelope(get_route_path(scope))
-        call = scope[KEY] = Call(self.service, scope, receive, send, envelope=envelope)
-        self.service.calls.add(call)
+        call = scope[KEY] = Call(self.service, scope, receive, answering, envelope=envelope)
         try:
-            await self._answer(call, receive, send)
+            await attend(call, self._answer(call, receive, send))
         finally:
-            self.service.calls.discard(call)
-            call.release()
             del scope[KEY]  # the call holds the scope
-            self._note(call)
 
     def _envelope(self, path: str) -> Envelope:
         for beginning, envelope in self._envelopes.items():
@@ -60,27 +56,45 @@ class Front:
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
         path = get_route_path(call.scope)
-        try:
-            if path == "/" and self._has_pages and _is_browser(call):
-                await call.reply_bytes(b"", b"text/html", status=307, headers=[(b"location", PAGES.encode())])
-                return
-            self._guard.check(call, path)
-            await self._router(call.scope, receive, send)
-        except Disconnected:
-            call.status = GONE
-        except asyncio.CancelledError:
-            call.status = call.status or GONE
-            raise
-        except Exception as error:
-            _report(call, error)
-            await call.fail(error)
+        if path == "/" and self._has_pages and _is_browser(call):
+            await call.reply_bytes(b"", b"text/html", status=307, headers=[(b"location", PAGES.encode())])
+            return
+        self._guard.check(call, path)
+        await self._router(call.scope, receive, send)
 
-    def _note(self, call: Call) -> None:
-        options = self.service.options
-        if not call.quiet:
-            self.service.metrics.observe(call)
-        if options.access_log and (options.access_log_health or not call.quiet):
-            access.info("%s", _json(call) if options.access_log_format == "json" else _text(call))
+
+async def attend(call: Call, answer: Awaitable[None]) -> None:
+    """Let a call be answered: what goes wrong is told, and its end is counted and logged."""
+    call.service.calls.add(call)
+    try:
+        await answer
+    except Disconnected:
+        call.status = GONE
+    except asyncio.CancelledError:
+        call.status = call.status or GONE
+        raise
+    except Exception as error:
+        _report(call, error)
+        await call.fail(error)
+    finally:
+        call.service.calls.discard(call)
+        call.release()
+        _note(call)
+
+
+def _refusal(send: Send) -> Send:
+    """What sends an answer over HTTP to a WebSocket's handshake."""
+    async def sending(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+    return sending
+
+
+def _note(call: Call) -> None:
+    options = call.service.options
+    if not call.quiet:
+        call.service.metrics.observe(call)
+    if options.access_log and (options.access_log_health or not call.quiet):
+        access.info("%s", _json(call) if options.access_log_format == "json" else _text(call))
 
 
 def _is_browser(call: Call) -> bool:

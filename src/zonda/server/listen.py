@@ -20,7 +20,7 @@ import uvicorn
 from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions
 from zonda.server.app import DEFAULTS, Models, application, service
-from zonda.server.connection import connection
+from zonda.server.connection import Socket, connection
 from zonda.server.errors import Stuck
 from zonda.server.guard import is_loopback
 from zonda.server.service import Service
@@ -33,6 +33,7 @@ log = logging.getLogger("zonda.server")
 BACKLOG = 2048
 IDLE = 75  # seconds that an idle connection is kept
 GOODBYE = 2  # seconds for connections to close, and engines to stop, after the last request has ended
+FAREWELL = 0.5  # seconds for the last words to WebSockets
 TEND = 0.5  # seconds between two looks at which models are idle or dead
 HURRY = 0.5  # the same, when told twice to stop
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -60,9 +61,11 @@ class Listener(uvicorn.Server):
 
     def __init__(self, service: Service, sock: socket.socket) -> None:
         super().__init__(uvicorn.Config(
-            application(service), http=connection(service.options), ws="none", lifespan="off", log_config=None,
-            access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG, timeout_keep_alive=IDLE,
-            timeout_graceful_shutdown=GOODBYE, ssl_certfile=service.options.tls_cert,
+            application(service), http=connection(service.options), ws=Socket,
+            ws_max_size=service.options.max_body_mb << 20, ws_ping_interval=service.options.keep_alive,
+            ws_ping_timeout=service.options.receive_timeout, ws_per_message_deflate=False, lifespan="off",
+            log_config=None, access_log=False, server_header=False, proxy_headers=False, backlog=BACKLOG,
+            timeout_keep_alive=IDLE, timeout_graceful_shutdown=GOODBYE, ssl_certfile=service.options.tls_cert,
             ssl_keyfile=service.options.tls_key))
         self.service = service
         self.address = _address(sock, "https" if service.options.tls_cert else "http")
@@ -110,10 +113,19 @@ class Listener(uvicorn.Server):
         elif not self.service.draining:
             return self.should_exit
         elif self.service.flights and time.monotonic() < self._deadline and not self.force_exit:
+            self.service.part()
             return False
         self.service.abort(stuck)
-        await asyncio.sleep(0)
+        await self._part()
         return True
+
+    async def _part(self) -> None:
+        """Let those who are connected be told why that ends."""
+        self.service.part()
+        deadline = time.monotonic() + FAREWELL
+        await asyncio.sleep(0)
+        while self.service.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
 
     def _tend(self) -> Stuck | None:
         """Look after the models, now and then; what is returned ends the server."""

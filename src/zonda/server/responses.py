@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from zonda.server.conversation import ending
 from zonda.server.conversations import kept_in, talk_of
 from zonda.server.errors import Envelope, NotFound
 from zonda.server.formats import compiled
-from zonda.server.responses_events import ErrorEvent
+from zonda.server.responses_events import ErrorEvent, Event
 from zonda.server.responses_items import ItemList, ItemQuery, Names, page
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
@@ -62,6 +62,12 @@ EMPTY = "(nothing)"
 
 async def create(call: Call, body: ResponseRequest) -> None:
     """Write a response: whole, as a stream, or in the background."""
+    await respond(call, body, _stream if body.stream else _whole)
+
+
+async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept, Writing], Awaitable[None]], *,
+                  rehearse: bool = False) -> None:
+    """Write a response, in the way of `tell` if not in the background; with `rehearse` it stays empty."""
     llm = await call.use(body.model)
     sampling = _sampling(body, llm)
     _check(call, body)
@@ -71,7 +77,8 @@ async def create(call: Call, body: ResponseRequest) -> None:
         known = len(talk.items) if talk else 0
         items = await _context(call, body, names)
         asked = await call.beside(lambda: _turn(body, items))
-        turn = replace(asked, sampling=sampling, salt=call.salt(body.cache_salt))
+        turn = replace(asked, sampling=Sampling(max_tokens=1) if rehearse else sampling,
+                       salt=call.salt(body.cache_salt))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
         for field, grammar in given.grammars_of(body):
@@ -82,13 +89,13 @@ async def create(call: Call, body: ResponseRequest) -> None:
                         sealing="reasoning.encrypted_content" in (body.include or ()))
         with _named():
             conversing = llm.converse(prepared, request_id=kept.response.id)
-        writing = Writing(writer, conversing, _speller(llm, body))
+        writing = Writing(writer, conversing, _speller(llm, body), rehearse)
         if body.background:
             Run(call.service, kept, writing, call.lease.share() if call.lease else None)
             await _show(call, kept, -1) if body.stream else await call.reply(kept.response)
             return
         async with conversing:
-            await (_stream(call, kept, writing) if body.stream else _whole(call, kept, writing))
+            await tell(call, kept, writing)
 
 
 async def get(call: Call, query: ResponseQuery) -> Response | None:
@@ -186,7 +193,7 @@ def _check(call: Call, body: ResponseRequest) -> None:
 async def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item, ...]:
     """All items that lead to the answer: those of the responses before, and the input."""
     def find(id: str) -> Item | None:
-        kept = call.service.responses.peek(f"resp_{id.rpartition('_')[2][:-4]}", call.owner)
+        kept = call.service.recall(f"resp_{id.rpartition('_')[2][:-4]}", call)
         return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None) if kept else None
 
     before = _before(call, body)
@@ -203,7 +210,7 @@ def _before(call: Call, body: ContextFields) -> tuple[Item, ...]:
         return tuple(talk.items) if talk else ()
     if body.conversation is not None:
         raise InvalidRequest("`conversation` and `previous_response_id` exclude each other", param="conversation")
-    kept = call.service.responses.get(body.previous_response_id, call.owner)
+    kept = call.service.recall(body.previous_response_id, call, use=True)
     if kept is None or kept.response.status not in ("completed", "incomplete"):
         why = "was not found" if kept is None else f"is {kept.response.status}"
         raise InvalidRequest(f"the previous response {why}", param="previous_response_id",
@@ -308,16 +315,22 @@ async def _stream(call: Call, kept: Kept, writing: Writing) -> None:
 
 
 async def _frames(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[bytes]:
-    yield named(*writing.writer.begin())
+    async for events in events_of(call, kept, writing):
+        yield named(*events)
+
+
+async def events_of(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[list[Event]]:
+    """The events of a response as it is written; it is kept when it ends."""
+    yield writing.writer.begin()
     try:
         async for events in writing.events():
             if writing.writer.done:
                 _keep(call, kept, writing)
-            yield named(*events)
+            yield events
     except Exception as error:
         events = writing.fail(error)
         _keep(call, kept, writing)
-        yield named(*events)
+        yield events
 
 
 def _keep(call: Call, kept: Kept, writing: Writing) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from zonda.server.responses_schema import Item, OutputText, ReasoningText, Response, SummaryText
-from zonda.server.schema import TokenLogprob
+from zonda.server.schema import ErrorObject, TokenLogprob
 
 
 class Event(Struct, tag_field="type", kw_only=True):
@@ -174,6 +174,13 @@ class ErrorEvent(Event, tag="error", kw_only=True):
     code: str | None
     message: str
     param: str | None
+
+
+class SocketError(Struct, tag="error", tag_field="type"):
+    """What went wrong, over a WebSocket."""
+
+    status: int
+    error: ErrorObject
 
 
 ResponseEvent = (

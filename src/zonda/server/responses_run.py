@@ -22,11 +22,15 @@ log = logging.getLogger("zonda.server")
 
 @dataclass(slots=True)
 class Writing:
-    """A response that is being written from an answer; `spell` gives the log-probabilities that the client wants."""
+    """A response that is being written from an answer; `spell` gives the log-probabilities that the client wants.
+
+    With `mute` nothing is told of the answer: the prompt is computed, for later responses to go on from.
+    """
 
     writer: Writer
     conversing: Conversing
     spell: Callable[[Chunk], Sequence[TokenLogprob]]
+    mute: bool = False
     usage: Usage = field(default_factory=Usage)
 
     async def events(self) -> AsyncIterator[list[Event]]:
@@ -36,10 +40,11 @@ class Writing:
             chunk = spoken.chunk
             self.usage, ending = chunk.usage or self.usage, spoken.ending or ending
             reasoning = spoken.reasoning_tokens
-            events = self.writer.start() + self.writer.feed(spoken.parts, self.spell(chunk))
+            events = [] if self.mute else self.writer.start() + self.writer.feed(spoken.parts, self.spell(chunk))
             if events:
                 yield events
-        yield self.writer.start() + self.writer.finish(ending, self.usage, reasoning)
+        yield self.writer.rest(self.usage) if self.mute else (
+            self.writer.start() + self.writer.finish(ending, self.usage, reasoning))
 
     def fail(self, error: Exception) -> list[Event]:
         """The end of a response whose answer failed."""

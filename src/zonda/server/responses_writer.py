@@ -5,6 +5,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from msgspec import structs
@@ -138,6 +139,10 @@ class Writer:
             told += self._open(Message, role="assistant", content=[]) + self._close("completed")
         changes: dict[str, Any] = {"incomplete_details": Incomplete("max_output_tokens")} if cut else {}
         return told + self._end("incomplete" if cut else "completed", usage=usage_of(usage, reasoning), **changes)
+
+    def rest(self, usage: Usage) -> list[Event]:
+        """The response ends without an answer, since none was wanted."""
+        return self._end("completed", usage=usage_of(replace(usage, completion_tokens=0), 0))
 
     def fail(self, code: str, message: str) -> list[Event]:
         """The response ends with an error."""

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from zonda.errors import Closed
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from zonda.server.call import Call
     from zonda.server.endpoint import Endpoint
 
+MOST_CARRIED = 4096
+"""Responses that connections may go on from, all together; their bytes are bounded like those of stored ones."""
+
 
 class Flight(Protocol):
     """Work that the server waits for when it is told to stop, with the model that it uses."""
@@ -26,6 +30,13 @@ class Flight(Protocol):
 
     def stop(self, why: Exception) -> None:
         """End it early."""
+
+
+class Connected(Protocol):
+    """A connection that outlasts its requests."""
+
+    def leave(self) -> None:
+        """Close it when what it is answering has ended."""
 
 
 class Service:
@@ -39,6 +50,9 @@ class Service:
         self.calls: set[Call] = set()
         self.flights: set[Flight] = set()
         self.responses: Store[Kept] = Store(options)
+        self.carried: Store[Kept] = Store(replace(options, stored_responses=MOST_CARRIED))
+        """What connections may go on from though it is not stored; each is the owner of its own."""
+        self.connections: set[Connected] = set()
         self.conversations: Store[Talk] = Store(options)
         self.metrics = Metrics(self)
         registry.overdue = self._end_requests
@@ -52,6 +66,12 @@ class Service:
     async def lease(self, name: str | None) -> Lease:
         """The same, loaded first if need be."""
         return self.at_hand(name) or await self.registry.lease(name)
+
+    def recall(self, id: str, call: Call, *, use: bool = False) -> Kept | None:
+        """A response that the call may go on from; may be called in any thread unless it is thereby used."""
+        if use and (kept := self.responses.get(id, call.owner)):
+            return kept
+        return self.responses.peek(id, call.owner) or self.carried.peek(id, call.connection)
 
     def health(self) -> Health:
         """The server's state: the worst of its models' while it runs."""
@@ -74,6 +94,11 @@ class Service:
     def in_flight(self) -> Iterator[Call]:
         """The requests that count: not those to /health and the like."""
         return (call for call in self.calls if not call.quiet)
+
+    def part(self) -> None:
+        """Close the connections that would otherwise wait for more; each finishes what it is answering."""
+        for connection in tuple(self.connections):
+            connection.leave()
 
     def abort(self, why: Exception | None = None) -> None:
         """End what still runs; each client is told why."""
