@@ -128,6 +128,15 @@ def test_after_a_failed_continuation_the_response_is_forgotten(server: Server) -
         assert again[0]["error"]["code"] == "previous_response_not_found"
 
 
+def test_the_output_of_an_unknown_call_fails_and_forgets_too(server: Server) -> None:
+    with connected(server) as ws:
+        first = id_of(ask(ws, input="x", store=False))
+        result = {"type": "function_call_output", "call_id": "none", "output": "x"}
+        assert ask(ws, store=False, previous_response_id=first, input=[result])[0]["error"]["param"] == "input[0].call_id"
+        again = ask(ws, input="w", store=False, previous_response_id=first)
+        assert again[0]["error"]["code"] == "previous_response_not_found"
+
+
 def test_only_the_last_response_of_a_lane_is_kept(server: Server) -> None:
     with connected(server) as ws:
         first, other = id_of(ask(ws, input="x", store=False)), id_of(ask(ws, input="x", store=False, stream_id="b"))

@@ -200,6 +200,7 @@ async def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item,
     own = tuple(await call.beside(lambda: given.items_of(body, names.next, find)))
     if not (own or before):
         raise InvalidRequest("`input` is empty, expected at least one item", param="input")
+    given.check_outputs(before, own)
     return before + own
 
 

@@ -145,6 +145,18 @@ def _compaction(given: InputItem, place: str, name: Callable[[str], str]) -> Com
     return Compaction(id=given.id or name("cmp"), encrypted_content=sealed)
 
 
+def check_outputs(before: Sequence[Item], own: Sequence[Item]) -> None:
+    """Refuse the output of a call that is nowhere before it."""
+    called = {item.call_id for item in before if isinstance(item, FunctionCall | CustomCall)}
+    for index, item in enumerate(own):
+        if isinstance(item, FunctionCall | CustomCall):
+            called.add(item.call_id)
+        elif isinstance(item, FunctionCallOutput | CustomCallOutput) and item.call_id not in called:
+            raise InvalidRequest(f"`input[{index}]` is the output of a call that is not there",
+                                 param=f"input[{index}].call_id", hint="send the call before it, or go on from the "
+                                 "response that made it")
+
+
 def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
     """Items as messages of a chat: what the assistant thought, said and called in a row is one message."""
     found: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
