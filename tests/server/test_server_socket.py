@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from zonda.server.responses_socket import MAX_LANES, MAX_WAITING
+from zonda.text.parts import Text
 
 HANDSHAKE = (b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
              b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nX: %s\r\n\r\n")
@@ -132,7 +133,8 @@ def test_the_output_of_an_unknown_call_fails_and_forgets_too(server: Server) -> 
     with connected(server) as ws:
         first = id_of(ask(ws, input="x", store=False))
         result = {"type": "function_call_output", "call_id": "none", "output": "x"}
-        assert ask(ws, store=False, previous_response_id=first, input=[result])[0]["error"]["param"] == "input[0].call_id"
+        wrong = ask(ws, store=False, previous_response_id=first, input=[result])
+        assert (wrong[0]["status"], wrong[0]["error"]["param"]) == (400, "input[0].call_id")
         again = ask(ws, input="w", store=False, previous_response_id=first)
         assert again[0]["error"]["code"] == "previous_response_not_found"
 
@@ -192,9 +194,11 @@ def test_what_is_wrong_with_a_message_is_told_and_the_connection_goes_on(server:
 
 
 def test_an_answer_that_breaks_off_fails_and_the_next_is_written() -> None:
-    with serving(model(), access_log=False) as server, connected(server) as ws:
-        runner(server.llm).fault = ValueError("broken")  # type: ignore[arg-type]
-        assert ask(ws, input="x")[-1]["type"] in ("response.failed", "error")
+    with serving(speaking([Text("He"), ValueError("broken")]), access_log=False) as server, connected(server) as ws:
+        for _ in range(2):
+            events = ask(ws, input="x")
+            assert (text(events), events[-1]["type"]) == ("He", "response.failed")
+            assert events[-1]["response"]["error"]["code"] == "server_error"
 
 
 def test_messages_wait_for_their_turn() -> None:
