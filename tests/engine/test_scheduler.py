@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from zonda.engine.batch import assemble
+from zonda.engine.batch import EXACT_START, LONG, LONG_START, assemble
 from zonda.engine.intake import Intake
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence
@@ -231,6 +231,18 @@ def test_a_scored_prompt_asks_for_a_bounded_number_of_rows() -> None:
     batch = assemble(step, desk.slots, desk.pages.size)
     assert len(batch.sample) <= SCORED
     assert desk.complete(step) == {"a": SCORED}
+
+
+def test_rows_are_exact_by_their_place_in_their_request_whatever_else_runs() -> None:
+    desk = Desk(pages=300, budget=1000, max_len=500)
+    prompts = {"a": 3, "b": LONG - 1, "c": LONG}
+    for name, length in prompts.items():
+        desk.add(name, length, max_tokens=2)
+    batch = assemble(desk.scheduler.plan(), desk.slots, desk.pages.size)
+    assert batch.exact is not None
+    exact = np.split(np.flatnonzero(batch.exact), np.searchsorted(np.flatnonzero(batch.exact), batch.starts[1:-1]))
+    places = [(rows - start).tolist() for rows, start in zip(exact, batch.starts)]
+    assert places == [[0, 1, 2], [*range(EXACT_START), LONG - 2], [*range(LONG_START), LONG - 1]]
 
 
 def test_a_batch_holds_each_sequences_rows_pages_and_last_row() -> None:

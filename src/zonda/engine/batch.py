@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from zonda.engine.slots import Slots
 
 
-EXACT_START = 63
-"""Positions at a sequence's start that are computed exactly, as its generated tokens are; with the prompt's last they
-fill whole blocks of 8. The rest of a long prompt may be rounded to 8 bits by a runner that is faster so."""
+EXACT_START, LONG_START, LONG = 63, 15, 256
+"""Positions at a sequence's start that are computed exactly, as its generated tokens are; fewer where a prompt has
+`LONG` tokens or more, most of which are rounded anyhow. With the prompt's last they fill whole blocks of 16. The rest
+of a prompt may be rounded by a runner that is faster so."""
 
 
 @dataclass(slots=True)
@@ -60,8 +61,8 @@ def assemble(step: Step, slots: Slots, page_size: int) -> Batch:
 
 def _exact(step: Step, positions: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """A sequence's first positions, its prompt's last and all that is generated: by place, never by company."""
-    last = np.array([len(seq.group.prompt) - 1 for seq in step.sequences], np.int32)
-    return (positions < EXACT_START) | (positions >= np.repeat(last, counts))
+    prompts = np.repeat(np.array([len(seq.group.prompt) for seq in step.sequences], np.int32), counts)
+    return (positions < np.where(prompts < LONG, EXACT_START, LONG_START)) | (positions >= prompts - 1)
 
 
 def _sample(step: Step, starts: np.ndarray) -> np.ndarray:
