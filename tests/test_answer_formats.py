@@ -1,7 +1,9 @@
 """What callers say of an answer's form, as a grammar, and the value that comes of the text."""
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,6 +89,40 @@ async def test_the_same_for_an_event_loop() -> None:
         assert (await llm.stream("a", choices=["cab"]).completion()).text == "cab"
         with pytest.raises(InvalidRequest, match="unclosed"):
             await llm.chat("a", regex="(")
+
+
+async def test_a_grammar_that_takes_long_does_not_hold_up_the_event_loop() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:
+        make = llm.engine.grammars._make
+
+        def slowly(grammar: Grammar) -> Any:
+            begun.set()
+            assert go_on.wait(20)
+            return make(grammar)
+
+        llm.engine.grammars._make = slowly  # type: ignore[method-assign]
+        stream, other = llm.stream("a", choices=["cab"]), llm.generate("a", grammar=Grammar("regex", "xyz"))
+        dropped = llm.generate("a", grammar=Grammar("regex", "q"))
+        texts = asyncio.gather(stream.completion(), other.completion())
+        gone = asyncio.create_task(anext(dropped))
+        assert await asyncio.to_thread(begun.wait, 20)
+        assert (await llm.complete("a", max_tokens=2)).text == "bc" and not texts.done()
+        dropped.cancel()
+        go_on.set()
+        assert [each.text for each in await texts] == ["cab", "xyz"]
+        with pytest.raises(StopAsyncIteration):
+            await gone
+        assert (await llm.generate("a", grammar=Grammar("regex", "xyz")).completion()).text == "xyz"
+
+
+async def test_a_grammar_that_cannot_be_compiled_fails_the_first_chunk() -> None:
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:
+        stream = llm.stream("a", regex="(")
+        with pytest.raises(InvalidRequest, match="unclosed"):
+            await anext(stream)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
 
 
 def test_an_answer_without_a_schema_or_cut_short_stands_for_no_value(llm: LLM) -> None:

@@ -58,6 +58,15 @@ class Inboxes:
             raise
         return inbox
 
+    def may_submit(self, request: Request) -> bool:
+        """Whether queueing a request holds up nobody: it has no grammar that must be compiled first."""
+        return request.grammar is None or self._engine.grammars.knows(request.grammar)
+
+    async def compile(self, request: Request) -> None:
+        """Compile a request's grammar on another thread."""
+        if request.grammar is not None:
+            await asyncio.to_thread(self._engine.grammars.compile, request.grammar)
+
     def close(self, request: str, *, cancel: bool) -> None:
         """Forget a request, and stop it if it still runs."""
         if self._open.pop(request, None) is not None and cancel:
@@ -82,7 +91,8 @@ class Inboxes:
 class Generation(AsyncIterator[Chunk]):
     """The chunks of one request, as `hear` has them.
 
-    Closing it, dropping it or cancelling the task that waits for it stops the request.
+    Closing it, dropping it or cancelling the task that waits for it stops the request. A request whose grammar is not
+    compiled yet is queued when the first chunk is waited for, after the grammar has been compiled on another thread.
     """
 
     def __init__(self, reply: Reply, inboxes: Inboxes, hear: Callable[[Chunk], Chunk]) -> None:
@@ -90,12 +100,16 @@ class Generation(AsyncIterator[Chunk]):
         self._hear = hear
         self._inboxes = inboxes
         self._closed = True
-        self._events = inboxes.submit(reply.request)
+        self._events = inboxes.submit(reply.request) if inboxes.may_submit(reply.request) else None
         self._closed = False
 
     async def __anext__(self) -> Chunk:
         while not (self._closed or self._reply.done):
             try:
+                if self._events is None:
+                    await self._inboxes.compile(self._reply.request)
+                    self._events = None if self._closed else self._inboxes.submit(self._reply.request)
+                    continue
                 chunk = self._reply.feed(await self._events.get())
             except BaseException:
                 self.cancel()

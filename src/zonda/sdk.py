@@ -184,7 +184,6 @@ class AsyncLLM(Loaded):
         form = take_format(options)
         (turn,) = _turns([messages], options, form.grammar)
         ready = self.prepare(turn)
-        await self.compile(ready.grammar)
         return apart(await self._queue(self._asked(ready, None)).completion(), ready).readable(form.read)
 
     async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
@@ -199,7 +198,6 @@ class AsyncLLM(Loaded):
     async def complete(self, prompt: Prompt, **options: Any) -> Completion:
         """Continue a text, or token ids, as it stands."""
         form = take_format(options)
-        await self.compile(form.grammar)
         answer = await self.generate(prompt, _sampling(options), grammar=form.grammar).completion()
         return answer.readable(form.read)
 
@@ -209,7 +207,7 @@ class AsyncLLM(Loaded):
             await asyncio.to_thread(self.engine.grammars.compile, grammar)
 
     def stream(self, messages: Conversation, **options: Any) -> Generation:
-        """As `LLM.stream`. What the answer must look like is compiled now, unless `compile` has done so before."""
+        """As `LLM.stream`. What the answer must look like is compiled beside the event loop, before its first chunk."""
         (turn,) = _turns([messages], options, take_format(options).grammar)
         ready = self.prepare(turn)
         reply = self._asked(ready, None)
@@ -218,7 +216,8 @@ class AsyncLLM(Loaded):
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
                  request_id: str | None = None, salt: str = "") -> Generation:
-        """Continue a prompt piece by piece. The request is checked and queued now; leaving the iterator cancels it."""
+        """Continue a prompt piece by piece. The request is checked and queued now, or, with a grammar that is not yet
+        compiled, before its first chunk; leaving the iterator cancels it."""
         return self._queue(self._reply(self._request(prompt, sampling, request_id, salt=salt, grammar=grammar)))
 
     def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:

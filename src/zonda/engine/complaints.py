@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from zonda.engine.schema import MAPS
 from zonda.errors import InvalidRequest
 from zonda.types import Grammar
 
@@ -16,9 +17,8 @@ _OVERLAP = "oneOf constraints are not supported"
 _PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): (.*)", re.DOTALL)
 _REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
 _CARET = re.compile(r"^    ( *)\^", re.MULTILINE)
+_MISSING = re.compile("(?:Resource|Anchor|Pointer) '([^']*)'")
 _NAMES = {"json_schema": "schema", "regex": "regular expression", "choice": "list of choices"}
-_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
-"""Keywords whose values have names of the schema's own as keys."""
 
 
 def complaint(grammar: Grammar, said: str) -> InvalidRequest:
@@ -33,6 +33,8 @@ def complaint(grammar: Grammar, said: str) -> InvalidRequest:
                               hint="write `anyOf`, or give each a type, or a constant of one property, of its own")
     if "NoExtension" in what:
         return InvalidRequest(f"the {name} allows no text at all", param="grammar")
+    if missing := _MISSING.match(what):
+        return InvalidRequest(f"the schema has a `$ref` to what is not in it: {missing[1]}"[:MAX_SAID], param="grammar")
     return InvalidRequest(f"the {name} cannot be compiled: {_reason(grammar, what)}"[:MAX_SAID], param="grammar")
 
 
@@ -76,7 +78,7 @@ def _keywords(schema: Any) -> Iterator[tuple[str, str]]:
             for key, inner in value.items() if isinstance(value, dict) else ():
                 if not names:
                     yield f"{place}.{key}", key
-                below.append((f"{place}.{key}", inner, not names and key in _MAPS))
+                below.append((f"{place}.{key}", inner, not names and key in MAPS))
             for number, inner in enumerate(value if isinstance(value, list) else ()):
                 below.append((f"{place}[{number}]", inner, False))
         level = below

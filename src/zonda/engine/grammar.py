@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_SCHEMA = 1 << 19
 """Characters of a JSON schema, a list of choices or an llguidance grammar."""
+MAX_READY = 1 << 21
+"""Characters of a schema as the compiler gets it, with formats and unknown keywords written out."""
 MAX_TEXT = 1 << 17
 """Characters of a regular expression or a Lark grammar."""
 MAX_CHOICES = 10_000
@@ -98,6 +100,10 @@ class Grammars:
             with self._compiling:
                 start = self._find(grammar) or self._keep(grammar, _deeply(lambda: self._make(grammar)))
         return Compiled(start, grammar.after, self._words.special_ids)
+
+    def knows(self, grammar: Grammar) -> bool:
+        """Whether a grammar needs no compiling: it is kept, or so wrong that it is refused at once."""
+        return not isinstance(grammar.source, str) or grammar.kind not in _FORMS or self._find(grammar) is not None
 
     def _find(self, grammar: Grammar) -> LLMatcher | None:
         key = grammar.kind, grammar.source
@@ -210,7 +216,9 @@ def _schema(source: str) -> Forms:
 def _laid_out(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema, checked, with our say on white space: a client's own could be without end."""
     ready = prepared(schema)
-    _check_links(json.dumps(ready).count('"$ref"'), "references")
+    text = json.dumps(ready)
+    _check_size(text, MAX_READY)
+    _check_links(text.count('"$ref"'), "references")
     return {"json_schema": {**ready, "x-guidance": LAYOUT}}
 
 

@@ -1,9 +1,11 @@
 """JSON schemas as the grammar compiler should see them: not too large, and formats by patterns that all agree on."""
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from zonda.engine.rewritten import MOVED, rewritten
 from zonda.errors import InvalidRequest
 
 MAX_LITERAL = 1 << 13
@@ -32,18 +34,24 @@ PATTERNS = {
     "uri-template": _URI, "json-pointer": _POINTER,
     "relative-json-pointer": rf"(?:0|[1-9][0-9]{{0,2}})(?:#|{_POINTER})",
     "regex": r"[A-Za-z0-9 _-]{0,64}", "decimal": r"-?(?:0|[1-9][0-9]{0,14})(?:\.[0-9]{1,9})?",
+    "base64url": r"(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-][AQgw]==|[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]=)?",
     "byte": r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?"}
 """What answers have for these formats. Narrower than the standards, so that every checker takes it."""
 _COMPILED = frozenset({"duration", "ipv4", "ipv6", "uuid"})
 """Formats that the compiler knows as all checkers do. Others restrict nothing, as the standard has it."""
 _VALUES = frozenset({"const", "default", "enum", "example", "examples"})
+MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependencies", "dependentSchemas"})
+"""Keywords whose values have names of the schema's own as keys."""
 _WORDS = frozenset({"$comment", "description", "title"})
 
 
 def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema with its formats spelled out, or InvalidRequest if it is too deep or has too long a text."""
     check(schema)
-    return _spelled(schema)
+    ready = _spelled(schema, {} if MOVED.search(json.dumps(schema)) else schema)
+    if "json-schema.org" not in str(ready.get("$schema", "json-schema.org")):
+        del ready["$schema"]  # a dialect of the client's own
+    return cast(dict[str, Any], ready)
 
 
 def check(value: Any) -> None:
@@ -73,7 +81,7 @@ def _check_one(value: Any) -> None:
 
 def _digits(number: float) -> int:
     """The digits of a number without the zeros around them."""
-    return int("0" + f"{number:.17g}".partition("e")[0].replace(".", "").strip("-0"))
+    return int("0" + repr(number).partition("e")[0].replace(".", "").strip("-0"))
 
 
 def _inside(value: Any) -> Sequence[Any]:
@@ -82,16 +90,26 @@ def _inside(value: Any) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-def _spelled(schema: Any) -> Any:
+def _spelled(schema: Any, root: Mapping[str, Any]) -> Any:
     if isinstance(schema, list):
-        return [_spelled(each) for each in schema]
+        return [_spelled(each, root) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    result = {name: inner if name in _VALUES else _spelled(inner) for name, inner in schema.items()}
-    format = result.get("format")
+    result = {name: inner if name in _VALUES else _named(inner, root) if name in MAPS else _spelled(inner, root)
+              for name, inner in schema.items()}
+    return rewritten(_format(result), root) if root else _format(result)
+
+
+def _named(schemas: Any, root: Mapping[str, Any]) -> Any:
+    """Schemas by names, which are no keywords."""
+    return {name: _spelled(each, root) for name, each in schemas.items()} if isinstance(schemas, dict) else schemas
+
+
+def _format(result: dict[str, Any]) -> dict[str, Any]:
+    format = "byte" if result.get("contentEncoding") == "base64" else result.get("format")
     if not isinstance(format, str) or format in _COMPILED:
         return result
-    del result["format"]
+    result.pop("format", None)
     if format in PATTERNS:
         parts = result.get("allOf")
         result["allOf"] = [*(parts if isinstance(parts, list) else ()), {"pattern": f"^(?:{PATTERNS[format]})$"}]
