@@ -39,12 +39,14 @@ class Attention:
 
 
 @TARGETS
-@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (7, 0.0), (300, 0.0), (40, 5.0)])
+@pytest.mark.parametrize(("window", "softcap", "sink"), [(0, 0.0, None), (7, 0.0, 3.0), (300, 0.0, None),
+                                                         (40, 5.0, -1.0)])
 @pytest.mark.parametrize(("heads", "rows"), [(Heads(6, 2, 64), 301), (Heads(5, 1, 80), 77), (Heads(2, 2, 256), 33),
                                              (Heads(40, 2, 24), 1)])
-def test_it_equals_the_reference_but_for_rounding(heads, rows, window, softcap, target) -> None:
+def test_it_equals_the_reference_but_for_rounding(heads, rows, window, softcap, sink, target) -> None:
     qkv = numbers(rows, heads)
-    layer = Attend(0, heads, heads.dim**-0.5, window=window, softcap=softcap)
+    sinks = None if sink is None else np.linspace(sink - 3, sink + 3, heads.q, dtype=np.float32)
+    layer = Attend(0, heads, heads.dim**-0.5, window=window, softcap=softcap, sinks=sinks)
     got = Attention(target, layer, rows=rows)(qkv)
     wanted = ReferenceOps(pages=rows // 32 + 1, page_size=32).attend(qkv, layer, one_sequence(rows))
     assert np.abs(got - wanted).max() < 2**-6 * np.abs(wanted).max()
@@ -52,10 +54,11 @@ def test_it_equals_the_reference_but_for_rounding(heads, rows, window, softcap, 
 
 
 @TARGETS
-@pytest.mark.parametrize("window", [0, 40, 300])
-def test_rows_have_the_same_bits_alone_and_among_others(window: int, target: Target) -> None:
+@pytest.mark.parametrize(("window", "sinks"), [(0, None), (40, np.arange(6, dtype=np.float32)), (300, None)])
+def test_rows_have_the_same_bits_alone_and_among_others(window: int, sinks, target: Target) -> None:
     heads, rows = Heads(6, 2, 48), 601
-    qkv, attention = numbers(rows, heads), Attention(target, Attend(0, heads, 0.3, window=window), rows=rows)
+    layer = Attend(0, heads, 0.3, window=window, sinks=sinks)
+    qkv, attention = numbers(rows, heads), Attention(target, layer, rows=rows)
     together = attention(qkv)
     for first, count in ((600, 1), (512, 1), (255, 1), (31, 1), (0, 1), (500, 101), (250, 20), (95, 2)):
         alone = attention(qkv[first:first + count], first)

@@ -15,6 +15,7 @@ from zonda.weights.source import Weight
 
 COLS, OUTS = 512, 40
 ROWS = (1, 2, 3, 8, 11, 25)
+SINKS = np.array([1, -3, 4, 0, 200, -200], np.float32)
 
 
 def one_sequence(rows: int) -> Batch:
@@ -95,11 +96,12 @@ def test_the_gate_and_the_other_half_of_a_gated_mlp_may_have_any_two_formats(nam
 @pytest.mark.parametrize("dim", [8, 24, 64])
 @pytest.mark.parametrize(("rows", "window", "softcap"),
                          [(1, 0, 0.0), (13, 0, 0.0), (64, 0, 0.0), (64, 7, 0.0), (40, 33, 5.0)])
-def test_attention_equals_the_reference(dim: int, rows: int, window: int, softcap: float) -> None:
+@pytest.mark.parametrize("sinks", [None, SINKS])
+def test_attention_equals_the_reference(dim: int, rows: int, window: int, softcap: float, sinks) -> None:
     rng, heads = np.random.default_rng(4), Heads(6, 2, dim)
     qkv = rng.normal(size=(rows, 10 * dim)).astype(np.float32)
     frequencies = (1e4 ** -(np.arange(dim // 2) * 2 / dim)).astype(np.float32)
-    layer = Attend(0, heads, 0.3, Rotary(frequencies, dim), window=window, softcap=softcap)
+    layer = Attend(0, heads, 0.3, Rotary(frequencies, dim), window=window, softcap=softcap, sinks=sinks)
     run = Recorded()
     run.ops.allocate([Pages(heads)], 8)
     out = run.ops.attend(run.put(qkv), layer, None)
@@ -118,10 +120,11 @@ def test_weights_of_eight_bit_floats_are_multiplied_as_sixteen_bits() -> None:
 
 
 @pytest.mark.parametrize("slots", [0, 2, 3, 64])
-@pytest.mark.parametrize(("window", "softcap"), [(0, 0.0), (300, 0.0), (40, 5.0)])
-def test_a_long_context_gives_the_same_bits_cut_into_runs_of_pages(window: int, softcap: float, slots: int) -> None:
+@pytest.mark.parametrize(("window", "softcap", "sinks"), [(0, 0.0, None), (300, 0.0, SINKS), (40, 5.0, None)])
+def test_a_long_context_gives_the_same_bits_cut_into_runs_of_pages(window: int, softcap: float, sinks, slots) -> None:
     rng, heads, rows = np.random.default_rng(5), Heads(6, 2, 24), 601
-    qkv, layer = rng.normal(size=(rows, 240)).astype(np.float32), Attend(0, heads, 0.3, window=window, softcap=softcap)
+    qkv = rng.normal(size=(rows, 240)).astype(np.float32)
+    layer = Attend(0, heads, 0.3, window=window, softcap=softcap, sinks=sinks)
     run = Recorded(max_rows=rows)
     run.ops.allocate([Pages(heads)], 20)
     buffer = run.put(qkv)

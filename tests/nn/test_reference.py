@@ -21,7 +21,7 @@ def batch(runs, pages, page_size):
                  np.arange(rows, dtype=np.int32))
 
 
-def plain_attention(qkv, window=0, scale=1.0, softcap=0.0):
+def plain_attention(qkv, window=0, scale=1.0, softcap=0.0, sinks=None):
     """One sequence from position 0, head by head and position by position."""
     rows, out = len(qkv), []
     q, k, v = np.split(qkv.reshape(rows, 8, 6).astype(np.float64), [4, 6], axis=1)
@@ -30,12 +30,13 @@ def plain_attention(qkv, window=0, scale=1.0, softcap=0.0):
         for h in range(4):
             scores = k[first : i + 1, h // 2] @ q[i, h] * scale
             scores = np.tanh(scores / softcap) * softcap if softcap else scores
-            weights = np.exp(scores) / np.exp(scores).sum()
+            weights = np.exp(scores) / (np.exp(scores).sum() + (0 if sinks is None else np.exp(sinks[h])))
             out.append(weights @ v[first : i + 1, h // 2])
     return np.array(out).reshape(rows, -1)
 
 
-@pytest.mark.parametrize("options", [{}, {"window": 3}, {"softcap": 0.5}, {"scale": 0.3}])
+@pytest.mark.parametrize("options", [{}, {"window": 3}, {"softcap": 0.5}, {"scale": 0.3},
+                                     {"sinks": np.array([1, -2, 0, 9], np.float32)}])
 def test_attention_over_scattered_pages_is_attention(options):
     qkv = np.random.default_rng(0).standard_normal((10, 48)).astype(np.float32)
     layer = Attend(0, HEADS, **{"scale": 1.0, **options})

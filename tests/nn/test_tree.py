@@ -44,6 +44,14 @@ def test_parameters_have_canonical_names():
         "ffn_norm", "ffn.gate", "ffn.up", "ffn.down")}
 
 
+def test_attention_with_sinks_has_one_for_each_query_head():
+    model = decoder(layers=1, mask=Mask(sinks=True))
+    source = Memory(random_arrays(model))
+    load(model, source, ReferenceOps())
+    np.testing.assert_array_equal(model.attentions[0].layer.sinks, source.read("layers.0.attn.sinks").dense())
+    assert model.attentions[0].layer.sinks.shape == (2,)
+
+
 def test_experts_are_stacks_under_the_names_of_a_plain_mlp():
     moe = MoE(8, 4, experts=3, top=2)
     shapes = {name: block.parameters()[""] for name, block in moe.walk() if block.parameters()}

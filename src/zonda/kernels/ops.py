@@ -51,7 +51,8 @@ class Rotary:
 @dataclass(frozen=True, slots=True)
 class Attend:
     """One attention layer: `index` selects its pages; `window` counts the visible positions, 0 for all;
-    `softcap` 0 for none; `scale` multiplies the scores."""
+    `softcap` 0 for none; `scale` multiplies the scores. `sinks`, float32 (q heads,), prepared, are one more score for
+    each head, of a position that has no value: they take a share of the weights."""
 
     index: int
     heads: Heads
@@ -61,6 +62,7 @@ class Attend:
     k_norm: Norm | None = None
     window: int = 0
     softcap: float = 0.0
+    sinks: Prepared | None = None
 
 
 @dataclass(frozen=True, slots=True)

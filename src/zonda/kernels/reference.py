@@ -185,7 +185,11 @@ def _attention(q: np.ndarray, keys: np.ndarray, values: np.ndarray, layer: Atten
     scores = cap(grouped @ keys[:, None].swapaxes(-1, -2) * np.float32(layer.scale), layer.softcap)
     distance = positions[:, None] - np.arange(keys.shape[1])
     seen = (distance >= 0) & ((distance < layer.window) | (layer.window == 0))
-    weights = softmax(np.where(seen, scores, np.float32(-np.inf)))
+    scores = np.where(seen, scores, np.float32(-np.inf))
+    if layer.sinks is not None:
+        sinks = np.broadcast_to(layer.sinks.reshape(layer.heads.kv, -1, 1, 1), (*scores.shape[:-1], 1))
+        scores = np.concatenate([scores, sinks], -1)
+    weights = softmax(scores)[..., :keys.shape[1]]
     return (weights @ values[:, None]).transpose(2, 0, 1, 3).reshape(rows, -1, dim)
 
 

@@ -3,18 +3,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zonda.kernels.ops import Array, Attend, Heads, Norm
+from zonda.kernels.ops import Array, Attend, Heads, Norm, Ops, Prepared
 from zonda.nn.linear import Linear, Projection
-from zonda.nn.module import Module
+from zonda.nn.module import Module, Read
 from zonda.nn.norm import RMSNorm, fold
 from zonda.nn.rope import Rope
 
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """What a position sees: itself and all before it, or the last `window` of them where that is not 0."""
+    """What a position sees: itself and all before it, or the last `window` of them where that is not 0; with `sinks`,
+    each query head has a learned score that takes a share of the weights."""
 
     window: int = 0
+    sinks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Attention(Module):
     """
 
     index: int = 0
+    sinks: Prepared | None = None
 
     def __init__(self, dim: int, heads: Heads, *, rope: Rope | None = None, mask: Mask = Mask(),
                  q_norm: RMSNorm | None = None, k_norm: RMSNorm | None = None, scale: float | None = None,
@@ -51,6 +54,13 @@ class Attention(Module):
         self.qkv = Projection(dim, q=heads.q * heads.dim, k=heads.kv * heads.dim, v=heads.kv * heads.dim, bias=bias)
         self.o = Linear(heads.q * heads.dim, dim, bias=out_bias)
 
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        return {"sinks": (self.heads.q,)} if self.mask.sinks else {}
+
+    def load(self, read: Read, ops: Ops) -> None:
+        if self.mask.sinks:
+            self.sinks = ops.vector(read("sinks").dense())
+
     @property
     def cache(self) -> Pages:
         return Pages(self.heads, self.mask.window)
@@ -59,7 +69,7 @@ class Attention(Module):
     def layer(self) -> Attend:
         rotary = self.rope.rotary if self.rope else None
         return Attend(self.index, self.heads, self.scale, rotary, q_norm=fold(self.q_norm), k_norm=fold(self.k_norm),
-                      window=self.mask.window, softcap=self.softcap)
+                      window=self.mask.window, softcap=self.softcap, sinks=self.sinks)
 
     def __call__(self, x: Array, step: Array, *, norm: Norm | None, post_norm: Norm | None = None,
                  sampled: bool = False) -> Array:

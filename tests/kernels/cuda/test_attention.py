@@ -58,14 +58,15 @@ def both(heads: Heads, dtype: torch.dtype = torch.float32, cache: torch.dtype = 
 @pytest.mark.parametrize(("counts", "lengths"), [([1, 1], [130, 7]), ([70, 1, 9], [75, 60, 100]), ([1], [1]),
                                                  ([33], [33]), ([150, 5], [180, 200]),
                                                  ([1] * 6, [1, 64, 65, 66, 150, 33])])
-@pytest.mark.parametrize("variant", ["plain", "window", "softcap", "norms", "odd"])
+@pytest.mark.parametrize("variant", ["plain", "window", "softcap", "norms", "odd", "sinks"])
 def test_attention_equals_plain_torch(counts: list[int], lengths: list[int], variant: str) -> None:
     heads = Heads(6, 2, 48) if variant == "odd" else Heads(4, 2, 64)
     rotary = Rotary(torch.rand(heads.dim // 4, device=DEVICE), heads.dim // 2, 1.1) if variant != "plain" else \
         Rotary(torch.rand(heads.dim // 2, device=DEVICE), heads.dim)
     norm = Norm(torch.rand(heads.dim, device=DEVICE) + 0.5, 1e-6) if variant == "norms" else None
     layer = Attend(0, heads, 0.3, rotary, norm, norm, window=40 if variant == "window" else 0,
-                   softcap=5.0 if variant == "softcap" else 0.0)
+                   softcap=5.0 if variant == "softcap" else 0.0,
+                   sinks=torch.tensor([1.0, -3.0, 4.0, 0.0], device=DEVICE) if variant == "sinks" else None)
     step, _ = step_of(counts, lengths)
     ours, plain = both(heads)
     qkv = torch.randn(step.rows, (heads.q + 2 * heads.kv) * heads.dim, device=DEVICE)

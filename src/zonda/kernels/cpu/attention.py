@@ -43,8 +43,7 @@ from zonda.kernels.cpu.scalar import tanh
 from zonda.kernels.cpu.words import (
     bits_f32,
     inline,
-    load3,
-    load6,
+    load4,
     load7,
     load_f32,
     load_i32,
@@ -96,8 +95,8 @@ def _for_count(writer: Callable[[int], Callable[..., None]], words: int, most: i
 def attend(half: bool, most: int) -> object:
     """The kernel of one work item and one key/value head, which takes up to `most` queries at a time.
 
-    Arguments: q, q heads, kv heads, dim, padded dim, window, softcap bits, keys, values, out, rows an item at most,
-    where runs are kept until they are merged.
+    Arguments: q, q heads, kv heads, dim, padded dim, window, softcap bits, keys, values, out, sinks, rows an item at
+    most, where runs are kept until they are merged.
     """
     size = 2 if half else 4
     score, blend = _for_count(lambda n: scores(half, n), 5, most), _for_count(lambda n: mix(half, n), 4, most)
@@ -148,7 +147,7 @@ def attend(half: bool, most: int) -> object:
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
         q, heads, kv_heads, dim, padded, window, _ = load7(op, ARGUMENTS)
-        out, rows, parts = load3(op, ARGUMENTS + 9)
+        out, sinks, rows, parts = load4(op, ARGUMENTS + 9)
         item, head = load_i64(frame, ITEM) + piece // kv_heads * ITEM_WORDS * 4, piece % kv_heads
         row, count, only = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1)), np.int64(load_i32(item, 3))
         position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
@@ -180,12 +179,13 @@ def attend(half: bool, most: int) -> object:
             for i in range(queries):
                 merge_run((states + STATE * i, mixed + i * padded * 4, wholes + STATE * i, total + i * padded * 4,
                            padded))
-        put(queries, group, total, wholes, padded, out, row * heads + head * group, heads, dim)
+        put(queries, group, total, wholes, padded, out, row * heads + head * group, heads, dim,
+            sinks + head * group * 4)
 
     return attend_item
 
 
-merge_run, finish_row = inline(merge, 5), inline(finish, 3)
+merge_run, finish_row = inline(merge, 5), inline(finish, 4)
 
 
 @njit(error_model="numpy")
@@ -214,18 +214,19 @@ def part_of(parts: int, slot: int, head: int, heads: int, group: int, padded: in
 
 @njit(error_model="numpy")
 def put(queries: int, group: int, total: int, wholes: int, padded: int, out: int, first: int, heads: int,
-        dim: int) -> None:
-    """Write the results of queries, `group` a row, from head `first` of all rows' on."""
+        dim: int, sinks: int) -> None:
+    """Write the results of queries, `group` a row, from head `first` of all rows' on; `sinks` are the group's."""
     for i in range(queries):
-        finish_row((wholes + STATE * i, total + i * padded * 4, padded))
+        finish_row((wholes + STATE * i, total + i * padded * 4, padded, sinks + i % group * 4))
         target = (first + i // group * heads + i % group) * dim
         for d in range(dim):
             store_f32(out, target + d, load_f32(total, i * padded + d))
 
 
 def merge_row(op: int, frame: int, piece: int, thread: int) -> None:
-    """Merge one row's runs, for one key/value head. Arguments: q heads, kv heads, dim, padded dim, parts, out."""
-    heads, kv_heads, dim, padded, parts, out = load6(op, ARGUMENTS)
+    """Merge one row's runs, for one key/value head. Arguments: q heads, kv heads, dim, padded dim, parts, out,
+    sinks."""
+    heads, kv_heads, dim, padded, parts, out, sinks = load7(op, ARGUMENTS)
     item, head = load_i64(frame, MERGE) + piece // kv_heads * MERGE_WORDS * 4, piece % kv_heads
     group = heads // kv_heads
     total = load_i64(frame, SCRATCH) + thread * load_i64(frame, SCRATCH_BYTES)
@@ -236,4 +237,5 @@ def merge_row(op: int, frame: int, piece: int, thread: int) -> None:
         mixed, states = part_of(parts, slot, head, heads, group, padded)
         for i in range(group):
             merge_run((states + STATE * i, mixed + i * padded * 4, wholes + STATE * i, total + i * padded * 4, padded))
-    put(group, group, total, wholes, padded, out, np.int64(load_i32(item, 0)) * heads + head * group, heads, dim)
+    put(group, group, total, wholes, padded, out, np.int64(load_i32(item, 0)) * heads + head * group, heads, dim,
+        sinks + head * group * 4)

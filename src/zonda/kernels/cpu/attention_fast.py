@@ -23,7 +23,7 @@ from zonda.kernels.cpu.frame import (
     SPAN,
     STATE,
 )
-from zonda.kernels.cpu.words import bits_f32, inline, load4, load7, load_i32, load_i64, store_i32
+from zonda.kernels.cpu.words import bits_f32, inline, load3, load7, load_i32, load_i64, store_i32
 
 f32 = np.float32
 _VALUES = RUN * TILE
@@ -107,7 +107,7 @@ def attend(matrices: bool) -> object:
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
         q, heads, kv_heads, dim, padded, window, _ = load7(op, ARGUMENTS)
-        _, _, out, rows = load4(op, ARGUMENTS + 7)
+        out, sinks, rows = load3(op, ARGUMENTS + 9)
         item, head = load_i64(frame, FAST_ITEM) + piece // kv_heads * ITEM_WORDS * 4, piece % kv_heads
         row, count = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1))
         position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
@@ -146,6 +146,7 @@ def attend(matrices: bool) -> object:
                         merge_run((states + STATE * k, mixed + k * padded * 4, state + STATE * k, sums + k * padded * 4,
                                    padded))
         end((op,))
-        put(queries, group, total, wholes, padded, out, row * heads + head * group, heads, dim)
+        put(queries, group, total, wholes, padded, out, row * heads + head * group, heads, dim,
+            sinks + head * group * 4)
 
     return attend_item

@@ -113,11 +113,18 @@ def merge(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
         e.store(e.fma(e.load(floats, e.at(total, place)), old, part), e.at(total, place))
 
 
-def finish(builder: ir.IRBuilder, target: Target, state: Any, total: Any, dim: Any) -> None:
-    """Write finish(state, total, dim): divide by the sum of the weights."""
+def finish(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write finish(state, total, dim, sink): divide by the sum of the weights, among them that of the score at `sink`.
+
+    A sink of LOWEST leaves every bit as it is.
+    """
+    state, total, dim, sink = words
     e = Emit(builder, target)
     floats = ir.VectorType(F32, e.registers.lanes)
-    inverse = e.splat(builder.fdiv(e.const(F32, 1.0), e.load(F32, state, SUM)), e.registers.lanes)
+    above = builder.fsub(e.load(F32, sink), e.load(F32, state, PEAK))
+    share = builder.extract_element(exp(e, e.splat(above, e.registers.lanes)), e.const(I32, 0))
+    weights = builder.fadd(e.load(F32, state, SUM), share)
+    inverse = e.splat(builder.fdiv(e.const(F32, 1.0), weights), e.registers.lanes)
     with e.loop(builder.sdiv(dim, e.word(e.registers.lanes))) as i:
         place = e.at(total, e.times(i, 4 * e.registers.lanes))
         e.store(builder.fmul(e.load(floats, place), inverse), place)

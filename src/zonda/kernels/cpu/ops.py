@@ -15,7 +15,7 @@ import numpy as np
 from zonda.errors import Unsupported
 from zonda.kernels.cpu import amx, bfloats
 from zonda.kernels.cpu import frame as f
-from zonda.kernels.cpu.attention_tiles import most_queries
+from zonda.kernels.cpu.attention_tiles import LOWEST, most_queries
 from zonda.kernels.cpu.layout import UNIT
 from zonda.kernels.cpu.library import Kernel, Library, Target
 from zonda.kernels.cpu.matmul import MOST_TOKENS
@@ -110,7 +110,7 @@ class CPUOps:
         self._packers = ThreadPoolExecutor(threads)
         self._pool = Pool(Arena())
         self._kept: list[np.ndarray] = []
-        self._ones: dict[int, np.ndarray] = {}
+        self._constants: dict[tuple[int, float], np.ndarray] = {}
         self._angles: dict[tuple[int, int, float], Buffer] = {}
 
     def block_tokens(self, rows: int, *, exact: bool = True) -> int:
@@ -176,8 +176,8 @@ class CPUOps:
         self._emit(Kernel(f"place_{suffix}", 4, "place:place", (self.half_cache,)), f.STRIPS, 1,
                    qkv.at, qkv.cols, heads.q, heads.kv, heads.dim, padded, bits(layer.scale),
                    self._angle_table(rotary).at if rotary else 0, rotary.dim // 2 if rotary else 0,
-                   address(q_norm.weight if q_norm else self._one(heads.dim)),
-                   address(k_norm.weight if k_norm else self._one(heads.dim)),
+                   address(q_norm.weight if q_norm else self._constant(heads.dim)),
+                   address(k_norm.weight if k_norm else self._constant(heads.dim)),
                    bits(q_norm.eps) if q_norm else 0, bits(k_norm.eps) if k_norm else 0,
                    address(keys), address(values), q.at)
         out = self._rows(heads.q * heads.dim)
@@ -185,8 +185,9 @@ class CPUOps:
         self._scratch(most * group * (12 * padded + 4 * f.SPAN + 2 * f.STATE))
         parts = self._memory(self.slots * heads.q * (4 * padded + f.STATE))
         together = most_queries(self.library.target)
+        sinks = address(self._constant(heads.q, LOWEST) if layer.sinks is None else layer.sinks)
         words = (q.at, heads.q, heads.kv, heads.dim, padded, layer.window, bits(layer.softcap), address(keys),
-                 address(values), out.at)
+                 address(values), out.at, sinks)
         self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache, together)), f.ITEMS, heads.kv,
                    *words, most, parts.at)
         if self.fast_query_rows:
@@ -195,7 +196,7 @@ class CPUOps:
             self._emit(Kernel("attend_fast", 4, "attention_fast:attend", (matrices,)), f.FAST_ITEMS, heads.kv, *words,
                        self.fast_query_rows)
         self._emit(Kernel("merge", 4, "attention:merge_row"), f.MERGES, heads.kv, heads.q, heads.kv, heads.dim, padded,
-                   parts.at, out.at)
+                   parts.at, out.at, sinks)
         return out
 
     def sampled(self, x: Buffer, step: Any) -> Buffer:
@@ -344,7 +345,7 @@ class CPUOps:
         size = (token_bytes(weight.cols, wide) if wide else
                 f.block_bytes(weight.cols, dense=weight.dense, exact=exact))
         blocks = Buffer(self._pool, ((most or self.max_rows) + MOST_TOKENS) * size, size)
-        scale = norm.weight if norm else self._one(weight.cols)
+        scale = norm.weight if norm else self._constant(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, size,
                    weight.offset(self._isa), int(weight.dense), int(exact), self.library.target.word_tokens,
@@ -355,7 +356,7 @@ class CPUOps:
         """Fast rows of x, normed, in blocks of bfloat16."""
         blocks = self._halves(weight.cols)
         self._emit(Kernel("pack_bfloat", 4, "bfloat_tiles:pack"), f.FAST + f.BLOCKS, 1, x.at, x.cols,
-                   address(norm.weight if norm else self._one(weight.cols)), bits(norm.eps) if norm else 0,
+                   address(norm.weight if norm else self._constant(weight.cols)), bits(norm.eps) if norm else 0,
                    weight.cols, blocks.at)
         return blocks
 
@@ -363,10 +364,10 @@ class CPUOps:
         """Blocks of bfloat16, with room for one more of which nothing is read."""
         return self._memory(2 * cols * (self.max_rows + 2 * amx.TOKENS), cols)
 
-    def _one(self, cols: int) -> np.ndarray:
-        if cols not in self._ones:
-            self._ones[cols] = np.ones(cols, np.float32)
-        return self._ones[cols]
+    def _constant(self, count: int, value: float = 1.0) -> np.ndarray:
+        if (count, value) not in self._constants:
+            self._constants[count, value] = np.full(count, value, np.float32)
+        return self._constants[count, value]
 
     def _product(self, blocks: Buffer, weight: Matrix, out: Buffer, domain: int, *, column: int = 0,
                  bias: np.ndarray | None = None, residual: Buffer | None = None, scale: float = 1.0,

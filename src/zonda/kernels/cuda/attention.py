@@ -44,6 +44,14 @@ def _capped(s, scale, softcap, SOFTCAP: tl.constexpr):
 
 
 @triton.jit
+def with_sink(total, top, sinks, head, inside):
+    """The sum of weights of some heads, with those of their sinks, if they have any."""
+    if sinks is not None:
+        total += tl.exp(tl.load(sinks + head, mask=inside, other=0.0) - top)
+    return total
+
+
+@triton.jit
 def own(base, head, cos, sin, k_norm, k_eps, keys, HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr,
         DP: tl.constexpr, RD: tl.constexpr, K_NORM: tl.constexpr):
     """A row's own key and value (DP,), of the cache's type."""
@@ -67,7 +75,7 @@ def keep(k, v, keys, values, table, head, position, HKV: tl.constexpr, D: tl.con
 
 @kernel
 def single(qkv, singles, owners, positions, head_words, pages, keys, values, out, sums, parts, arrived, frequencies,
-           q_norm, k_norm, q_eps, k_eps, factor, scale, softcap, window,
+           q_norm, k_norm, q_eps, k_eps, factor, sinks, scale, softcap, window,
            HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, GP: tl.constexpr,
            GS: tl.constexpr, RD: tl.constexpr, PAGE: tl.constexpr, BN: tl.constexpr, SPLITS: tl.constexpr,
            Q_NORM: tl.constexpr, K_NORM: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr, PDL: tl.constexpr):
@@ -121,6 +129,7 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
             target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
             written = (g < G)[:, None] & inside_d[None, :]
             if active == 1:
+                total = with_sink(total, top, sinks, head * G + g, g < G)
                 tl.store(target, mixed / total[:, None], mask=written)
             else:
                 cell, shared = (index * HKV + head) * SPLITS, g < GS
@@ -144,6 +153,7 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
                         weight = weight * fade + its_total * grown
                         value = value * fade[:, None] + its * grown[:, None]
                         peak = higher
+                    weight = with_sink(weight, peak, sinks, head * G + h, h < G)
                     to = out + row.to(tl.int64) * (HQ * D) + ((head * G + h) * D)[:, None] + d[None, :]
                     tl.store(to, value / weight[:, None], mask=(h < G)[:, None] & inside_d[None, :])
                     tl.store(arrived + index * HKV + head, 0)
@@ -153,7 +163,7 @@ def single(qkv, singles, owners, positions, head_words, pages, keys, values, out
 
 @kernel
 def whole(qkv, singles, owners, positions, head_words, pages, keys, values, key_blocks, value_blocks, out, frequencies,
-          q_norm, k_norm, q_eps, k_eps, factor, scale, softcap, window, HQ: tl.constexpr, HKV: tl.constexpr,
+          q_norm, k_norm, q_eps, k_eps, factor, sinks, scale, softcap, window, HQ: tl.constexpr, HKV: tl.constexpr,
           D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, GP: tl.constexpr, RD: tl.constexpr, PAGE: tl.constexpr,
           Q_NORM: tl.constexpr, K_NORM: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr,
           PDL: tl.constexpr):
@@ -201,6 +211,7 @@ def whole(qkv, singles, owners, positions, head_words, pages, keys, values, key_
                 total = total * fade + tl.sum(p, 1)
                 top = higher
         target = out + row.to(tl.int64) * (HQ * D) + ((head * G + g) * D)[:, None] + d[None, :]
+        total = with_sink(total, top, sinks, head * G + g, g < G)
         tl.store(target, mixed / total[:, None], mask=(g < G)[:, None] & inside_d[None, :])
     elif PDL:
         gdc_wait()  # who waits for this kernel waits for those before it
@@ -249,10 +260,10 @@ class Attention:
         sums = parts[count * heads.kv * splits * group * wide:]
         single[(count, heads.kv, splits)](
             qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, out, sums, parts,
-            self._arrived, *self._turning(layer), layer.scale, layer.softcap, layer.window, **self._sizes(layer),
-            GS=group, **self._turns(layer), PAGE=PAGE, BN=self._cut.block, SPLITS=splits, SOFTCAP=layer.softcap > 0,
-            DOT=self._dot, PDL=self._early, num_warps=self._cut.warps, num_stages=self._cut.stages,
-            **({"launch_pdl": True} if self._early else {}))
+            self._arrived, *self._turning(layer), layer.sinks, layer.scale, layer.softcap, layer.window,
+            **self._sizes(layer), GS=group, **self._turns(layer), PAGE=PAGE, BN=self._cut.block, SPLITS=splits,
+            SOFTCAP=layer.softcap > 0, DOT=self._dot, PDL=self._early, num_warps=self._cut.warps,
+            num_stages=self._cut.stages, **({"launch_pdl": True} if self._early else {}))
 
     def _whole(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
         blocks = [TensorDescriptor.from_tensor(each.view(-1, layer.heads.dim), [PAGE, power(layer.heads.dim)])
@@ -260,7 +271,7 @@ class Attention:
         line = power(layer.heads.dim) * cache[0].element_size()
         whole[(layer.heads.kv, len(step.singles))](
             qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, *blocks, out,
-            *self._turning(layer), layer.scale, layer.softcap, layer.window, **self._sizes(layer),
+            *self._turning(layer), layer.sinks, layer.scale, layer.softcap, layer.window, **self._sizes(layer),
             **self._turns(layer), PAGE=PAGE, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot,
             PDL=self._early, num_warps=min(4, max(1, line // 128)),
             num_stages=max(1, min(3, room(self._device) // (2 * PAGE * line))),
@@ -279,9 +290,9 @@ class Attention:
         limit = {"maxnreg": 128} if self._nvidia and wide * number <= 256 else {}
         blocks = [TensorDescriptor.from_tensor(each.view(-1, heads.dim), [PAGE, wide]) for each in cache]
         tiles[(heads.q // side, step.sizes.items)](
-            qkv, step.items, step.positions, step.head, step.table, *blocks, out, layer.scale, layer.softcap,
-            layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE, TILE=TILE, SIDE=side,
-            WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=4 * side,
+            qkv, step.items, step.positions, step.head, step.table, *blocks, out, layer.sinks, layer.scale,
+            layer.softcap, layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE,
+            TILE=TILE, SIDE=side, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=4 * side,
             num_stages=2 if number == 2 else 1, **limit)
 
     @staticmethod

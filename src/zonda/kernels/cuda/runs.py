@@ -56,7 +56,7 @@ def _more(q, k, v, top, total, mixed, seen, unit, softcap, SOFTCAP: tl.constexpr
 
 
 @kernel
-def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, softcap, window,
+def tiles(qkv, items, positions, head_words, pages, keys, values, out, sinks, scale, softcap, window,
           HQ: tl.constexpr, HKV: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, G: tl.constexpr, PAGE: tl.constexpr,
           TILE: tl.constexpr, SIDE: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, DOT: tl.constexpr):
     """A tile of rows of one sequence, SIDE of its query heads side by side; the cache already has their keys.
@@ -95,4 +95,6 @@ def tiles(qkv, items, positions, head_words, pages, keys, values, out, scale, so
                 v = tl.where((past < end)[:, None], v, 0.0)  # what nobody wrote may be no number
             top, total, mixed = _more(q, k, v, top, total, mixed, seen, scale * 1.4426950408889634, softcap, SOFTCAP,
                                       phase != 1)
+    if sinks is not None:
+        total += tl.exp2(tl.load(sinks + which) * 1.4426950408889634 - top)
     tl.store(out + (at * (HQ * D) + which * D)[:, None] + d[None, :], mixed / total[:, None], mask=written)

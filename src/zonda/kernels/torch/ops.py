@@ -152,5 +152,9 @@ def _attention(q: Tensor, keys: Tensor, values: Tensor, layer: Attend, positions
     scores = cap(grouped @ keys[:, None].transpose(-1, -2) * layer.scale, layer.softcap)
     distance = positions[:, None] - torch.arange(keys.shape[1], device=q.device)
     seen = (distance >= 0) & ((distance < layer.window) | (layer.window == 0))
-    weights = torch.softmax(scores.masked_fill(~seen, -torch.inf), -1)
+    scores = scores.masked_fill(~seen, -torch.inf)
+    if layer.sinks is not None:
+        sinks = layer.sinks.view(layer.heads.kv, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sinks], -1)
+    weights = torch.softmax(scores, -1)[..., :keys.shape[1]]
     return (weights @ values[:, None]).permute(2, 0, 1, 3).reshape(rows, -1, dim)
