@@ -60,13 +60,40 @@ def test_a_background_response_is_added_when_it_has_ended_and_a_cancelled_one_is
             base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
         id = client.conversations.create().id
         hold(llm)
-        run, dropped = (client.responses.create(model="chain", input=text, conversation=id, background=True)
-                        for text in "wx")
-        client.responses.cancel(dropped.id)
+        dropped = client.responses.create(model="chain", input="x", conversation=id, background=True)
+        assert client.responses.cancel(dropped.id).status == "cancelled"
+        run = client.responses.create(model="chain", input="w", conversation=id, background=True)
         assert texts(client, id) == []
         let_go(llm)
         until(lambda: client.responses.retrieve(run.id).status == "completed")
         until(lambda: texts(client, id) == ["w", "xyz"])
+
+
+@pytest.mark.parametrize("how", [{"background": True}, {"stream": True}])
+def test_one_response_at_a_time_goes_on_with_a_conversation(how: Any) -> None:
+    with serving(llm := model(), access_log=False) as server, openai.OpenAI(
+            base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        id, other = (client.conversations.create().id for _ in range(2))
+        hold(llm)
+        client.responses.create(model="chain", input="w", conversation=id, **how)
+        refused = server.post("/v1/responses", {"input": "x", "conversation": id})
+        assert refused.status == 400 and refused.json["error"]["code"] == "conversation_locked"
+        assert client.responses.create(model="chain", input="x", conversation=other, background=True).id
+        let_go(llm)
+        until(lambda: server.post("/v1/responses", {"input": "w", "conversation": id}).status == 200)
+        assert texts(client, id)[-2:] == ["w", "xyz"]
+
+
+def test_a_response_that_fails_or_is_left_lets_its_conversation_go() -> None:
+    with serving(llm := model(), access_log=False) as server, openai.OpenAI(
+            base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client:
+        id = client.conversations.create().id
+        assert server.post("/v1/responses", {"input": [], "conversation": id}).status == 400
+        hold(llm)
+        client.responses.create(model="chain", input="w", conversation=id, stream=True).close()
+        let_go(llm)
+        until(lambda: server.post("/v1/responses", {"input": "w", "conversation": id}).status == 200)
+        assert texts(client, id)[-2:] == ["w", "xyz"]
 
 
 def test_each_key_sees_its_own_conversations() -> None:

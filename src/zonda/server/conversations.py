@@ -3,11 +3,13 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from zonda.errors import Unsupported
+from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.call import Call
 from zonda.server.errors import NotFound
 from zonda.server.responses_input import item_of
@@ -122,6 +124,25 @@ def talk_of(call: Call, named: str | ConversationId | None) -> Talk | None:
         raise NotFound("there is no conversation of this id", hint="create one, or send the items themselves",
                        param="conversation", code="conversation_not_found")
     return talk
+
+
+@asynccontextmanager
+async def going_on(call: Call, named: str | ConversationId | None, response: str) -> AsyncIterator[Talk | None]:
+    """The conversation that a request names, for this response alone until it ends, also in the background."""
+    talk = talk_of(call, named)
+    if talk is None:
+        yield None
+        return
+    if talk.writer:
+        raise InvalidRequest("another response goes on with this conversation now", param="conversation",
+                             hint="wait until it has ended", code="conversation_locked")
+    talk.writer = response
+    try:
+        yield talk
+    finally:
+        kept = call.service.responses.peek(response, call.owner)
+        if kept is None or not kept.running:
+            talk.free(response)
 
 
 def kept_in(named: str | ConversationId | None) -> ConversationId | None:

@@ -15,7 +15,7 @@ from zonda.server import errors
 from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.conversation import ending
-from zonda.server.conversations import kept_in, talk_of
+from zonda.server.conversations import going_on, kept_in, talk_of
 from zonda.server.errors import Envelope, NotFound
 from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent, Event
@@ -71,9 +71,8 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
     llm = await call.use(body.model)
     sampling = _sampling(body, llm)
     _check(call, body)
-    async with call.flight():
-        names = Names(secrets.token_hex(16))
-        talk = talk_of(call, body.conversation)
+    names = Names(secrets.token_hex(16))
+    async with call.flight(), going_on(call, body.conversation, f"resp_{names.core}") as talk:
         known = len(talk.items) if talk else 0
         items = await _context(call, body, names)
         asked = await call.beside(lambda: _turn(body, items))

@@ -78,6 +78,7 @@ class Run:
         events = writing.fail(why) if why else writing.writer.cancel()
         writing.conversing.cancel()
         self._kept.publish(writing.writer.response, events)
+        self._service.remember(self._kept)
         self._task.cancel()
 
     async def _work(self) -> None:

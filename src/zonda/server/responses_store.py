@@ -55,7 +55,17 @@ class Talk:
     owner: bytes = b""
     born: float = 0.0
     size: int = 0
-    running: bool = False
+    writer: str = ""
+    """The id of the response that goes on with it now."""
+
+    @property
+    def running(self) -> bool:
+        return bool(self.writer)
+
+    def free(self, writer: str) -> None:
+        """Let others go on with it, if this response did."""
+        if self.writer == writer:
+            self.writer = ""
 
     def count(self) -> int:
         """About the bytes that it takes."""

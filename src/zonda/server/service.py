@@ -87,7 +87,10 @@ class Service:
 
     def remember(self, kept: Kept) -> None:
         """Let the conversation that a response belongs to go on with it, if there is an answer."""
-        if kept.talk and kept.response.status in ("completed", "incomplete"):
+        if kept.talk is None:
+            return
+        kept.talk.free(kept.id)
+        if kept.response.status in ("completed", "incomplete"):
             kept.talk.items += [*kept.own, *kept.response.output]
             self.conversations.settle(kept.talk)
 
