@@ -76,6 +76,21 @@ def test_one_key_cannot_take_all_places() -> None:
         assert [each.status for each in replies] == [200, 200]
 
 
+def test_what_a_key_has_running_in_the_background_counts_once_and_can_be_followed() -> None:
+    with serving(llm := model(), api_key=("one", "two"), max_per_key=1, access_log=False) as server:
+        hold(llm)
+        body = {"input": "w", "background": True}
+        running = server.post("/v1/responses", body, **bearer("one"))
+        assert running.status == 200
+        assert server.post("/v1/responses", body, **bearer("one")).error["code"] == "too_many_requests"
+        assert server.post("/v1/responses", body, **bearer("two")).status == 200
+        let_go(llm)
+        told = server.get(f"/v1/responses/{running.json['id']}?stream=true", **bearer("one"))
+        assert told.status == 200 and told.events[-2]["type"] == "response.completed"
+        until(lambda: not server.service.flights)
+        assert server.post("/v1/responses", body | {"stream": True}, **bearer("one")).status == 200
+
+
 def test_prefixes_are_shared_within_a_key_and_a_salt_and_not_beyond() -> None:
     said = [{"role": "user", "content": "A" * 64}]
     bodies: dict[str, dict[str, Any]] = {

@@ -55,6 +55,8 @@ class Call:
         """The model that the request uses."""
         self.client = 0
         """The number of the API key that came with the request, from 1 on; 0 for none."""
+        self.counted = True
+        """Whether it is one of the requests that a key may have running; not if it only tells of one that runs."""
         self.quiet = False
         self.size = 0
         self.status = 0

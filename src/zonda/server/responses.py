@@ -90,7 +90,8 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
             conversing = llm.converse(prepared, request_id=kept.response.id)
         writing = Writing(writer, conversing, _speller(llm, body), rehearse)
         if body.background:
-            Run(call.service, kept, writing, call.lease.share() if call.lease else None)
+            call.counted = False
+            Run(call.service, kept, writing, call.lease.share() if call.lease else None, call.client)
             await _show(call, kept, -1) if body.stream else await call.reply(kept.response)
             return
         async with conversing:
@@ -104,6 +105,7 @@ async def get(call: Call, query: ResponseQuery) -> Response | None:
         if query.starting_after is not None:
             raise InvalidRequest("`starting_after` is only allowed when `stream` is true", param="starting_after")
         return kept.response
+    call.counted = False
     async with call.flight():
         await _show(call, kept, -1 if query.starting_after is None else query.starting_after)
     return None

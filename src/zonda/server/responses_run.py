@@ -58,8 +58,11 @@ class Writing:
 class Run:
     """A response that is written whether or not a client listens."""
 
-    def __init__(self, service: Service, kept: Kept, writing: Writing, lease: Lease | None) -> None:
+    counted = True
+
+    def __init__(self, service: Service, kept: Kept, writing: Writing, lease: Lease | None, client: int) -> None:
         self.lease = lease
+        self.client = client
         self._service = service
         self._kept = kept
         self._writing = writing

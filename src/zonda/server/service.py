@@ -28,6 +28,14 @@ class Flight(Protocol):
     @property
     def lease(self) -> Lease | None: ...
 
+    @property
+    def client(self) -> int:
+        """The number of the API key that it is done for, from 1 on; 0 for none."""
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is one of the requests that a key may have running."""
+
     def stop(self, why: Exception) -> None:
         """End it early."""
 
@@ -81,8 +89,9 @@ class Service:
     def admit(self, call: Call) -> None:
         """Refuse one more request of an API key that has enough running."""
         limit = self.options.max_per_key
-        others = [each for each in self.calls if each is not call and each in self.flights]
-        if limit and call.client and sum(each.client == call.client for each in others) >= limit:
+        if not (limit and call.client and call.counted):
+            return
+        if sum(each.client == call.client and each.counted for each in self.flights if each is not call) >= limit:
             raise Crowded(f"{limit} requests with this API key are running")
 
     def remember(self, kept: Kept) -> None:
