@@ -107,6 +107,11 @@ def test_an_interrupt_ends_the_line_and_the_program(run: Run, monkeypatch: pytes
     assert (code, out) == (130, "\n")
 
 
+def test_a_schema_that_is_not_there_is_told_before_the_model_is_loaded(run: Run, runners: list[LettersRunner]) -> None:
+    code, out, err = run("-i", "w", "--json-schema", "absent.json")
+    assert code and not out and "absent.json cannot be read" in err and not runners
+
+
 def test_a_model_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def load(*options: Any) -> LLM:
         raise ModelNotFound("no model 'x'", hint="look for it")

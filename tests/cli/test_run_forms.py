@@ -19,7 +19,9 @@ def test_options_say_the_form_of_answers(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_and_two_forms_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="cannot be read"):
-        grammar(RunOptions(json_schema=str(tmp_path / "absent.json")))
+    absent = str(tmp_path / "absent.json")
+    with pytest.raises(InvalidRequest, match="cannot be read") as refused:
+        grammar(RunOptions(json_schema=absent))
+    assert str(refused.value).count(absent) == 1
     with pytest.raises(InvalidRequest, match="exclude"):
         grammar(RunOptions(json_schema="x", regex="a"))

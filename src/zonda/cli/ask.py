@@ -37,7 +37,8 @@ def grammar(options: RunOptions) -> Grammar | None:
     try:
         return Grammar("json_schema", Path(options.json_schema).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{options.json_schema} cannot be read: {error}", hint="expected a file") from None
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidRequest(f"{options.json_schema} cannot be read: {why}", hint="expected a file") from None
 
 
 def _continued(llm: LLM, text: str, sampling: Sampling, form: Grammar | None) -> Iterator[Spoken]:

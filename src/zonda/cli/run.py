@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zonda.cli.ask import ask, show
+from zonda.cli.ask import ask, grammar, show
 from zonda.cli.flags import flags
 from zonda.cli.progress import Bars
 from zonda.cli.screen import Meter, Plain
@@ -34,6 +34,7 @@ def run(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, eng
 
 def start(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, engine: EngineOptions) -> None:
     """Load the model, then answer once or hold a conversation."""
+    grammar(options)  # so that a wrong file is told of before the model is loaded
     text = _prompt(options)
     with load(model, engine) as llm:
         drawn = sampling_of(given(sampling), base=Sampling() if llm.defaults else _LIVELY)
