@@ -100,7 +100,8 @@ def test_a_key_is_needed_everywhere_but_for_health(path: str) -> None:
             reply = server.get(path, **headers)
             assert (reply.status, reply.error["code"]) == (401, "invalid_api_key")
             assert reply.headers["www-authenticate"] == "Bearer"
-        for headers in ({"authorization": "Bearer two"}, {"authorization": "bearer  one"}, {"x-api-key": "one"}):
+        for headers in ({"authorization": "Bearer two"}, {"authorization": "bearer  one"}, {"x-api-key": "one"},
+                        {"authorization": "Bearer ", "x-api-key": "one"}):
             assert server.get(path, **headers).status != 401
         assert server.get("/health").status == 200
 

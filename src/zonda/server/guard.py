@@ -116,7 +116,8 @@ def is_public(host: str) -> bool:
 
 def _key(call: Call) -> bytes:
     scheme, _, token = call.headers.get(b"authorization", b"").partition(b" ")
-    return token.strip() if scheme.lower() == b"bearer" else call.headers.get(b"x-api-key", b"")
+    bearer = token.strip() if scheme.lower() == b"bearer" else b""
+    return bearer or call.headers.get(b"x-api-key", b"")
 
 
 def _netloc(origin: str) -> str:
