@@ -199,3 +199,12 @@ def test_what_was_said_is_logged_only_when_asked_for() -> None:
     assert "secretw" not in lines[0]
     assert json.loads(json.loads(lines[2])["request"])["messages"][0]["content"] == "secretw\n"
     assert "request=" in lines[1] and "secretw" in lines[1] and "\n" not in lines[1] and "[DONE]" in lines[1]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_compressed_body_is_refused_as_such(server: Server, path: str) -> None:
+    for encoding in ("gzip", "br"):
+        reply = server.post(path, {}, **{"content-encoding": encoding})
+        assert reply.status == 415 and reply.json["error"]["type"] == "invalid_request_error"
+        assert "Content-Encoding" in reply.json["error"]["message"]
+    assert server.post(path, {}, **{"content-encoding": "identity"}).status == 400

@@ -47,7 +47,8 @@ def _status(error: Exception) -> int:
 
 
 def _body(error: Exception, id: str) -> AnthropicErrorReply:
-    kind = _TYPES.get(_status(error), "api_error")
+    status = _status(error)
+    kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     told = errors.told(error).error
     named = not told.param or told.param in told.message
     return AnthropicErrorReply(AnthropicError(kind, told.message if named else f"{told.param}: {told.message}"), id)

@@ -199,7 +199,7 @@ def application(service: Service) -> ASGIApp:
     front: ASGIApp = Front(service, router, envelopes=ENVELOPES)
     if service.options.cors_origin:
         front = CORSMiddleware(front, allow_origins=service.options.cors_origin, allow_methods=["*"],
-                               allow_headers=["*"], expose_headers=["x-request-id"])
+                               allow_headers=["*"], expose_headers=["x-request-id", "request-id", "retry-after"])
     return front
 
 

@@ -13,7 +13,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from zonda.server import errors
-from zonda.server.errors import OPENAI, Disconnected, Envelope, Header, Overdue, Slow, TooLarge
+from zonda.server.errors import OPENAI, Disconnected, Encoded, Envelope, Header, Overdue, Slow, TooLarge
 from zonda.types import Usage
 
 if TYPE_CHECKING:
@@ -103,7 +103,9 @@ class Call:
             self.lease.release()
 
     async def read(self) -> bytes:
-        """The whole body; raises `TooLarge` before more than the limit has come."""
+        """The whole body; raises `Encoded`, or `TooLarge` before more than the limit has come."""
+        if self.headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+            raise Encoded
         limit = self.service.options.max_body_mb << 20
         declared = self.headers.get(b"content-length", b"")
         if declared.isdigit() and int(declared[:20]) > limit:

@@ -109,6 +109,16 @@ class Crowded(Overloaded):
     code = "too_many_requests"
 
 
+class Encoded(ZondaError):
+    """A request body that is compressed."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+    def __init__(self) -> None:
+        super().__init__("the body has a `Content-Encoding`", hint="send it as it is, uncompressed")
+
+
 class TooLarge(ZondaError):
     """A request body over the limit."""
 
