@@ -9,9 +9,15 @@ import torch
 
 from zonda import gpu
 from zonda.cli.doctor import _device
-from zonda.errors import OutOfMemory
+from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels.torch.ops import TorchOps
+from zonda.models import build
 from zonda.options import ModelOptions
+from zonda.weights.random import RandomSource
+
+CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8,
+          "num_key_value_heads": 8, "intermediate_size": 4096, "vocab_size": 32768, "max_position_embeddings": 4096,
+          "rms_norm_eps": 1e-5, "rope_theta": 1e4, "tie_word_embeddings": True}
 
 
 @pytest.fixture
@@ -67,3 +73,24 @@ def test_memory_that_runs_short_while_loading_is_told_with_what_to_change(monkey
             gpu._short("cuda:1"):
         raise torch.OutOfMemoryError("CUDA out of memory")
     assert caught.value.hint and "--kv-memory-mb" in caught.value.hint
+
+
+def test_a_model_that_does_not_fit_a_card_is_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = RandomSource(CONFIG, "bf16")
+    decoder = build(source)[1]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 << 30, 80 << 30))
+    assert gpu.left_on("cuda:1", decoder, 3 << 30) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
+    with pytest.raises(OutOfMemory, match=r"the weights take 1\d\d MB and kernels 3.2 GB, but 3.2 GB of cuda:1 are free"
+                       ) as caught:
+        gpu.left_on("cuda:1", decoder, 0)
+    assert caught.value.hint and "--isq q4k" in caught.value.hint
+
+
+def test_a_card_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(device: torch.device) -> None:
+        raise AssertionError("Invalid device id")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", absent)
+    with pytest.raises(InvalidRequest, match="there is no device 'cuda:7' here"):
+        gpu.device_of(ModelOptions(device="cuda:7"))

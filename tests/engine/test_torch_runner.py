@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,15 @@ from fakerunner import Collector, request
 
 import tests.interpreted  # noqa: F401
 from zonda.engine.engine import Engine
+from zonda.engine.graphs import Graphs
+from zonda.engine.stats import Stats
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
 from zonda.kernels.reference import ReferenceOps, ReferenceRunner
 from zonda.kernels.torch.ops import TorchOps
 from zonda.models import build
 from zonda.options import EngineOptions
+from zonda.types import Event
 from zonda.weights.load import load
 from zonda.weights.random import RandomSource
 
@@ -132,3 +137,59 @@ def test_steps_captured_ahead_give_the_same_answers() -> None:
     while runner.idle():
         pass
     assert answers(runner) == answers(reference())
+
+
+def test_steps_that_cannot_be_captured_run_by_launches(monkeypatch: pytest.MonkeyPatch,
+                                                       caplog: pytest.LogCaptureFixture) -> None:
+    class Refused:
+        def __init__(self, *given: object, **named: object) -> None: ...
+
+        def __enter__(self) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        def __exit__(self, *error: object) -> None: ...
+
+    for name, fake in {"graph_pool_handle": lambda: None, "synchronize": lambda device: None, "CUDAGraph": Refused,
+                       "graph": Refused}.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    runner = torch_runner(TorchOps)
+    graphs = runner._graphs = Graphs(runner, 4)
+    graphs.capture(all=False)
+    assert not graphs.capture_next() and "not permitted" in caplog.text
+    assert answers(runner) == answers(reference())
+    assert len(graphs._graphs) > 2 and not any(graphs._graphs.values())
+
+
+def served(runner: TorchRunner, prompts: dict[str, list[int]], most: int) -> tuple[Collector, Stats]:
+    collector, engine = Collector(), Engine(runner, EngineOptions(max_seqs=8, prefix_cache=False))
+    for name, prompt in prompts.items():
+        engine.submit(request(name, prompt, max_tokens=most), collector)
+    collector.wait(*prompts, timeout=300)
+    stats = engine.stats()
+    engine.close()
+    return collector, stats
+
+
+def test_a_cache_that_runs_full_preempts_and_changes_no_answer() -> None:
+    prompts = {f"r{i}": [1 + i] * (50 + i) for i in range(6)}
+    tight = torch_runner(TorchOps)
+    tight.pages = 5
+    (found, stats), (wanted, easy) = (served(runner, prompts, 30) for runner in (tight, torch_runner(TorchOps)))
+    assert stats.preemptions > 0 == easy.preemptions
+    assert [found.tokens(name) for name in prompts] == [wanted.tokens(name) for name in prompts]
+
+
+def test_a_cancelled_request_gives_its_pages_back() -> None:
+    collector, engine = Collector(), Engine(torch_runner(TorchOps), EngineOptions(max_seqs=8, prefix_cache=False))
+
+    def sink(events: Sequence[Event]) -> None:
+        collector(events)
+        engine.cancel("long")
+
+    engine.submit(request("long", [1] * 100, max_tokens=150), sink)
+    collector.wait("long", timeout=300)
+    deadline = time.monotonic() + 60
+    while engine.stats().pages_used and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert collector.finish("long") == "cancelled" and engine.stats().pages_used == 0
+    engine.close()

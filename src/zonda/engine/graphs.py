@@ -25,13 +25,17 @@ def bucket(rows: int) -> int:
 
 
 class Graphs:
-    """Captures sizes ahead, or a size when it first comes: that step runs by launches, the next ones by the graph."""
+    """Captures sizes ahead, or a size when it first comes: that step runs by launches, the next ones by the graph.
+
+    Steps of a size that cannot be captured run by launches.
+    """
 
     def __init__(self, runner: TorchRunner, max_seqs: int) -> None:
         self.most = bucket(max_seqs) or BUCKETS[-1]
         self._runner = runner
         self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph | None] = {}
+        """None for what could not be captured."""
         sizes = [size for size in BUCKETS if size <= self.most]
         self._missing = [(size, greedy) for greedy in (False, True) for size in sizes]
         """What `capture_next` will take, from the end: the large before the small, which fit into their memory."""
@@ -46,34 +50,43 @@ class Graphs:
             self._missing.clear()
 
     def capture_next(self) -> bool:
-        """Capture one more step; False when there is none that was not, or no memory for it."""
+        """Capture one more step; False when there is none that was not, or if it could not be."""
         while self._missing and self._missing[-1] in self._graphs:
             self._missing.pop()
         if not self._missing:
             return False
         try:
-            self._blank(*self._missing.pop())
+            captured = self._blank(*self._missing.pop())
         except torch.OutOfMemoryError:
             log.warning("no memory is left to capture more steps ahead")
+            captured = False
+        if not captured:
             self._missing.clear()
         return bool(self._missing)
 
-    def _blank(self, size: int, greedy: bool) -> None:
-        """Capture a step by one with rows of no sequence."""
+    def _blank(self, size: int, greedy: bool) -> bool:
+        """Capture a step by one with rows of no sequence, and tell whether it could be."""
         self._buffer.zero_()
         sizes = Sizes(size, size, size, 0)
         self._buffer[sizes.places["singles"]] = -1
-        self._graph(view(self._buffer, sizes, self._runner._last, self._runner._drawn, alone=True), size, greedy)
+        self._step(view(self._buffer, sizes, self._runner._last, self._runner._drawn, alone=True), (size, greedy))
+        return self._graphs[size, greedy] is not None
 
-    def _graph(self, step: Step, size: int, greedy: bool) -> None:
-        runner = self._runner
+    def _step(self, step: Step, key: tuple[int, bool]) -> None:
+        """Run a step by launches, and capture it if that was not tried before."""
+        runner, (size, greedy) = self._runner, key
         runner.draw(runner.forward(step), step, greedy=greedy)
+        if key in self._graphs:
+            return
         torch.cuda.synchronize(runner.device)
-        graph = torch.cuda.CUDAGraph()
-        # a thread that loads another model meanwhile may allocate
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            runner.draw(runner.forward(step), step, greedy=greedy)
-        self._graphs[size, greedy] = graph
+        self._graphs[key], graph = None, torch.cuda.CUDAGraph()
+        try:
+            # a thread that loads another model meanwhile may allocate
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                runner.draw(runner.forward(step), step, greedy=greedy)
+            self._graphs[key] = graph
+        except RuntimeError as error:
+            log.warning("steps of %d rows run by launches, slower, as they could not be captured: %s", size, error)
 
     def run(self, batch: Batch, drawing: Drawing, size: int) -> None:
         """One decode step; the drawn tokens lie in the runner's `last`."""
@@ -85,4 +98,4 @@ class Graphs:
         if graph:
             graph.replay()
             return
-        self._graph(view(self._buffer, sizes, runner._last, runner._drawn, alone=True), *key)
+        self._step(view(self._buffer, sizes, runner._last, runner._drawn, alone=True), key)
