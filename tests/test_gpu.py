@@ -81,8 +81,8 @@ def test_a_model_that_does_not_fit_a_card_is_refused_with_the_arithmetic(monkeyp
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 << 30, 80 << 30))
     assert gpu.left_on("cuda:1", decoder, 3 << 30) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
-    with pytest.raises(OutOfMemory, match=r"the weights take 1\d\d MB and kernels 3.2 GB, but 3.2 GB of cuda:1 are free"
-                       ) as caught:
+    needs = "the weights take 129 MB and kernels 3,072 MB, but 3,072 MB of cuda:1 are free"
+    with pytest.raises(OutOfMemory, match=needs) as caught:
         gpu.left_on("cuda:1", decoder, 0)
     assert caught.value.hint and "--isq q4k" in caught.value.hint
 
