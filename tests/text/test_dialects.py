@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,6 +32,11 @@ def deep(words: str) -> str:
     return f"<\uff5c{words.replace(' ', chr(0x2581))}\uff5c>"
 
 
+def suffixed(text: str) -> str:
+    """Tags as Hy3 has them."""
+    return re.sub(r"(</?[a-z_]+)>", r"\1:opensource>", text)
+
+
 SEP, D, E = deep("tool sep"), deep("tool call begin"), deep("tool call end")
 XML = ("<function=weather>\n<parameter=city>\nParis\n</parameter>\n<parameter=days>\n3\n</parameter>\n"
        "<parameter=metric>\ntrue\n</parameter>\n</function>")
@@ -43,7 +49,10 @@ ATEM = INVOKE.replace("</", "</atem:").replace("<i", "<atem:i").replace("<p", "<
 COMMAND = J.replace('"name"', '"tool_name"').replace('"arguments"', '"parameters"')
 GLM = ("weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
        "<arg_value>3</arg_value>\n<arg_key>metric</arg_key>\n<arg_value>true</arg_value>\n")
+HY3 = "weather<tool_sep>" + GLM[7:]
 K = "<|tool_call_argument_begin|>"
+CPM = ('<function name="weather"><param name="city">Paris</param><param name="days">3</param>'
+       '<param name="metric">true</param></function>')
 
 ONE = {
     "hermes": f"<tool_call>\n{J}\n</tool_call>",
@@ -68,6 +77,11 @@ ONE = {
     "atem": f"<atem:function_calls>\n{ATEM}\n</atem:function_calls>",
     "command": f"<|START_ACTION|>[{COMMAND}]<|END_ACTION|>",
     "nemotron": f"<TOOLCALL>[{J}]</TOOLCALL>",
+    "apertus": f'<|tools_prefix|>[{{"weather": {A}}}]<|tools_suffix|>',
+    "gigachat": f"<|function_call|>{J}",
+    "gigachat3": f"function call<|role_sep|>\n{J}",
+    "hy3": suffixed(f"<tool_calls>\n<tool_call>{HY3}</tool_call>\n</tool_calls>"),
+    "minicpm": CPM,
     "gemma": '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3,metric:true}<tool_call|>',
     "functiongemma": "<start_function_call>call:weather{city:<escape>Paris<escape>,days:3,metric:true}"
                      "<end_function_call>",
@@ -97,6 +111,12 @@ TWO = {
     "command": '<|START_ACTION|>[\n    {"tool_call_id": "0", ' + COMMAND[1:] + ',\n    {"tool_call_id": "1", '
                '"tool_name": "get-b", "parameters": {}}\n]<|END_ACTION|>',
     "nemotron": f"<TOOLCALL>[{J}, {B}]</TOOLCALL>",
+    "apertus": f'<|tools_prefix|>[{{"weather": {A}}}, {{"get-b": {{}}}}]<|tools_suffix|>',
+    "gigachat": f"<|function_call|>{J}<|function_call|>{B}",
+    "gigachat3": f"function call<|role_sep|>\n{J}function call<|role_sep|>\n{B}",
+    "hy3": suffixed(f"<tool_calls>\n<tool_call>{HY3}</tool_call>\n"
+                    "<tool_call>get-b<tool_sep>\n</tool_call>\n</tool_calls>"),
+    "minicpm": f'{CPM}<function name="get-b"></function>',
     "gemma": '<|tool_call>call:weather{city:<|"|>Paris<|"|>,days:3,metric:true}<tool_call|>'
              "<|tool_call>call:get-b{}<tool_call|>",
     "functiongemma": "<start_function_call>call:weather{city:<escape>Paris<escape>,days:3,metric:true}"
@@ -349,6 +369,11 @@ def test_kimi_keeps_the_names_that_the_model_gives_its_calls() -> None:
         "functions.weather:0", "functions.get-b:1"]
 
 
+def test_minicpm_reads_values_as_data() -> None:
+    written = '<function name="weather"><param name="city"><![CDATA[a <b> & </param>\n c]]></param></function>'
+    assert calls(said("minicpm", list(written))) == [("weather", {"city": "a <b> & </param>\n c"})]
+
+
 def test_without_tools_everything_is_text() -> None:
     assert said("hermes", [ONE["hermes"]], tools=Tools()) == [Text(ONE["hermes"])]
 
@@ -376,7 +401,10 @@ def test_harmony_tells_reasoning_calls_and_the_answer_apart() -> None:
     ("dsml", "<\uff5cDSML\uff5cfunction_calls><\uff5cDSML\uff5cinvoke name="),
     ("dsml", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'function_calls>' if message.tool_calls }}"),
     ("dsml4", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'tool_calls>' if message.tool_calls }}"),
-    ("atem", "<atem:function_calls><atem:invoke name="), ("command", "<|START_ACTION|>"), ("nemotron", "<TOOLCALL>[")])
+    ("atem", "<atem:function_calls><atem:invoke name="), ("command", "<|START_ACTION|>"), ("nemotron", "<TOOLCALL>["),
+    ("apertus", "<|tools_prefix|>"), ("gigachat", "function call<|role_sep|><|function_call|>"),
+    ("gigachat3", "'function call' + '<|role_sep|>'"), ("hy3", "{% set a = '<arg_key{}>'.format(':opensource') %}"),
+    ("minicpm", '<function name="x"><param name="y">')])
 def test_the_format_is_found_from_the_template(name: str, template: str) -> None:
     assert dialects.find(template).name == name
 

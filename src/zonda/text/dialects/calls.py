@@ -18,11 +18,13 @@ ARGUMENTS = frozenset({"arguments", "parameters", "args", "tool_args"})
 class ObjectCall:
     """One call as a JSON object with a name and arguments, in any order.
 
-    With `known`, only the names of these tools make a call. `started` tells whether it was one.
+    With `known`, only the names of these tools make a call; with `keyed`, the name may be the key of the arguments.
+    `started` tells whether it was one.
     """
 
-    def __init__(self, reader: Reader, writer: Writer, known: Tools | None = None) -> None:
+    def __init__(self, reader: Reader, writer: Writer, known: Tools | None = None, *, keyed: bool = False) -> None:
         self.started = False
+        self._keyed = keyed
         self._reader, self._writer, self._known = reader, writer, known
         self._name = ""
         self._early: list[str] = []
@@ -65,6 +67,9 @@ class ObjectCall:
             return (yield from self.read(depth + 1))
         if word in ARGUMENTS and not self._has_arguments:
             return (yield from self._arguments(char))
+        if self._keyed and word and char == "{" and not self._name:
+            self._start(sound(word))
+            return (yield from self._arguments(char))
         return (yield from value(reader, lambda piece: None))
 
     def _named(self) -> Steps[bool]:
@@ -73,12 +78,15 @@ class ObjectCall:
         self._name = sound(json.loads("".join(pieces))) if whole else ""
         if not self._name or (self._known is not None and self._name not in self._known):
             return False
+        self._start(self._name)
+        return True
+
+    def _start(self, name: str) -> None:
+        self._name, self.started = name, True
         self._reader.recorded()
-        self._writer.start(self._name)
-        self.started = True
+        self._writer.start(name)
         for piece in self._early:
             self._writer.arguments(piece)
-        return True
 
     def _arguments(self, char: str) -> Steps[bool]:
         sink = self._writer.arguments if self.started else self._early.append
@@ -103,7 +111,8 @@ def _object(source: str) -> str:
         return source
 
 
-def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, known: Tools | None = None) -> Steps[bool]:
+def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, known: Tools | None = None, *,
+            keyed: bool = False) -> Steps[bool]:
     """Read one call, a list of calls, or several one after another, behind a mark and up to `close` if it is given.
 
     What is no call becomes text, with its mark. Tells whether there was a call.
@@ -114,7 +123,7 @@ def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, know
     listed = yield from reader.literal("[")
     while True:
         yield from reader.space()
-        call = ObjectCall(reader, writer, known)
+        call = ObjectCall(reader, writer, known, keyed=keyed)
         if (yield from reader.peek()) != "{":
             break
         whole = yield from call.read()
@@ -141,7 +150,7 @@ def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, know
     return made
 
 
-def one_by_one(opening: str, around: tuple[str, str], read: Callable[[Reader, Writer, Tools], Steps[object]]) -> Script:
+def one_by_one(opening: str, around: tuple[str, ...], read: Callable[[Reader, Writer, Tools], Steps[object]]) -> Script:
     """A script of calls behind `opening`, each read by `read`; the marks around all of them say nothing more."""
     def script(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
         while mark := (yield from spoken(reader, writer, *around, opening)):
@@ -204,13 +213,16 @@ class Members:
         return end
 
 
+_DATA, _DATA_END = "<![CDATA[", "]]>"
+
+
 def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing: str, end: str, *,
-             typed: bool = False) -> Steps[bool]:
+             typed: bool = False, data: bool = False) -> Steps[bool]:
     """Read a name, then arguments as elements of a key and a value between `opening` and `closing`, then `end`.
 
-    With `typed` keys may say whether their values are texts. A value without its end ends where a line begins with the
-    next thing. Without a name all becomes text, and false is returned; a
-    call that is cut short stays open.
+    With `typed` keys may say whether their values are texts, with `data` values may be CDATA. A value without its end
+    ends where a line begins with the next thing. Without a name all becomes text, and false is returned; a call that is
+    cut short stays open.
     """
     name = yield from name_in(reader, ">")
     if not name:
@@ -218,14 +230,16 @@ def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing
         return False
     reader.recorded()
     call, early = Members(reader, writer, tools, name), (f"\n{opening}", f"\n{end}")
-    ends = Marks(closing, *early)
+    ends, data_ends = Marks(closing, *early), Marks(_DATA_END + closing)
     while True:
         yield from reader.space()
         if not (yield from reader.literal(opening)):
             break
         key = yield from name_in(reader, *((">", "string=") if typed else (">",)))
         said = (yield from reader.literal('"true">', '"false">')) if typed else ""
-        mark = (yield from call.read(key, ends, string="true" in said if said else None)) if key else ""
+        plain = not (data and key and (yield from reader.literal(_DATA)))
+        mark = (yield from call.read(key, ends if plain else data_ends,
+                                     string="true" in said if said else None)) if key else ""
         if not mark:
             break
         if mark in early:

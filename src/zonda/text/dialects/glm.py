@@ -1,4 +1,7 @@
-"""GLM 4.5 and later: `<tool_call>NAME<arg_key>K</arg_key><arg_value>V</arg_value></tool_call>`."""
+"""GLM 4.5 and later: `<tool_call>NAME<arg_key>K</arg_key><arg_value>V</arg_value></tool_call>`.
+
+Hy3 writes the same with longer tags.
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -11,51 +14,66 @@ from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps, spoken
 from zonda.text.writer import Writer
 
-OPEN, CLOSE = "<tool_call>", "</tool_call>"
-KEY, KEY_END, VALUE, VALUE_END = "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"
-_END = Marks(VALUE_END)
-_KEY_END = Marks(KEY_END)
+
+def dialect(name: str, *, tells: tuple[tuple[str, ...], ...], suffix: str = "", around: bool = False) -> Dialect:
+    """The form with a suffix to its tags; with `around` an element is around all calls, and a tag behind a name."""
+    def tags(word: str) -> tuple[str, str]:
+        return f"<{word}{suffix}>", f"</{word}{suffix}>"
+
+    open_, close = tags("tool_call")
+    (key, key_end), (value, value_end) = tags("arg_key"), tags("arg_value")
+    all_, all_end = tags("tool_calls")
+    separator = tags("tool_sep")[0] if around else ""
+    key_ends, value_ends = Marks(key_end), Marks(value_end)
+
+    def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+        """Calls between marks."""
+        while mark := (yield from spoken(reader, writer, open_, *((all_, all_end) if around else ()))):
+            if mark != open_:
+                continue
+            reader.record(mark)
+            yield from reader.space()
+            called = yield from reader.word(NAME)
+            yield from reader.space()
+            if called and separator:
+                yield from reader.literal(separator)
+                yield from reader.space()
+            if called and (found := (yield from reader.literal(key, close))):
+                reader.recorded()
+                yield from arguments(reader, Members(reader, writer, tools, called), found)
+            else:
+                writer.text(reader.recorded())
+
+    def arguments(reader: Reader, call: Members, found: str) -> Steps[None]:
+        while found == key:
+            word = list[str]()
+            yield from reader.until(key_ends, word.append)
+            yield from reader.space()
+            if not (yield from reader.literal(value)):
+                break
+            if not (yield from call.read("".join(word).strip(), value_ends)):
+                return
+            yield from reader.space()
+            found = yield from reader.literal(key, close)
+        if not reader.ended or found:
+            call.close()
+
+    def form(lark: Lark, called: str, schema: Mapping[str, Any]) -> str:
+        """A call with keys and values on lines of their own."""
+        def one(word: str, kind: Mapping[str, Any]) -> str:
+            head = lark.text(f"{key}{word}{key_end}\n{value}")
+            if kind.get("type") == "string":
+                return f"{head} {lark.until(value_end)} {lark.text(chr(10))}"
+            return f"{head} {lark.value(kind)} {lark.text(value_end + chr(10))}"
+
+        return f"{lark.text(open_ + called + separator + chr(10))} {members(lark, schema, one)} {lark.text(close)}"
+
+    marks = (open_, close, key, key_end, value, value_end)
+    return Dialect(name=name, tells=tells, script=read, form=form, between="\n",
+                   marks=(*marks, all_, all_end, separator) if around else marks,
+                   before=f"{all_}\n" if around else "", after=f"\n{all_end}" if around else "")
 
 
-def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
-    """Calls between marks."""
-    while (yield from spoken(reader, writer, OPEN)):
-        reader.record(OPEN)
-        yield from reader.space()
-        name = yield from reader.word(NAME)
-        yield from reader.space()
-        if name and (found := (yield from reader.literal(KEY, CLOSE))):
-            reader.recorded()
-            yield from _arguments(reader, Members(reader, writer, tools, name), found)
-        else:
-            writer.text(reader.recorded())
-
-
-def _arguments(reader: Reader, call: Members, found: str) -> Steps[None]:
-    while found == KEY:
-        key = list[str]()
-        yield from reader.until(_KEY_END, key.append)
-        yield from reader.space()
-        if not (yield from reader.literal(VALUE)):
-            break
-        if not (yield from call.read("".join(key).strip(), _END)):
-            return
-        yield from reader.space()
-        found = yield from reader.literal(KEY, CLOSE)
-    if not reader.ended or found:
-        call.close()
-
-
-def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
-    """A call with keys and values on lines of their own."""
-    def one(key: str, value: Mapping[str, Any]) -> str:
-        head = lark.text(f"{KEY}{key}{KEY_END}\n{VALUE}")
-        if value.get("type") == "string":
-            return f"{head} {lark.until(VALUE_END)} {lark.text(chr(10))}"
-        return f"{head} {lark.value(value)} {lark.text(VALUE_END + chr(10))}"
-
-    return f"{lark.text(OPEN + name + chr(10))} {members(lark, schema, one)} {lark.text(CLOSE)}"
-
-
-DIALECT = Dialect(name="glm", tells=((KEY,),), script=read, form=form,
-                  marks=(OPEN, CLOSE, KEY, KEY_END, VALUE, VALUE_END), between="\n")
+DIALECT = dialect("glm", tells=(("<arg_key>",),))
+HY3 = dialect("hy3", suffix=":opensource", around=True,
+              tells=(("<arg_key{}>", ":opensource"), ("<arg_key:opensource>",)))

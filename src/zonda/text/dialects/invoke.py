@@ -1,4 +1,7 @@
-"""MiniMax, Muse, DeepSeek from V3.2 on: `<invoke name="NAME"><parameter name="K">V</parameter></invoke>`."""
+"""MiniMax, Muse, DeepSeek from V3.2 on: `<invoke name="NAME"><parameter name="K">V</parameter></invoke>`.
+
+MiniCPM5 calls the elements `function` and `param`, and has none around them.
+"""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -12,15 +15,18 @@ from zonda.text.reader import Reader, Steps
 from zonda.text.writer import Writer
 
 
-def dialect(name: str, around: str, tag: str = "", *, typed: bool = False,
-            tells: tuple[tuple[str, ...], ...] = ()) -> Dialect:
-    """The form with a prefix of its tags, inside an element; `typed` says that values tell whether they are texts."""
-    open_, close = f"<{around}>", f"</{around}>"
-    invoke, end = f"<{tag}invoke name=", f"</{tag}invoke>"
-    parameter, value_end = f"<{tag}parameter name=", f"</{tag}parameter>"
+def dialect(name: str, around: str, tag: str = "", *, typed: bool = False, tells: tuple[tuple[str, ...], ...] = (),
+            words: tuple[str, str] = ("invoke", "parameter"), line: str = "\n") -> Dialect:
+    """The form with a prefix of its tags, inside an element if one is named.
+
+    `typed` says that values tell whether they are texts; `words` name the elements, and `line` parts them.
+    """
+    open_, close = (f"<{around}>", f"</{around}>") if around else ("", "")
+    invoke, end = f"<{tag}{words[0]} name=", f"</{tag}{words[0]}>"
+    parameter, value_end = f"<{tag}{words[1]} name=", f"</{tag}{words[1]}>"
 
     def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[bool]:
-        return elements(reader, writer, tools, parameter, value_end, end, typed=typed)
+        return elements(reader, writer, tools, parameter, value_end, end, typed=typed, data=not around)
 
     def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
         def one(key: str, value: Mapping[str, Any]) -> str:
@@ -28,18 +34,21 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False,
             kind = f' string="{str(string).lower()}"' if typed else ""
             head = lark.text(f'{parameter}"{key}"{kind}>')
             if string:
-                return f"{head} {lark.until(value_end)} {lark.text(chr(10))}"
-            return f"{head} {lark.value(value)} {lark.text(value_end + chr(10))}"
+                return f"{head} {lark.until(value_end)} {lark.text(line)}"
+            return f"{head} {lark.value(value)} {lark.text(value_end + line)}"
 
-        head = lark.text(f'{invoke}"{name}">' + chr(10))
+        head = lark.text(f'{invoke}"{name}">{line}')
         return f"{head} {members(lark, schema, one)} {lark.text(end)}"
 
     return Dialect(name=name, tells=tells or ((open_, invoke),),
-                   script=one_by_one(invoke, (open_, close), read), form=form,
-                   marks=(open_, close), ends=(open_,), before=f"{open_}\n", between="\n", after=f"\n{close}")
+                   script=one_by_one(invoke, (open_, close) if around else (), read), form=form,
+                   marks=(open_, close) if around else (), ends=(open_ or invoke,),
+                   before=f"{open_}\n" if around else "", between=line, after=f"\n{close}" if around else "")
 
 
 MINIMAX = dialect("minimax", "minimax:tool_call")
+MINICPM = dialect("minicpm", "", words=("function", "param"), line="",
+                  tells=(('<function name="', '<param name="'),))
 ATEM = dialect("atem", "atem:function_calls", "atem:")
 _DSML = "\uff5cDSML\uff5c"  # templates put the tags together from it
 DEEPSEEK = dialect("dsml", f"{_DSML}function_calls", _DSML, typed=True, tells=((_DSML, "function_calls>"),))

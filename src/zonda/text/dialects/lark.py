@@ -56,6 +56,13 @@ def object_of(name: str, schema: Mapping[str, Any], called: str = "name",
             "required": [called, arguments], "additionalProperties": False, **_shared(schema)}
 
 
+def keyed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a call as an object whose only key is the name, and whose value are the arguments."""
+    inner = {word: each for word, each in schema.items() if word not in _SHARED}
+    return {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False,
+            **_shared(schema)}
+
+
 def properties(schema: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
     """The arguments of a tool: name, schema, and whether it must be given."""
     required, found = entries(schema, "required", Sequence), dict(entries(schema, "properties", Mapping))
