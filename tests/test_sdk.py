@@ -20,6 +20,7 @@ from zonda import LLM, AsyncLLM, Closed, ContextExceeded, Grammar, InvalidReques
 from zonda.text import dialects
 from zonda.text.manner import Manner
 from zonda.text.reasoning import Reasoning
+from zonda.types import Request
 
 
 def texts(**options: Any) -> tuple[Any, Any, Any]:
@@ -250,6 +251,20 @@ def test_a_model_that_is_dropped_closes_its_engine() -> None:
     assert llm.complete("x").text == "yz"
     del llm
     gc.collect()
+    until(lambda: runner.closed)
+
+
+def test_whoever_drops_a_model_does_not_wait_for_its_engine() -> None:
+    runner = LettersRunner()
+    gate = runner.gate = threading.Semaphore(0)
+    models = [LLM.from_parts(letters_engine(runner), LettersTokenizer())]  # type: ignore[arg-type]
+    models[0].engine.submit(Request("x", (FIRST,)), lambda events: None)
+    until(lambda: models[0].engine.stats().running)
+    dropping = threading.Thread(target=lambda: (models.clear(), gc.collect()), daemon=True)  # while a step waits
+    dropping.start()
+    dropping.join(5)
+    assert not dropping.is_alive() and not runner.closed
+    gate.release(100)
     until(lambda: runner.closed)
 
 

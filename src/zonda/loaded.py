@@ -1,6 +1,8 @@
 """A loaded model at the level of text: what the blocking and the asynchronous interface share."""
 from __future__ import annotations
 
+import _thread
+import atexit
 import secrets
 import time
 import weakref
@@ -71,7 +73,9 @@ class Loaded:
                                   style=reasoning)
         """How the model marks reasoning and tool calls."""
         self.created = int(time.time())
-        self._closer = weakref.finalize(self, engine.close)  # at the latest when the interpreter ends
+        self._closer = weakref.finalize(self, _leave, engine)
+        self._closer.atexit = False
+        atexit.register(engine.close)  # at the latest
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -81,6 +85,7 @@ class Loaded:
     def abandon(self) -> None:
         """Leave an engine behind that does not stop; the interpreter will end without it."""
         self._closer.detach()
+        atexit.unregister(self.engine.close)
 
     def tokenize(self, text: str, *, add_special: bool = True) -> list[int]:
         """Token ids of a text, with the tokens that the tokenizer adds around it unless `add_special` is off."""
@@ -155,6 +160,15 @@ def _check(sampling: Sampling) -> None:
     from zonda.engine.intake import check
 
     check(sampling)
+
+
+def _leave(engine: Engine) -> None:
+    """Close the engine of a model that is no more, on a thread of its own.
+
+    The thread that collects garbage may be one that the engine waits for, or hold locks of `threading`.
+    """
+    atexit.unregister(engine.close)
+    _thread.start_new_thread(engine.close, ())
 
 
 def as_messages(messages: Conversation) -> list[dict[str, Any]]:
