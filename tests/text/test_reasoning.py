@@ -39,6 +39,14 @@ def test_reasoning_may_have_been_opened_by_the_template(style: reasoning.Reasoni
     assert said(style.name, [f"Hm.{style.close}Yes"], prompt=prompt) == ("Hm.", "Yes")
 
 
+@pytest.mark.parametrize("style", reasoning.STYLES, ids=lambda style: style.name)
+def test_what_the_template_has_opened_may_be_opened_again(style: reasoning.Reasoning) -> None:
+    prompt = f"<|im_start|>assistant\n{style.open}{style.title}\n"
+    written = f"\n{style.open}{style.title}\nHm.{style.close}Yes"
+    assert said(style.name, [written], prompt=prompt) == ("Hm.", "Yes")
+    assert said(style.name, list(written), prompt=prompt) == ("Hm.", "Yes")
+
+
 def test_reasoning_that_the_template_has_closed_is_over() -> None:
     assert said("think", ["Yes"], prompt="<think>\n\n</think>\n\n") == ("", "Yes")
 

@@ -67,13 +67,13 @@ def named(name: str) -> Reasoning | None:
 
 def think(reader: Reader, writer: Writer, style: Reasoning, *, opened: bool, ends: tuple[str, ...]) -> Steps[None]:
     """Read the reasoning at the beginning, if there is any; a mark of `ends` ends it too, and is read again."""
-    if not opened:
-        reader.record()
-        yield from reader.space()
-        if not (yield from reader.literal(style.open)):
-            writer.text(reader.recorded())
-            return
-        reader.recorded()
+    reader.record()
+    yield from reader.space()
+    found = yield from reader.literal(style.open)  # also where the prompt has opened it: some models say it again
+    begun = reader.recorded()
+    if not found and not opened:
+        writer.text(begun)
+        return
     writer.think()
     yield from reader.space()
     if style.title:
