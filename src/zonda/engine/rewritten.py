@@ -18,6 +18,7 @@ MOST = 8
 """Alternatives that are turned around, and names with dependencies: each doubles the compiler's work."""
 SHORT = 400
 """Characters of a schema that is turned around."""
+_UUID = "^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = {"minimum": max, "exclusiveMinimum": max, "maximum": min, "exclusiveMaximum": min}
 _ELSEWHERE = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "if", "not", "dependencies",
@@ -73,20 +74,42 @@ def _unevaluated(schema: Schema, _: Any) -> None:
 
 def _names(schema: Schema, root: Any) -> None:
     """Names from a list, or by a pattern, are properties of these names and no others."""
-    names, members = target(schema.get("propertyNames"), root), schema.get("properties", {})
+    names, members = _plain(schema.get("propertyNames"), root), schema.get("properties", {})
     if not isinstance(names, Mapping) or schema.get("patternProperties") or not isinstance(members, Mapping)\
             or "string" not in kinds(names):
         return
     rest, known = schema.get("additionalProperties", True), values(names)
-    pattern = names.get("pattern", "" if _only(names, "type") else None)
+    pattern = _pattern(names)
     if known is not None and _only(names, "type", "enum", "const"):
         listed = {name: members.get(name, rest) for name in known if isinstance(name, str)}
         schema.update(properties=listed, additionalProperties=False)
-    elif pattern and _only(names, "type", "pattern") and not members:
+    elif pattern and not members:
         schema.update(patternProperties={pattern: rest}, additionalProperties=False)
     elif pattern != "":
         return
     _drop(schema, "propertyNames")
+
+
+def _plain(schema: Any, root: Any) -> Any:
+    """A schema without a reference, or an `anyOf` of which but one part can be, around it."""
+    schema = target(schema, root)
+    parts = schema.get("anyOf") if isinstance(schema, Mapping) and _only(schema, "anyOf") else None
+    left = [each for each in parts if each not in (False, {"enum": []})] if isinstance(parts, list) else []
+    return target(left[0], root) if len(left) == 1 else schema
+
+
+def _pattern(names: Mapping[str, Any]) -> str | None:
+    """The expression that names must match; empty where any name will do, None where it takes more than one."""
+    if _only(names, "type"):
+        return ""
+    least, most, parts = names.get("minLength", 0), names.get("maxLength"), names.get("allOf")
+    if _only(names, "type", "minLength", "maxLength") and isinstance(least, int) and isinstance(most, int | None):
+        return f"^(?s:.){{{least},{'' if most is None else most}}}$"
+    if _only(names, "type", "allOf") and isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], Mapping):
+        return _pattern(parts[0])
+    if _only(names, "type", "format") and names["format"] == "uuid":
+        return _UUID
+    return names.get("pattern") if _only(names, "type", "pattern") else None
 
 
 def _dependent(schema: Schema, _: Any) -> None:

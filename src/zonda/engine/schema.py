@@ -18,7 +18,8 @@ MAX_STEP = 10_000
 _DATE = (r"(?:[1-9][0-9]{3}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
          r"|02-(?:0[1-9]|1[0-9]|2[0-8]))"
          r"|(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)-02-29)")
-_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+_CLOCK = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,6})?"
+_TIME = rf"{_CLOCK}(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 _LABEL = r"[A-Za-z0-9]{1,20}(?:-[A-Za-z0-9]{1,20}){0,2}"
 _HOST = rf"(?:{_LABEL}\.){{0,4}}[A-Za-z]{{2,12}}"
 _EMAIL = rf"[A-Za-z0-9_]{{1,20}}(?:[.+-][A-Za-z0-9_]{{1,20}}){{0,2}}@(?:{_LABEL}\.){{1,4}}[A-Za-z]{{2,12}}"
@@ -39,6 +40,10 @@ PATTERNS = {
 """What answers have for these formats. Narrower than the standards, so that every checker takes it."""
 _COMPILED = frozenset({"duration", "ipv4", "ipv6", "uuid"})
 """Formats that the compiler knows as all checkers do. Others restrict nothing, as the standard has it."""
+_MET = frozenset({
+    r"^(?!\.)(?!.*\.\.)([A-Za-z0-9_'+\-\.]*)[A-Za-z0-9_+-]@([A-Za-z0-9][A-Za-z0-9\-]*\.)+[A-Za-z]{2,}$",
+    r"^P(?:(\d+W)|(?!.*W)(?=\d|T\d)(\d+Y)?(\d+M)?(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+([.,]\d+)?S)?)?)$"})
+"""Patterns with look-arounds that zod writes beside `email` and `duration`, whose answers match them anyway."""
 _VALUES = frozenset({"const", "default", "enum", "example", "examples"})
 MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependencies", "dependentSchemas"})
 """Keywords whose values have names of the schema's own as keys."""
@@ -107,10 +112,13 @@ def _named(schemas: Any, root: Mapping[str, Any]) -> Any:
 
 def _format(result: dict[str, Any]) -> dict[str, Any]:
     format = "byte" if result.get("contentEncoding") == "base64" else result.get("format")
+    if format in ("email", "duration") and str(result.get("pattern")) in _MET:
+        del result["pattern"]
     if not isinstance(format, str) or format in _COMPILED:
         return result
     result.pop("format", None)
     if format in PATTERNS:
+        known = f"{PATTERNS[format]}|{_CLOCK}" if format == "time" and "pattern" in result else PATTERNS[format]
         parts = result.get("allOf")
-        result["allOf"] = [*(parts if isinstance(parts, list) else ()), {"pattern": f"^(?:{PATTERNS[format]})$"}]
+        result["allOf"] = [*(parts if isinstance(parts, list) else ()), {"pattern": f"^(?:{known})$"}]
     return result
