@@ -1,15 +1,20 @@
 """Which kernels compute where, and why."""
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from zonda import gpu
-from zonda.cli.doctor import _device
+from zonda.cli import main
+from zonda.cli.doctor import _compiler, _device
 from zonda.errors import InvalidRequest, OutOfMemory
+from zonda.kernels import choose
 from zonda.kernels.torch.ops import TorchOps
 from zonda.models import build
 from zonda.options import ModelOptions
@@ -56,6 +61,32 @@ def test_doctor_tells_what_a_card_without_eight_bit_floats_does(
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, able=able: able)
         check = _device()
         assert check.status == "ok" and ("takes compute capability 8.9" in check.message) == told
+
+
+@pytest.fixture
+def card(old_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+
+
+def test_doctor_tells_whose_kernels_do_what_and_why(card: None, monkeypatch: pytest.MonkeyPatch,
+                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(choose, "ATTENTION", {"Absent": "zonda-attention", "Present": "numpy"})
+    assert main.call(["doctor", "--json"]) == 0
+    found = [each for each in json.loads(capsys.readouterr().out)["kernels"] if each["work"] == "attention"]
+    assert {each["kernels"]: each["status"] for each in found} == {
+        "Triton": "chosen", "cuDNN": "not used", "Absent": "not installed", "Present": "not used"}
+    assert f"numpy {np.__version__} is installed" in found[-1]["why"]
+    assert main.call(["doctor"]) == 0
+    assert "not used  cuDNN for attention: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("found", "status"), [(None, "warning"), ("/usr/bin/gcc", "ok")])
+def test_doctor_warns_where_triton_finds_no_compiler(card: None, monkeypatch: pytest.MonkeyPatch, found: str | None,
+                                                     status: str) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: found if name == "gcc" else None)
+    assert _compiler().status == status
 
 
 @pytest.mark.parametrize(("metadata", "dtype"), [

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import shutil
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -245,6 +246,11 @@ def hub_address() -> str:
     from huggingface_hub.constants import ENDPOINT
 
     return ENDPOINT
+
+
+def c_compiler() -> str | None:
+    """The C compiler that Triton would take."""
+    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
 
 
 def offline() -> bool:

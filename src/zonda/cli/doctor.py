@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import click
 
-from zonda.options import cache_folder, hub_address, hub_folder, offline
+from zonda.options import c_compiler, cache_folder, hub_address, hub_folder, offline
 
 _SCARCE = 10 << 30  # bytes of disk below which doctor warns
 _PATIENCE = 3.0  # seconds to wait for the hub
@@ -38,10 +38,14 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     """Look at this machine and say what is missing. Exit code 1 if a check fails."""
     checks = [check() for check in CHECKS]
     system = facts()
+    kernels = _kernels()
     if as_json:
-        click.echo(json.dumps({"checks": [asdict(each) for each in checks], "system": system}, indent=2))
+        told = {"checks": [asdict(each) for each in checks], "system": system, "kernels": kernels}
+        click.echo(json.dumps(told, indent=2))
     else:
         _print(checks, system)
+        for each in kernels:
+            click.echo("{status:>13}  {kernels} for {work}: {why}".format(**each))
     ctx.exit(int(any(each.status == "error" for each in checks)))
 
 
@@ -53,6 +57,17 @@ def _print(checks: list[Check], system: dict[str, Any]) -> None:
         click.echo(f"{each.status:>8}  {each.name}: {each.message}")
         if each.hint:
             click.echo(f"          hint: {each.hint}")
+
+
+def _kernels() -> list[dict[str, str]]:
+    """Whose kernels do which work on the GPU, if models run there."""
+    from zonda.gpu import automatic
+
+    if automatic()[0] == "cpu":
+        return []
+    from zonda.kernels.choose import choices
+
+    return [asdict(each) for each in choices()]
 
 
 def facts() -> dict[str, Any]:
@@ -111,14 +126,23 @@ def _device() -> Check:
     device, why = automatic()
     if device == "cpu":
         return Check("device", "ok", f"cpu: {why}")
-    from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS, has_eights
+    from zonda.kernels.cuda.shapes import has_eights
 
     eights = "" if has_eights(device) else (
         "; eight-bit floats, of weights or of a cache, become sixteen bits, as computing with them takes compute "
         "capability 8.9")
-    return Check("device", "ok", f"{device}: {why}; attention, norms and draws by Triton; products by Triton for up to "
-                 f"{DENSE_ROWS} rows of floats (multiply-adds for {PACKED_ROWS} of packed weights, tensor cores for "
-                 f"{UNPACKED_ROWS - 1}), else by cuBLAS{eights}")
+    return Check("device", "ok", f"{device}: {why}{eights}")
+
+
+def _compiler() -> Check:
+    from zonda.gpu import automatic
+
+    if automatic()[0] == "cpu":
+        return Check("c_compiler", "skipped", "only a GPU needs one")
+    if found := c_compiler():
+        return Check("c_compiler", "ok", found)
+    return Check("c_compiler", "warning", "there is none, with which Triton makes what launches kernels, the first time",
+                 "install gcc, or name a compiler by the variable CC")
 
 
 def _packages() -> Check:
@@ -178,6 +202,6 @@ def _hub() -> Check:
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
-    _packages, _vectors, _device, _memory, _disk, lambda: _writable("cache", cache_folder),
+    _packages, _vectors, _device, _compiler, _memory, _disk, lambda: _writable("cache", cache_folder),
     lambda: _writable("hub_cache", hub_folder), _hub,
 )
