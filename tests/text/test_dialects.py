@@ -49,6 +49,9 @@ ATEM = INVOKE.replace("</", "</atem:").replace("<i", "<atem:i").replace("<p", "<
 COMMAND = J.replace('"name"', '"tool_name"').replace('"arguments"', '"parameters"')
 GLM = ("weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
        "<arg_value>3</arg_value>\n<arg_key>metric</arg_key>\n<arg_value>true</arg_value>\n")
+M = "]<]minimax[>["
+M3 = (f'{M}<invoke name="weather">{M}<city>Paris{M}</city>{M}<days>3{M}</days>{M}<metric>true{M}</metric>'
+      f"{M}</invoke>")
 HY3 = "weather<tool_sep>" + GLM[7:]
 K = "<|tool_call_argument_begin|>"
 CPM = ('<function name="weather"><param name="city">Paris</param><param name="days">3</param>'
@@ -77,6 +80,7 @@ ONE = {
     "atem": f"<atem:function_calls>\n{ATEM}\n</atem:function_calls>",
     "command": f"<|START_ACTION|>[{COMMAND}]<|END_ACTION|>",
     "nemotron": f"<TOOLCALL>[{J}]</TOOLCALL>",
+    "minimax3": f"{M}<tool_call>\n{M3}\n{M}</tool_call>",
     "apertus": f'<|tools_prefix|>[{{"weather": {A}}}]<|tools_suffix|>',
     "gigachat": f"<|function_call|>{J}",
     "gigachat3": f"function call<|role_sep|>\n{J}",
@@ -111,6 +115,7 @@ TWO = {
     "command": '<|START_ACTION|>[\n    {"tool_call_id": "0", ' + COMMAND[1:] + ',\n    {"tool_call_id": "1", '
                '"tool_name": "get-b", "parameters": {}}\n]<|END_ACTION|>',
     "nemotron": f"<TOOLCALL>[{J}, {B}]</TOOLCALL>",
+    "minimax3": f'{M}<tool_call>\n{M3}\n{M}<invoke name="get-b">{M}</invoke>\n{M}</tool_call>',
     "apertus": f'<|tools_prefix|>[{{"weather": {A}}}, {{"get-b": {{}}}}]<|tools_suffix|>',
     "gigachat": f"<|function_call|>{J}<|function_call|>{B}",
     "gigachat3": f"function call<|role_sep|>\n{J}function call<|role_sep|>\n{B}",
@@ -256,7 +261,7 @@ def test_no_piece_of_a_mark_is_text_where_a_call_is_cut_short(name: str) -> None
     written = "Well. " + ONE[name]
     for end in range(8, len(written)):
         parser = Manner(dialects.named(name), None).parser("", TOOLS)
-        assert text([*parser.feed(written[:end]), *parser.finish(cut=True)]).rstrip("\n <") == "Well.", written[:end]
+        assert text([*parser.feed(written[:end]), *parser.finish(cut=True)]).rstrip("\n <]") == "Well.", written[:end]
 
 
 @pytest.mark.parametrize("answer", ["a <", '{"name": "weat', "a < b", "<tool_call>no", "[weath"])
@@ -369,6 +374,21 @@ def test_kimi_keeps_the_names_that_the_model_gives_its_calls() -> None:
         "functions.weather:0", "functions.get-b:1"]
 
 
+def test_minimax_reads_values_within_values() -> None:
+    tool = {"name": "plan", "parameters": {"type": "object", "properties": {
+        "stops": {"type": "array", "items": {"type": "object", "properties": {
+            "place": {"type": "string"}, "days": {"type": "integer"}}}},
+        "names": {"type": "array", "items": {"type": "string"}}, "none": {"type": "array"}}}}
+    written = ('T<invoke name="plan">T<stops>T<item>T<place>5T</place>T<days>2T</days>T</item>T<item>T<place>a <b>'
+               "T</place>T</item>T</stops>T<names>T<item>1T</item>T</names>T<none>T</none>T<more>T<x>1T</x>T</more>T</invoke>")
+    found = calls(said("minimax3", list(written.replace("T", M)), tools=Tools([{"function": tool}])))
+    assert found == [("plan", {"stops": [{"place": "5", "days": 2}, {"place": "a <b>"}], "names": ["1"], "none": [],
+                               "more": {"x": 1}})]
+    deep = f'{M}<invoke name="plan">' + f"{M}<x>" * 5000
+    started = said("minimax3", [deep])[0]
+    assert isinstance(started, CallStart) and started.name == "plan"
+
+
 def test_minicpm_reads_values_as_data() -> None:
     written = '<function name="weather"><param name="city"><![CDATA[a <b> & </param>\n c]]></param></function>'
     assert calls(said("minicpm", list(written))) == [("weather", {"city": "a <b> & </param>\n c"})]
@@ -402,6 +422,7 @@ def test_harmony_tells_reasoning_calls_and_the_answer_apart() -> None:
     ("dsml", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'function_calls>' if message.tool_calls }}"),
     ("dsml4", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'tool_calls>' if message.tool_calls }}"),
     ("atem", "<atem:function_calls><atem:invoke name="), ("command", "<|START_ACTION|>"), ("nemotron", "<TOOLCALL>["),
+    ("minimax3", "{% set ns_token = ']<]minimax[>[' %}{{ ns_token ~ '<tool_call>' }}"),
     ("apertus", "<|tools_prefix|>"), ("gigachat", "function call<|role_sep|><|function_call|>"),
     ("gigachat3", "'function call' + '<|role_sep|>'"), ("hy3", "{% set a = '<arg_key{}>'.format(':opensource') %}"),
     ("minicpm", '<function name="x"><param name="y">')])

@@ -101,3 +101,15 @@ def test_a_schema_of_no_sense_makes_a_grammar_or_is_the_requests_fault(name: str
         assert grammar(name, tools=tools).startswith("start: ")
     except InvalidRequest as error:
         assert error.param == "tools" and error.hint
+
+
+def test_minimax_forces_values_within_values() -> None:
+    tools = Tools([{"function": {"name": "plan", "parameters": {"type": "object", "required": ["stops"], "properties": {
+        "stops": {"type": "array", "items": {"type": "object", "required": ["days"], "properties": {
+            "days": {"type": "integer"}}}}}}}}])
+    written = ('T<tool_call>\nT<invoke name="plan">T<stops>T<item>T<days>2T</days>T</item>T</stops>T</invoke>\n'
+               "T</tool_call>")
+    text = written.replace("T<", "]<]minimax[>[<")
+    assert taken(grammar("minimax3", tools=tools), text)
+    assert calls(said("minimax3", [text], tools=tools)) == [("plan", {"stops": [{"days": 2}]})]
+    assert not taken(grammar("minimax3", tools=tools), text.replace("2", "two"))

@@ -188,10 +188,14 @@ class Members:
         """All arguments are there."""
         self._writer.arguments("}")
 
+    def put(self, key: str, value: str) -> None:
+        """Write a value that is JSON."""
+        self._writer.arguments((", " if self._count else "") + json.dumps(key, ensure_ascii=False) + ": " + value)
+        self._count += 1
+
     def read(self, key: str, ends: Marks, *, string: bool | None = None) -> Steps[str]:
         """Read a value up to one of the ends, and write it as its schema says; returns the end."""
-        self._writer.arguments((", " if self._count else "") + json.dumps(key, ensure_ascii=False) + ": ")
-        self._count += 1
+        self.put(key, "")
         kinds = self._tools.kinds(self._name, key)
         if string is not None and (not kinds or (string and "string" in kinds)):
             kinds = ("string",) if string else ()

@@ -35,7 +35,7 @@ class Lark:
 
     def until(self, end: str) -> str:
         """Any text up to and with this one."""
-        if end in self._special:
+        if self._special and self._cut.match(end):
             return f"{self.rule('/(?s:.*)/')} {self.text(end)}"
         name = f"rest{len(self.rules)}"
         self.rules.append(f"{name}[suffix={json.dumps(end)}]: /(?s:.*)/")

@@ -39,10 +39,11 @@ class Tools:
         """The JSON types that an argument may have; empty where nothing is said."""
         properties = self.schema(name).get("properties")
         found = properties.get(argument) if isinstance(properties, Mapping) else None
-        return _kinds(found) if isinstance(found, Mapping) else ()
+        return kinds_of(found) if isinstance(found, Mapping) else ()
 
 
-def _kinds(schema: Mapping[str, Any]) -> tuple[str, ...]:
+def kinds_of(schema: Mapping[str, Any]) -> tuple[str, ...]:
+    """The JSON types that a schema allows; empty where it says nothing of them."""
     said = schema.get("type")
     if isinstance(said, str):
         return (said,)
@@ -52,7 +53,7 @@ def _kinds(schema: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple({kind for each in schema["enum"] for kind, types in _KINDS.items() if _is(each, types)})
     for word in ("anyOf", "oneOf"):
         if isinstance(schema.get(word), list):
-            return tuple(kind for each in schema[word] if isinstance(each, Mapping) for kind in _kinds(each))
+            return tuple(kind for each in schema[word] if isinstance(each, Mapping) for kind in kinds_of(each))
     return ()
 
 
