@@ -12,10 +12,10 @@ import torch
 
 from zonda import gpu
 from zonda.cli import main
-from zonda.cli.doctor import _compiler, _device
 from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels import choose
 from zonda.kernels.torch.ops import TorchOps
+from zonda.machine import _compiler, _device
 from zonda.models import build
 from zonda.options import ModelOptions
 from zonda.weights.random import RandomSource

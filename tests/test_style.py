@@ -49,11 +49,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tools": {"errors", "completion"},
     "turns": {"errors", "types", "text", "completion"},
     "gpu": PLAIN | BELOW_ENGINE | {"engine", "memory"},
+    "machine": {"options", "memory", "gpu", "engine", "kernels"},
     "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts"},
     "loaded": PLAIN | {"engine", "text", "completion", "turns", "model"},
     "sdk": BELOW_SDK | {"loaded"},
-    "server": PLAIN | {"completion", "turns", "text", "engine", "sdk"},
-    "cli": BELOW_SDK | {"sdk", "server"},
+    "server": PLAIN | {"completion", "turns", "text", "engine", "machine", "sdk"},
+    "cli": BELOW_SDK | {"machine", "sdk", "server"},
     "__main__": {"cli"},
 }
 """For each part of the package, the parts below it; what is only imported for types is free."""

@@ -9,6 +9,8 @@ import pytest
 from fakes import Server, hold, let_go, logged, model, serving, until
 from prometheus_client.parser import text_string_to_metric_families
 
+from zonda import __version__
+from zonda.options import cache_folder, hub_folder
 from zonda.server import app, chat_schema, schema
 from zonda.server.guard import is_loopback
 
@@ -23,6 +25,14 @@ def metrics(server: Server) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
 def test_health_is_good_while_the_engine_runs(server: Server) -> None:
     reply = server.get("/health")
     assert (reply.status, reply.json) == (200, {"status": "ok", "models": {"chain": "ok"}})
+
+
+def test_the_machine_is_told_and_examined_without_its_folders(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", lambda *args, **options: pytest.fail("a request went out"))
+    told, found = server.get("/v1/system/info").json, server.post("/v1/system/doctor", {}).json
+    assert told["zonda"] == __version__ and told["cores"] > 0 and told["packages"]["msgspec"]
+    assert {each["name"] for each in found["checks"]} >= {"packages", "memory", "cache"} and found["system"]["cores"]
+    assert str(cache_folder()) not in json.dumps([told, found]) and str(hub_folder()) not in json.dumps([told, found])
 
 
 def test_health_is_bad_while_no_model_is_loaded() -> None:

@@ -1,13 +1,17 @@
 """What operators ask: who is here, whether it can answer, how much it did, and how it is used."""
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from zonda import __version__
+from zonda.machine import examine, facts
 from zonda.server import openapi
 from zonda.server.call import Call
 from zonda.server.guard import keyed
-from zonda.server.schema import About
+from zonda.server.schema import About, Diagnosis, Machine, MachineCheck
 
 HTML = b"text/html; charset=utf-8"
 POLICY = b"default-src 'none'; style-src 'unsafe-inline'"
@@ -22,6 +26,18 @@ async def health(call: Call) -> None:
     """200 when requests are taken, 503 with the reason otherwise."""
     state = call.service.health()
     await call.reply(state, status=200 if state.status == "ok" else 503)
+
+
+async def machine(call: Call) -> Machine:
+    """What the server runs on; no folders, which are nobody's business."""
+    return await asyncio.to_thread(lambda: msgspec.convert(facts(), Machine))
+
+
+async def diagnosis(call: Call) -> Diagnosis:
+    """What `zonda doctor` says, but for the hub, which a client has no business to have asked."""
+    checks = await asyncio.to_thread(lambda: examine(asking=False))
+    found = [msgspec.convert(each, MachineCheck, from_attributes=True) for each in checks]
+    return Diagnosis(found, await machine(call))
 
 
 async def metrics(call: Call) -> None:

@@ -235,6 +235,35 @@ class About(Struct):
     docs: str
 
 
+class Machine(Struct):
+    """What the server runs on: versions, the processor and its instructions that matter, and free memory."""
+
+    zonda: str
+    python: str
+    system: str
+    processor: str
+    cores: int
+    features: str
+    memory_available: str
+    packages: dict[str, str]
+
+
+class MachineCheck(Struct):
+    """What was looked at, how it is, and what to do about it."""
+
+    name: str
+    status: Literal["ok", "warning", "error", "skipped"]
+    message: str
+    hint: str | None
+
+
+class Diagnosis(Struct):
+    """The machine, and what it lacks."""
+
+    checks: list[MachineCheck]
+    system: Machine
+
+
 class ErrorReply(Struct):
     """OpenAI's envelope of an error."""
 
