@@ -32,8 +32,8 @@ def choices() -> list[Choice]:
         Choice("attention", "Triton", "chosen",
                "reads the cache's pages; single rows at 0.95 of copy speed on an H100, prompts at 454 TFLOP/s"),
         Choice("attention", "cuDNN", "not used",
-               "torch's call of it reads no pages; for whole prompts it reached 536 TFLOP/s on an H100, which would save "
-               "about 1 % of a step"),
+               "torch's call of it reads no pages; for whole prompts it reached 536 TFLOP/s on an H100, which would "
+               "save about 1 % of a step"),
         *(_other(name, package) for name, package in ATTENTION.items()),
     ]
 
