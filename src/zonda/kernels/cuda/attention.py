@@ -239,6 +239,7 @@ class Attention:
             self._dot = tl.float32  # Triton's interpreter would multiply the bits of bfloat16
         self._early = early
         self._nvidia = device.type == "cuda" and torch.version.hip is None
+        self._described: dict[Tensor, list[TensorDescriptor]] = {}
         self._arrived = torch.zeros(1 << 16, dtype=torch.int32, device=device)
 
     def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor]) -> Tensor:
@@ -266,11 +267,9 @@ class Attention:
             num_stages=self._cut.stages, **({"launch_pdl": True} if self._early else {}))
 
     def _whole(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
-        blocks = [TensorDescriptor.from_tensor(each.view(-1, layer.heads.dim), [PAGE, power(layer.heads.dim)])
-                  for each in cache]
         line = power(layer.heads.dim) * cache[0].element_size()
         whole[(layer.heads.kv, len(step.singles))](
-            qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, *blocks, out,
+            qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, *self._blocks(cache), out,
             *self._turning(layer), layer.sinks, layer.scale, layer.softcap, layer.window, **self._sizes(layer),
             **self._turns(layer), PAGE=PAGE, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot,
             PDL=self._early, num_warps=min(4, max(1, line // 128)),
@@ -288,12 +287,19 @@ class Attention:
         side = 2 if group % 2 == 0 and wide * number <= 512 and fits else 1
         # so two programs share a processor: one multiplies while the other takes exponents
         limit = {"maxnreg": 128} if self._nvidia and wide * number <= 256 else {}
-        blocks = [TensorDescriptor.from_tensor(each.view(-1, heads.dim), [PAGE, wide]) for each in cache]
         tiles[(heads.q // side, step.sizes.items)](
-            qkv, step.items, step.positions, step.head, step.table, *blocks, out, layer.sinks, layer.scale,
+            qkv, step.items, step.positions, step.head, step.table, *self._blocks(cache), out, layer.sinks, layer.scale,
             layer.softcap, layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE,
             TILE=TILE, SIDE=side, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=4 * side,
             num_stages=2 if number == 2 else 1, **limit)
+
+    def _blocks(self, cache: tuple[Tensor, Tensor]) -> list[TensorDescriptor]:
+        """Blocks (PAGE, DP) of keys and of values, described once for each layer."""
+        if cache[0] not in self._described:
+            dim = cache[0].shape[-1]
+            self._described[cache[0]] = [TensorDescriptor.from_tensor(each.view(-1, dim), [PAGE, power(dim)])
+                                         for each in cache]
+        return self._described[cache[0]]
 
     @staticmethod
     def _sizes(layer: Attend) -> dict[str, int]:

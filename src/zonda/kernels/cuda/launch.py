@@ -19,8 +19,8 @@ _ahead: ContextVar[bool] = ContextVar("ahead", default=False)
 class Kernel(JITFunction):
     """A kernel that is compiled for what it is launched with, and within `compiling` does not run."""
 
-    def run(self, *args: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        return super().run(*args, grid=grid, warmup=warmup or _ahead.get(), **options)
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        return partial(self.run, grid=grid, warmup=_ahead.get())
 
 
 def kernel(function: Callable[..., Any] | None = None, *, varying: tuple[str, ...] = ()) -> Any:
