@@ -99,7 +99,7 @@ def _compiler() -> Check:
         return Check("c_compiler", "skipped", "only a GPU needs one")
     if found := c_compiler():
         return Check("c_compiler", "ok", found)
-    return Check("c_compiler", "warning", "there is none, with which Triton makes what launches kernels, the first time",
+    return Check("c_compiler", "warning", "there is none, with which Triton makes, once, what launches kernels",
                  "install gcc, or name a compiler by the variable CC")
 
 
