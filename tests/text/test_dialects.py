@@ -49,6 +49,7 @@ ATEM = INVOKE.replace("</", "</atem:").replace("<i", "<atem:i").replace("<p", "<
 COMMAND = J.replace('"name"', '"tool_name"').replace('"arguments"', '"parameters"')
 GLM = ("weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n<arg_key>days</arg_key>\n"
        "<arg_value>3</arg_value>\n<arg_key>metric</arg_key>\n<arg_value>true</arg_value>\n")
+SOLAR = f"<|tool_call:begin|>a1b2c3d4e5<|tool_call:name|>weather<|tool_call:args|>{A}<|tool_call:end|>"
 M = "]<]minimax[>["
 M3 = (f'{M}<invoke name="weather">{M}<city>Paris{M}</city>{M}<days>3{M}</days>{M}<metric>true{M}</metric>'
       f"{M}</invoke>")
@@ -81,6 +82,7 @@ ONE = {
     "command": f"<|START_ACTION|>[{COMMAND}]<|END_ACTION|>",
     "nemotron": f"<TOOLCALL>[{J}]</TOOLCALL>",
     "minimax3": f"{M}<tool_call>\n{M3}\n{M}</tool_call>",
+    "solar": f"<|tool_calls|>{SOLAR}<|calls|>",
     "apertus": f'<|tools_prefix|>[{{"weather": {A}}}]<|tools_suffix|>',
     "gigachat": f"<|function_call|>{J}",
     "gigachat3": f"function call<|role_sep|>\n{J}",
@@ -115,6 +117,8 @@ TWO = {
     "command": '<|START_ACTION|>[\n    {"tool_call_id": "0", ' + COMMAND[1:] + ',\n    {"tool_call_id": "1", '
                '"tool_name": "get-b", "parameters": {}}\n]<|END_ACTION|>',
     "nemotron": f"<TOOLCALL>[{J}, {B}]</TOOLCALL>",
+    "solar": f"<|tool_calls|>{SOLAR}"
+             "<|tool_call:begin|>f1b2c3d4e5<|tool_call:name|>get-b<|tool_call:args|>{}<|tool_call:end|><|calls|>",
     "minimax3": f'{M}<tool_call>\n{M3}\n{M}<invoke name="get-b">{M}</invoke>\n{M}</tool_call>',
     "apertus": f'<|tools_prefix|>[{{"weather": {A}}}, {{"get-b": {{}}}}]<|tools_suffix|>',
     "gigachat": f"<|function_call|>{J}<|function_call|>{B}",
@@ -374,6 +378,16 @@ def test_kimi_keeps_the_names_that_the_model_gives_its_calls() -> None:
         "functions.weather:0", "functions.get-b:1"]
 
 
+def test_solar_tells_reasoning_calls_and_the_answer_apart() -> None:
+    written = f"<|think|>Let me see.<|end|><|begin|>assistant{ONE['solar']}<|begin|>assistant<|content|>Sunny.<|end|>"
+    parts = said("solar", list(written))
+    assert parts[0] == Thought("Let me see.") and parts[-1] == Text("Sunny.")
+    assert calls(parts) == [("weather", CALL)]
+    assert [part.id for part in parts if isinstance(part, CallStart)] == ["a1b2c3d4e5"]
+    assert said("solar", ["<|content|>Hi."], tools=Tools()) == [Text("Hi.")]
+    assert said("solar", ["<|think|>Hm.<|end|><|begin|>assistant<|content|>Hi."]) == [Thought("Hm."), Text("Hi.")]
+
+
 def test_minimax_reads_values_within_values() -> None:
     tool = {"name": "plan", "parameters": {"type": "object", "properties": {
         "stops": {"type": "array", "items": {"type": "object", "properties": {
@@ -423,6 +437,7 @@ def test_harmony_tells_reasoning_calls_and_the_answer_apart() -> None:
     ("dsml4", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'tool_calls>' if message.tool_calls }}"),
     ("atem", "<atem:function_calls><atem:invoke name="), ("command", "<|START_ACTION|>"), ("nemotron", "<TOOLCALL>["),
     ("minimax3", "{% set ns_token = ']<]minimax[>[' %}{{ ns_token ~ '<tool_call>' }}"),
+    ("solar", "<|tool_call:begin|><|tool_call:name|>"),
     ("apertus", "<|tools_prefix|>"), ("gigachat", "function call<|role_sep|><|function_call|>"),
     ("gigachat3", "'function call' + '<|role_sep|>'"), ("hy3", "{% set a = '<arg_key{}>'.format(':opensource') %}"),
     ("minicpm", '<function name="x"><param name="y">')])

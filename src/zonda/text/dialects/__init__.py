@@ -23,13 +23,14 @@ from zonda.text.dialects import (
     phi,
     pythonic,
     qwen_xml,
+    solar,
 )
 from zonda.text.dialects.dialect import Dialect
 
 DIALECTS = (
-    harmony.DIALECT, apertus.DIALECT, gigachat.DIALECT, gigachat.THREE, glm.HY3, minimax3.DIALECT, invoke.MINIMAX,
-    invoke.MINICPM, invoke.ATEM, invoke.DEEPSEEK, invoke.DEEPSEEK4, command.DIALECT, gemma.GEMMA4, gemma.FUNCTION,
-    pythonic.LIQUID, kimi.DIALECT, deepseek.DIALECT, deepseek.BARE, mistral.DIALECT, mistral.LISTED,
+    harmony.DIALECT, solar.DIALECT, apertus.DIALECT, gigachat.DIALECT, gigachat.THREE, glm.HY3, minimax3.DIALECT,
+    invoke.MINIMAX, invoke.MINICPM, invoke.ATEM, invoke.DEEPSEEK, invoke.DEEPSEEK4, command.DIALECT, gemma.GEMMA4,
+    gemma.FUNCTION, pythonic.LIQUID, kimi.DIALECT, deepseek.DIALECT, deepseek.BARE, mistral.DIALECT, mistral.LISTED,
     hunyuan.DIALECT, glm.DIALECT, qwen_xml.DIALECT, hermes.DIALECT, phi.DIALECT, granite.DIALECT, nemotron.DIALECT,
     pythonic.DIALECT, llama.DIALECT, generic.DIALECT,
 )

@@ -1,0 +1,76 @@
+"""Solar Open: messages of reasoning, of calls and of the answer.
+
+A call is `<|tool_call:begin|>ID<|tool_call:name|>NAME<|tool_call:args|>{...}<|tool_call:end|>`.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from zonda.text.dialects.calls import NAME
+from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.json import value
+from zonda.text.dialects.lark import Lark
+from zonda.text.dialects.tools import Tools
+from zonda.text.reader import Marks, Reader, Steps
+from zonda.text.writer import Writer
+
+BEGIN, END = "<|begin|>", "<|end|>"
+THINK, CONTENT, CALLS, CALLS_END = "<|think|>", "<|content|>", "<|tool_calls|>", "<|calls|>"
+CALL, CALLED, ARGUMENTS, CALL_END = (f"<|tool_call:{word}|>" for word in ("begin", "name", "args", "end"))
+_HEADS = (THINK, CONTENT, CALLS, CALL)
+_HEAD = Marks(*_HEADS)
+_BODY = Marks(BEGIN, END, *_HEADS)
+_ENDS = Marks(CALL_END, CALLS_END, BEGIN)
+_ID = re.compile(r"[\w-]")
+
+
+def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
+    """Messages one after another, each behind a mark that says what it is; one without a mark is the answer."""
+    head = yield from reader.literal(*_HEADS, BEGIN)
+    if not head:
+        head = yield from reader.until(_BODY, writer.text)
+    while head:
+        if head == CALL:
+            yield from _call(reader, writer)
+        elif head in (THINK, CONTENT):
+            head = yield from _body(reader, writer, thinking=head == THINK)
+            if head in _HEADS:
+                continue
+        head = yield from reader.until(_HEAD, lambda text: None)
+
+
+def _body(reader: Reader, writer: Writer, *, thinking: bool) -> Steps[str]:
+    """Pass a message on; returns what ends it."""
+    if thinking:
+        writer.think()
+    else:
+        writer.speak()
+    end = yield from reader.until(_BODY, writer.thought if thinking else writer.text)
+    writer.thinking = thinking and not end
+    return end
+
+
+def _call(reader: Reader, writer: Writer) -> Steps[None]:
+    """One call; without a name it is nothing."""
+    id = yield from reader.word(_ID)
+    if not (yield from reader.literal(CALLED)):
+        return
+    name = yield from reader.word(NAME)
+    if name and (yield from reader.literal(ARGUMENTS)):
+        writer.start(name, id or None)
+        whole = yield from value(reader, writer.arguments)
+        yield from reader.until(_ENDS, (lambda text: None) if whole else writer.arguments)
+
+
+def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+    """A call, the first after reasoning or at once."""
+    think = lark.rule(f"{lark.text(THINK)} {lark.until(END)} {lark.text(f'{BEGIN}assistant')}")
+    head = f"({think}? {lark.text(CALLS)})? {lark.text(CALL)} {lark.rule('/[a-z0-9]{10}/')}"
+    return f"{head} {lark.text(f'{CALLED}{name}{ARGUMENTS}')} {lark.value(schema)} {lark.text(CALL_END)}"
+
+
+DIALECT = Dialect(name="solar", tells=((CALL, CALLED),), script=read, form=form, reasons=True, text_head=CONTENT,
+                  marks=(BEGIN, END, THINK, CONTENT, CALLS, CALLS_END, CALL, CALLED, ARGUMENTS, CALL_END),
+                  after=CALLS_END)
