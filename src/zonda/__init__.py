@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from zonda.errors import (
         Closed,
         ContextExceeded,
+        DeviceLost,
         InvalidModel,
         InvalidRequest,
         ModelNotFound,
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "LLM", "AsyncLLM", "Call", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "Grammar", "InvalidModel",
-    "InvalidRequest", "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Tool", "ToolRun",
-    "Unsupported", "Usage", "ZondaError", "__version__", "tool",
+    "LLM", "AsyncLLM", "Call", "Choice", "Chunk", "Closed", "Completion", "ContextExceeded", "DeviceLost", "Grammar",
+    "InvalidModel", "InvalidRequest", "Logprob", "ModelNotFound", "OutOfMemory", "Overloaded", "Sampling", "Tool",
+    "ToolRun", "Unsupported", "Usage", "ZondaError", "__version__", "tool",
 ]
 _HOMES = {"LLM": "sdk", "AsyncLLM": "sdk", "Call": "completion", "Choice": "completion", "Completion": "completion",
           "Chunk": "types", "Grammar": "types", "Logprob": "types", "Sampling": "types", "Usage": "types",

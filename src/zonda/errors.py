@@ -60,6 +60,10 @@ class OutOfMemory(ZondaError):
     """The weights or the cache do not fit; the message gives the arithmetic."""
 
 
+class DeviceLost(ZondaError):
+    """A device has failed for good: only another process can use it again."""
+
+
 class Overloaded(ZondaError):
     """The queue is full; `retry_after` is in seconds."""
 

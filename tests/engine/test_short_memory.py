@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fakerunner import AheadRunner, Collector, FakeRunner, request
 from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
 from zonda.engine.torch_runner import TorchRunner, on_device
-from zonda.errors import OutOfMemory
+from zonda.errors import DeviceLost, OutOfMemory
 from zonda.options import EngineOptions
 
 KINDS = pytest.mark.parametrize("kind", [FakeRunner, AheadRunner])
@@ -93,3 +94,39 @@ def test_what_torch_says_of_memory_is_an_error_of_ours(monkeypatch: pytest.Monke
     with pytest.raises(OutOfMemory, match="no memory left for this step"):
         Full().run(None)  # type: ignore[arg-type]
     assert freed
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_device_that_does_nothing_more_is_told_from_a_step_that_failed(
+        for_good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def synchronize(device: torch.device) -> None:
+        if for_good:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+
+    class Broken(TorchRunner):
+        def __init__(self) -> None:
+            self.device = torch.device("cuda:0")
+
+        @on_device
+        def run(self, batch: Batch) -> np.ndarray:
+            raise RuntimeError("an illegal memory access was encountered")
+
+    with pytest.raises(DeviceLost if for_good else RuntimeError, match="illegal memory access"):
+        Broken().run(None)  # type: ignore[arg-type]
+    Broken().close()
+
+
+@KINDS
+def test_an_engine_ends_with_its_device_and_all_are_told(kind: type[FakeRunner]) -> None:
+    def hook(batch: Batch) -> None:
+        raise DeviceLost("cuda:0 has failed")
+
+    collector, engine = Collector(), Engine(kind(hook=hook), EngineOptions())
+    for name, prompt in PROMPTS.items():
+        engine.submit(request(name, prompt, max_tokens=8), collector)
+    collector.wait(*PROMPTS)
+    engine._thread.join(20)
+    assert engine.lost and not engine.alive and {collector.finish(name) for name in PROMPTS} == {"error"}

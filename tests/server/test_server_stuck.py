@@ -15,6 +15,7 @@ from fakes import hold, let_go, model, runner, serving, until
 
 import zonda
 from zonda.engine.engine import MAX_FAILURES
+from zonda.errors import DeviceLost
 from zonda.server.served import Model
 
 PROGRAM = """
@@ -61,6 +62,22 @@ def test_an_engine_that_dies_under_a_request_is_loaded_again() -> None:
         gate.set()
         until(lambda: server.get("/health").status == 200)
         assert server.complete("x").json["choices"][0]["text"] == "yz" and len(loads) == 2
+
+
+def test_a_device_that_fails_ends_the_server_and_all_are_told() -> None:
+    loads = []
+
+    def load(progress: Any) -> Any:
+        loads.append(model())
+        return loads[-1]
+
+    with serving([Model(name="one", load=load)], access_log=False) as server:
+        until(lambda: server.get("/health").status == 200)
+        runner(loads[0]).fault = DeviceLost("cuda:0 has failed")
+        assert server.chat("A", stream=True).events[-1]["error"]["code"] == "unavailable"
+        server.thread.join(20)
+        assert not server.thread.is_alive() and getattr(server.listener.error, "exit_code", 0) == 70
+        assert len(loads) == 1
 
 
 @pytest.mark.parametrize("unloading", [False, True])

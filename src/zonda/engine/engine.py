@@ -19,7 +19,7 @@ from zonda.engine.sampler import Sampler
 from zonda.engine.scheduler import SCORED, Scheduler, Step
 from zonda.engine.slots import Slots
 from zonda.engine.stats import Counters, Stats
-from zonda.errors import Closed, InvalidRequest, OutOfMemory, Overloaded, ZondaError
+from zonda.errors import Closed, DeviceLost, InvalidRequest, OutOfMemory, Overloaded, ZondaError
 from zonda.kernels import sample
 from zonda.options import EngineOptions
 from zonda.types import Event, FinishReason, Logprob, Request, Usage
@@ -77,6 +77,8 @@ class Engine:
         self._outbox: dict[Sink, list[Event]] = {}
         self._wake = threading.Condition()
         self._draining = self._closing = self._dead = False
+        self.lost = False
+        """Whether its device has failed for good."""
         self._failures = 0
         self._short: tuple[Step, OutOfMemory] | None = None
         """A step for which the device had no memory."""
@@ -163,8 +165,9 @@ class Engine:
             while self._receive():
                 self._step()
                 self._flush()
-        except Exception:
+        except Exception as error:
             log.exception("the engine has failed")
+            self.lost = isinstance(error, DeviceLost)
         with self._wake:
             self._dead = True
             self._wake.notify_all()
@@ -355,7 +358,7 @@ class Engine:
         """End the requests of a step that could not be computed."""
         self._moved = time.monotonic()
         self._failures += 1
-        if self._failures == MAX_FAILURES:
+        if self._failures == MAX_FAILURES or isinstance(error, DeviceLost):
             raise error
         log.error("a step has failed", exc_info=error)
         for group in {seq.group: None for seq in step.sequences}:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -14,7 +14,7 @@ from zonda.engine.batch import Batch
 from zonda.engine.graphs import Graphs, bucket
 from zonda.engine.runner import Drawing
 from zonda.engine.scheduler import SCORED
-from zonda.errors import OutOfMemory
+from zonda.errors import DeviceLost, OutOfMemory
 from zonda.kernels.torch.ops import PAGE, TorchOps
 from zonda.kernels.torch.step import Sizes, Step, pieces, view
 from zonda.weights.load import Convert, Progress, load
@@ -35,7 +35,8 @@ R = TypeVar("R")
 def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Concatenate[TorchRunner, P], R]:
     """Compute without gradients and on the runner's device: torch and Triton take the one that a thread has chosen.
 
-    Raises `OutOfMemory` when the device has none left, after what torch kept for later is given back.
+    Raises `OutOfMemory` when the device has none left, after what torch kept for later is given back, and `DeviceLost`
+    when the device does nothing more.
     """
     @wraps(method)
     def there(self: TorchRunner, *given: P.args, **named: P.kwargs) -> R:
@@ -48,6 +49,9 @@ def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Conc
                                      hint="give the cache less by --kv-memory-mb, or ask for shorter steps by "
                                           "--max-num-batched-tokens")
                 failed.__cause__ = error.with_traceback(None)  # whose frames hold tensors
+            except RuntimeError:
+                self.check()
+                raise
         torch.cuda.empty_cache()
         raise failed
 
@@ -147,10 +151,22 @@ class TorchRunner:
         done.record()
 
         def tokens() -> np.ndarray:
-            done.synchronize()
+            self.wait(done)
             return drawn[:count].numpy().copy()
 
         return tokens
+
+    @on_device
+    def wait(self, done: torch.cuda.Event) -> None:
+        done.synchronize()
+
+    def check(self) -> None:
+        """Raise `DeviceLost` if the device does nothing more: after some errors every call fails with the same one."""
+        if self.device.type == "cuda":
+            try:
+                torch.cuda.synchronize(self.device)
+            except RuntimeError as error:
+                raise DeviceLost(f"{self.device} has failed: {error}", hint="start the process again") from error
 
     def forward(self, step: Step) -> Tensor:
         """Logits, float32 (samples, vocab)."""
@@ -204,5 +220,5 @@ class TorchRunner:
         self.ops.copy_page(source, target)
 
     def close(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        with suppress(DeviceLost):
+            self.check()

@@ -61,6 +61,14 @@ class Stuck(Closed):
                          hint="the server ends, so that what supervises it can start it again")
 
 
+class Lost(Stuck):
+    """A device has failed for good: only a new process can use it again."""
+
+    def __init__(self, title: str) -> None:
+        Closed.__init__(self, f"the device of {title} has failed",
+                        hint="the server ends, so that what supervises it can start it again")
+
+
 class Overdue(ZondaError):
     """A request that has taken longer than a request may."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.errors import Closed, InvalidRequest, ModelNotFound, OutOfMemory, Unsupported, ZondaError
 from zonda.options import ServerOptions
-from zonda.server.errors import Loading, Stuck
+from zonda.server.errors import Loading, Lost, Stuck
 from zonda.server.served import Cancelled, Model, Served, beside
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Registry:
         for served in self._served:
             if limit and served.idle and now - served.used >= limit:
                 self._change(served, self._unload(served))
-            elif served.dead and served.model.load:
+            elif served.dead and served.model.load and not self.stuck():
                 served.restarts = [each for each in served.restarts if now - each < PERIOD]
                 if len(served.restarts) < RESTARTS:
                     served.restarts.append(now)
@@ -214,8 +214,10 @@ class Registry:
                     self._reload(served)
 
     def stuck(self) -> Stuck | None:
-        """The error of an engine whose step has lasted for too long."""
+        """The error of an engine whose step has lasted for too long, or whose device has failed."""
         for served in self:
+            if served.llm and served.llm.engine.lost:
+                return Lost(served.title)
             age = served.llm.engine.stats().last_step_age if served.llm else 0.0
             if age > self._options.stall_exit:
                 return Stuck(served.title, age)
