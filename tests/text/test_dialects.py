@@ -83,6 +83,7 @@ ONE = {
     "nemotron": f"<TOOLCALL>[{J}]</TOOLCALL>",
     "minimax3": f"{M}<tool_call>\n{M3}\n{M}</tool_call>",
     "solar": f"<|tool_calls|>{SOLAR}<|calls|>",
+    "functionary": f"weather\n{A}",
     "apertus": f'<|tools_prefix|>[{{"weather": {A}}}]<|tools_suffix|>',
     "gigachat": f"<|function_call|>{J}",
     "gigachat3": f"function call<|role_sep|>\n{J}",
@@ -117,6 +118,7 @@ TWO = {
     "command": '<|START_ACTION|>[\n    {"tool_call_id": "0", ' + COMMAND[1:] + ',\n    {"tool_call_id": "1", '
                '"tool_name": "get-b", "parameters": {}}\n]<|END_ACTION|>',
     "nemotron": f"<TOOLCALL>[{J}, {B}]</TOOLCALL>",
+    "functionary": f"weather\n{A}>>>get-b\n{{}}",
     "solar": f"<|tool_calls|>{SOLAR}"
              "<|tool_call:begin|>f1b2c3d4e5<|tool_call:name|>get-b<|tool_call:args|>{}<|tool_call:end|><|calls|>",
     "minimax3": f'{M}<tool_call>\n{M3}\n{M}<invoke name="get-b">{M}</invoke>\n{M}</tool_call>',
@@ -134,6 +136,7 @@ TWO = {
                "<|channel|>commentary to=functions.get-b<|message|>{}",
 }
 NAMES = [each.name for each in dialects.DIALECTS]
+FIRST = ("pythonic", "llama", "generic", "harmony", "functionary")  # whose calls begin the answer
 PIECES = [mark for each in dialects.DIALECTS for mark in each.marks] + [
     "<function=", "<parameter=", "<think>", "</think>", "</parameter>", '"name"', '"arguments"', "weather", "get-b",
     "(", ")", "=", ":", ",", "{", "}", "[", "]", '"', "'", "\\", "\\u00", "```json", "\n", " ", "x", "true", "1", "-",
@@ -205,7 +208,7 @@ def test_arguments_come_while_they_are_written(name: str) -> None:
     assert "".join(part.json for part in before if isinstance(part, CallArguments)).endswith("Pari")
 
 
-@pytest.mark.parametrize("name", [each for each in NAMES if each not in ("pythonic", "llama", "generic", "harmony")])
+@pytest.mark.parametrize("name", [each for each in NAMES if each not in FIRST])
 def test_text_before_a_call_is_kept_without_the_space_between(name: str) -> None:
     parts = said(name, ["Let me  look.\n\n", ONE[name]])
     assert text(parts) == "Let me  look." and calls(parts) == [("weather", CALL)]
@@ -260,7 +263,7 @@ def test_a_call_that_is_cut_short_keeps_what_was_written(name: str) -> None:
     assert isinstance(parts[-1], CallArguments) and parts[-1].json.replace(" ", "") == '{"city":"Pari'
 
 
-@pytest.mark.parametrize("name", [each for each in NAMES if each not in ("pythonic", "llama", "generic", "harmony")])
+@pytest.mark.parametrize("name", [each for each in NAMES if each not in FIRST])
 def test_no_piece_of_a_mark_is_text_where_a_call_is_cut_short(name: str) -> None:
     written = "Well. " + ONE[name]
     for end in range(8, len(written)):
@@ -388,6 +391,14 @@ def test_solar_tells_reasoning_calls_and_the_answer_apart() -> None:
     assert said("solar", ["<|think|>Hm.<|end|><|begin|>assistant<|content|>Hi."]) == [Thought("Hm."), Text("Hi.")]
 
 
+def test_functionary_tells_whom_a_text_is_for() -> None:
+    written = f"all\nSo:\n>>> 1 + 1\n2\n>>>weather\n{A}>>>all\nSunny."
+    parts = said("functionary", list(written))
+    assert text(parts) == "So:\n>>> 1 + 1\n2Sunny." and calls(parts) == [("weather", CALL)]
+    assert said("functionary", ["all\nHi."], tools=Tools()) == [Text("Hi.")]
+    assert text(said("functionary", ["whether\n{}"])) == "whether\n{}"
+
+
 def test_minimax_reads_values_within_values() -> None:
     tool = {"name": "plan", "parameters": {"type": "object", "properties": {
         "stops": {"type": "array", "items": {"type": "object", "properties": {
@@ -437,7 +448,7 @@ def test_harmony_tells_reasoning_calls_and_the_answer_apart() -> None:
     ("dsml4", "{% set mark = '\uff5cDSML\uff5c' %}{{ '<' + mark + 'tool_calls>' if message.tool_calls }}"),
     ("atem", "<atem:function_calls><atem:invoke name="), ("command", "<|START_ACTION|>"), ("nemotron", "<TOOLCALL>["),
     ("minimax3", "{% set ns_token = ']<]minimax[>[' %}{{ ns_token ~ '<tool_call>' }}"),
-    ("solar", "<|tool_call:begin|><|tool_call:name|>"),
+    ("solar", "<|tool_call:begin|><|tool_call:name|>"), ("functionary", ">>>${recipient}"),
     ("apertus", "<|tools_prefix|>"), ("gigachat", "function call<|role_sep|><|function_call|>"),
     ("gigachat3", "'function call' + '<|role_sep|>'"), ("hy3", "{% set a = '<arg_key{}>'.format(':opensource') %}"),
     ("minicpm", '<function name="x"><param name="y">')])
