@@ -91,31 +91,36 @@ class CPURunner:
 def attention_work(ops: CPUOps, sequence: np.ndarray, positions: np.ndarray,
                    exact: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Work items of the first `exact` rows, those of the others, and merges; no item has rows of both kinds."""
-    split = exact if ops.fast_query_rows else len(sequence)
-    items, merges = attention_items(sequence[:split], positions[:split], ops.query_rows, ops.slots)
-    fast, _ = attention_items(sequence[split:], positions[split:], ops.fast_query_rows, 0)
-    fast[:, 0] += split
-    return items, fast, merges
+    items, merges = attention_items(sequence[:exact], positions[:exact], ops.query_rows, ops.slots)
+    used = int(merges[:, 2].sum())
+    fast, more = attention_items(sequence[exact:], positions[exact:], ops.fast_query_rows, ops.slots - used)
+    for words in (fast, more):
+        words[:, 0] += exact
+    fast[fast[:, 3] >= 0, 4] += used
+    more[:, 1] += used
+    return items, fast, np.concatenate([merges, more])
 
 
 def attention_items(sequence: np.ndarray, positions: np.ndarray, most: int,
                     slots: int) -> tuple[np.ndarray, np.ndarray]:
     """Work items of attention and its merges, int32 as `attention.ITEM_WORDS` says.
 
-    Rows of an item are neighbours in one sequence. The longest contexts tend to come last in a step, so they are put
-    first. A row of its own with a long context is cut into an item for each run of pages, while there are slots.
+    Rows of an item are neighbours in one sequence, cut into equal shares. The longest contexts tend to come last in a
+    step, so they are put first. A row of its own with a long context is cut into an item for each run of pages, while
+    there are slots.
     """
     if not len(sequence):
         return np.zeros((0, 5), np.int32), np.zeros((0, 3), np.int32)
     breaks = np.flatnonzero((np.diff(sequence) != 0) | (np.diff(positions) != 1)) + 1
     starts = np.concatenate([[0], breaks, [len(sequence)]])
-    pieces = -(-np.diff(starts) // most)
-    run = np.repeat(np.arange(len(pieces)), pieces)
-    within = np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    first = (starts[run] + within * most)[::-1]
+    rows = np.diff(starts)
+    pieces = -(-rows // most)
+    run = np.repeat(np.arange(len(pieces)), pieces)[::-1]
+    within = (np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces))[::-1]
+    cuts = [starts[run] + rows[run] * share // pieces[run] for share in (within, within + 1)]
+    first = cuts[0]
     items = np.zeros((len(run), 5), np.int32)
-    items[:, 0], items[:, 1], items[:, 2], items[:, 3] = first, np.minimum(most, starts[run[::-1] + 1] - first), \
-        sequence[first], -1
+    items[:, 0], items[:, 1], items[:, 2], items[:, 3] = first, cuts[1] - first, sequence[first], -1
     return _cut(items, positions[first] // (f.PAGE * f.RUN) + 1, slots)
 
 

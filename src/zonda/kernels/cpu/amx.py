@@ -107,7 +107,7 @@ def tile(name: str) -> Callable[..., None]:
 
 
 def bfloat_sums(e: Emit, a: Any, stride: Any, panels: list[Any], steps: Any, out: Any, out_stride: Any) -> None:
-    """Store products of 16 rows of pairs with one to four panels (see `bfloats.py`), 16 pairs a step."""
+    """Store products of 16 rows of pairs with one to four panels (see `panels.py`), 16 pairs a step."""
     sums = (_SUMS, *_MORE)[:len(panels)]
     for number in sums:
         e.intrinsic("llvm.x86.tilezero", ir.VoidType(), [register(number)])

@@ -179,13 +179,15 @@ def attend(half: bool, most: int) -> object:
             for i in range(queries):
                 merge_run((states + STATE * i, mixed + i * padded * 4, wholes + STATE * i, total + i * padded * 4,
                            padded))
-        put(queries, group, total, wholes, padded, out, row * heads + head * group, heads, dim,
-            sinks + head * group * 4)
+        for i in range(queries):
+            finish_row((wholes + STATE * i, total + i * padded * 4, padded, sinks + (head * group + i % group) * 4))
+        put(queries, group, total, padded, out, row * heads + head * group, heads, dim)
 
     return attend_item
 
 
 merge_run, finish_row = inline(merge, 5), inline(finish, 4)
+"""Not for functions that Numba keeps: it would keep what is written for the first target."""
 
 
 @njit(error_model="numpy")
@@ -213,11 +215,9 @@ def part_of(parts: int, slot: int, head: int, heads: int, group: int, padded: in
 
 
 @njit(error_model="numpy")
-def put(queries: int, group: int, total: int, wholes: int, padded: int, out: int, first: int, heads: int,
-        dim: int, sinks: int) -> None:
-    """Write the results of queries, `group` a row, from head `first` of all rows' on; `sinks` are the group's."""
+def put(queries: int, group: int, total: int, padded: int, out: int, first: int, heads: int, dim: int) -> None:
+    """Write the results of queries, `group` a row, from head `first` of all rows' on."""
     for i in range(queries):
-        finish_row((wholes + STATE * i, total + i * padded * 4, padded, sinks + i % group * 4))
         target = (first + i // group * heads + i % group) * dim
         for d in range(dim):
             store_f32(out, target + d, load_f32(total, i * padded + d))
@@ -237,5 +237,6 @@ def merge_row(op: int, frame: int, piece: int, thread: int) -> None:
         mixed, states = part_of(parts, slot, head, heads, group, padded)
         for i in range(group):
             merge_run((states + STATE * i, mixed + i * padded * 4, wholes + STATE * i, total + i * padded * 4, padded))
-    put(group, group, total, wholes, padded, out, np.int64(load_i32(item, 0)) * heads + head * group, heads, dim,
-        sinks + head * group * 4)
+    for i in range(group):
+        finish_row((wholes + STATE * i, total + i * padded * 4, padded, sinks + (head * group + i) * 4))
+    put(group, group, total, padded, out, np.int64(load_i32(item, 0)) * heads + head * group, heads, dim)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from zonda.errors import Unsupported
-from zonda.kernels.cpu import amx, bfloats
+from zonda.kernels.cpu import amx
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.attention_tiles import LOWEST, most_queries
 from zonda.kernels.cpu.layout import UNIT
@@ -21,6 +21,7 @@ from zonda.kernels.cpu.library import Kernel, Library, Target
 from zonda.kernels.cpu.matmul import MOST_TOKENS
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
 from zonda.kernels.cpu.memory import Arena, address
+from zonda.kernels.cpu.panels import Form
 from zonda.kernels.cpu.wide import token_bytes, wide_units
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.weights.source import Weight
@@ -101,7 +102,7 @@ class CPUOps:
         self.instructions: list[list[int]] = []
         self.scratch_bytes = 4096
         self.query_rows = 1
-        self.fast_query_rows = 0
+        self.fast_query_rows = 1
         self.slots = 0
         self._most = _most(library.target)
         self.caches: list[tuple[np.ndarray, np.ndarray]] = []
@@ -190,11 +191,10 @@ class CPUOps:
                  address(values), out.at, sinks)
         self._emit(Kernel(f"attend_{suffix}", 4, "attention:attend", (self.half_cache, together)), f.ITEMS, heads.kv,
                    *words, most, parts.at)
-        if self.fast_query_rows:
-            self._scratch(bfloats.scratch_bytes(self.fast_query_rows * group, padded))
-            matrices = self.library.target.bfloat_matrices
-            self._emit(Kernel("attend_fast", 4, "attention_fast:attend", (matrices,)), f.FAST_ITEMS, heads.kv, *words,
-                       self.fast_query_rows)
+        most, form = self.fast_query_rows, self._fast_form
+        self._scratch(form.scratch_bytes(most * group, padded))
+        self._emit(Kernel(f"attend_fast_{suffix}", 4, "attention_fast:attend", (form,)), f.FAST_ITEMS, heads.kv, *words,
+                   most, parts.at)
         self._emit(Kernel("merge", 4, "attention:merge_row"), f.MERGES, heads.kv, heads.q, heads.kv, heads.dim, padded,
                    parts.at, out.at, sinks)
         return out
@@ -270,6 +270,10 @@ class CPUOps:
         return out
 
     # -- instructions
+
+    @property
+    def _fast_form(self) -> Form:
+        return Form.of(self.library.target, self.half_cache)
 
     @property
     def _isa(self) -> str:
@@ -443,8 +447,6 @@ class CPUOps:
             self.caches.append((keys, values))
             group = need.heads.q // need.heads.kv
             self.query_rows = max(self.query_rows, min(self.max_rows, max(1, _QUERIES // group)))
-            if self.library.target.bfloats and self.half_cache:
-                share = self.max_rows * need.heads.kv // (4 * self.threads)  # some pieces for each thread
-                rows = max(-(-bfloats.BLOCK // group), min(_FAST_QUERIES // group, share))
-                self.fast_query_rows = max(self.fast_query_rows, min(self.max_rows, rows))
-
+            share = self.max_rows * need.heads.kv // (4 * self.threads)  # some pieces for each thread
+            rows = max(-(-self._fast_form.block // group), min(_FAST_QUERIES // group, share))
+            self.fast_query_rows = max(self.fast_query_rows, min(self.max_rows, rows))

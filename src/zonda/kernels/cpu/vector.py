@@ -1,7 +1,7 @@
 """A vector language over LLVM IR, for kernels whose speed lies in the choice of instructions and registers."""
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -98,6 +98,10 @@ class Emit:
         """a + b, in the order that is written; Numba lets sums without a flag of their own be taken in any order."""
         return self.b.fadd(a, b, flags=("nsz",))
 
+    def minus(self, a: Any, b: Any) -> Any:
+        """a - b, as it is written."""
+        return self.b.fsub(a, b, flags=("nsz",))
+
     def from_half(self, value: Any) -> Any:
         """A float16 number or vector as float32, exactly."""
         wide = _like(value.type, F32)
@@ -132,6 +136,13 @@ class Emit:
         result = b.select(b.icmp_unsigned(">=", size, word(0x47800000)), huge, result)
         sign = b.and_(b.lshr(bits, word(16)), word(0x8000))
         return b.bitcast(b.trunc(b.or_(result, sign), narrow), _like(value.type, F16))
+
+    def powers(self, factors: Sequence[float], x: Any) -> Any:
+        """The polynomial of a vector with these factors, that of the highest power first."""
+        total = self.const(x.type, factors[0])
+        for factor in factors[1:]:
+            total = self.fma(total, x, self.const(x.type, factor))
+        return total
 
     def intrinsic(self, name: str, result: ir.Type, args: list[Any]) -> Any:
         module = self.b.module
@@ -208,7 +219,8 @@ def total(e: Emit, vectors: list[Any]) -> Any:
 
 def fold(e: Emit, vectors: list[Any], join: Callable[[Any, Any], Any]) -> Any:
     """One number out of some vectors; halves are joined, so the order is the same for all."""
-    whole, lanes = reduce(join, vectors), e.registers.lanes
+    whole = reduce(join, vectors)
+    lanes = whole.type.count
     while lanes > 1:
         lanes //= 2
         undefined = ir.Constant(whole.type, ir.Undefined)
@@ -227,9 +239,8 @@ def exp(e: Emit, x: Any) -> Any:
     x = b.select(b.fcmp_ordered(">", x, high), high, x)
     n = e.intrinsic(f"llvm.rint.{_suffix(kind)}", kind, [b.fmul(x, e.const(kind, 1.44269504))])
     r = e.fma(n, e.const(kind, 2.12194440e-4), e.fma(n, e.const(kind, -0.693359375), x))
-    p = e.const(kind, 1.9875691500e-4)
-    for c in (1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1):
-        p = e.fma(p, r, e.const(kind, c))
+    p = e.powers((1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+                  5.0000001201e-1), r)
     p = b.fadd(e.fma(b.fmul(p, r), r, r), e.const(kind, 1.0))
     power = b.shl(b.add(b.fptosi(n, words), e.const(words, 127)), e.const(words, 23))
     return b.fmul(p, b.bitcast(power, kind))
