@@ -188,6 +188,27 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         assert seen.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in seen
 
 
+@pytest.mark.parametrize(("path", "length", "status"), [
+    ("/v1/completions", 9, b"408"), ("/v1/completions", 1 << 40, b"413"), ("/nothing", 9, b"404")])
+@pytest.mark.parametrize("later", [b"", b" "])
+def test_a_connection_whose_body_stays_away_is_closed(path: str, length: int, status: bytes, later: bytes) -> None:
+    with serving(model(), receive_timeout=0.2, access_log=False) as server, \
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{{".encode())
+        seen = sock.recv(65536)
+        sock.sendall(later)
+        assert (seen + receive(sock)).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_connection_whose_refused_body_comes_goes_on() -> None:
+    with serving(model(), receive_timeout=5, access_log=False) as server, \
+            socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+        sock.sendall(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
+        sock.sendall(b"}GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert receive(sock).startswith(b"HTTP/1.1 200 ")
+
+
 def test_what_was_said_is_logged_only_when_asked_for() -> None:
     with logged("zonda.access") as lines:
         for fields in ({}, {"log_prompts": True}, {"log_prompts": True, "access_log_format": "json"}):

@@ -62,6 +62,12 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._head = True, 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Wait for the rest of a body that was answered before it had come, and the next request, but not for ever."""
+        super().on_response_complete()
+        if not self._in_head:
+            self._wind()
+
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read."""
         refuse(self.transport, LargeHeaders(self.max_head) if self._too_large else BadRequest())
