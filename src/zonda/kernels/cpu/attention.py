@@ -99,7 +99,7 @@ def attend(half: bool, most: int) -> object:
     most, where runs are kept until they are merged.
     """
     size = 2 if half else 4
-    score, blend = _for_count(lambda n: scores(half, n), 5, most), _for_count(lambda n: mix(half, n), 4, most)
+    score, blend = _for_count(lambda n: scores(half, n), 5, most), _for_count(lambda n: mix(half, n), 5, most)
     soften_one = inline(soften, 3)
 
     @njit(error_model="numpy")
@@ -136,13 +136,14 @@ def attend(half: bool, most: int) -> object:
                     cap(weights + (i * SPAN + page * PAGE) * 4, PAGE, limit)
             soften_one((weights + i * SPAN * 4, states + STATE * i, pages))
         for page in range(pages):
+            used = min(PAGE, position + count - (first + page) * PAGE)
             place = values + (page_of(frame, sequence, first + page) * kv_heads + head) * page_bytes
             if count == 1 and page + 1 < pages:
                 fetch(values + (page_of(frame, sequence, first + page + 1) * kv_heads + head) * page_bytes, page_bytes)
             i = 0
             while i < queries:
                 together = taken(queries - i)
-                blend(together, (weights + (i * SPAN + page * PAGE) * 4, place, padded, mixed + i * padded * 4))
+                blend(together, (weights + (i * SPAN + page * PAGE) * 4, place, padded, mixed + i * padded * 4, used))
                 i += together
 
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:

@@ -131,7 +131,8 @@ def finish(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
 
 
 def mix(half: bool, queries: int) -> Callable[..., None]:
-    """Writer of mix(weights, values, dim, out): out (queries, dim) += weights (queries, SPAN) · values of a page."""
+    """Writer of mix(weights, values, dim, out, used): out (queries, dim) += weights (queries, SPAN) · `used` values of
+    a page: memory that is not in use may hold what is no number."""
     def write(builder: ir.IRBuilder, target: Target, *arguments: Any) -> None:
         dim = arguments[2]
         e = Emit(builder, target)
@@ -152,14 +153,14 @@ def mix(half: bool, queries: int) -> Callable[..., None]:
 def _mix_strips(e: Emit, half: bool, queries: int, vectors: int, count: Any, start: Any,
                 words: tuple[Any, ...]) -> None:
     """`count` strips of so many vectors of dimensions, from dimension `start` on."""
-    weights, values, dim, out = words
+    weights, values, dim, out, used = words
     lanes, size = e.registers.lanes, 2 if half else 4
     floats = ir.VectorType(F32, lanes)
     with e.loop(count) as p:
         first = e.at(start, e.times(p, vectors * lanes))
         place = [e.at(e.at(out, e.times(first, 4)), e.times(dim, 4 * i)) for i in range(queries)]
         totals = [[e.variable(e.load(floats, row, 4 * v * lanes)) for v in range(vectors)] for row in place]
-        with e.loop(e.word(PAGE)) as t:
+        with e.loop(used) as t:
             row = e.at(e.at(values, e.b.mul(e.times(dim, size), t)), e.times(first, size))
             value = [_cache_vector(e, half, row, v * lanes * size) for v in range(vectors)]
             for i in range(queries):
