@@ -44,7 +44,8 @@ def _fetch(codes, scales, n, outs, INS: tl.constexpr, UNITS: tl.constexpr, HEIGH
     mask = (n < outs)[:, None, None]
     if UNITS * 16 != INS:
         mask = mask & (word < INS // 4)
-    words = tl.load(codes + n.to(tl.int64)[:, None, None] * (INS // 4) + word, mask=mask, other=0)
+    words = tl.load(codes + n.to(tl.int64)[:, None, None] * (INS // 4) + word, mask=mask, other=0,
+                    eviction_policy="evict_first")
     if WHOLE:
         return words, tl.load(scales + n // HEIGHT, mask=n < outs, other=0.0)
     else:
