@@ -98,7 +98,7 @@ def test_an_answer_is_formatted_while_it_streams(pages: Pages, server: Scripted)
     page.sees("128.0 tokens/s · first after 42 ms", ".stats")
     assert page.text(".prose pre").strip() == "print(1)" and page.count(".hljs-built_in") == 1
     assert page.count(".prose.live") == 0
-    assert "It is warm and dry." in page.js("document.querySelector('#announcer').textContent")
+    page.sees("It is warm and dry.", "#announcer")
 
 
 def test_mathematics_is_typeset_and_money_is_not(pages: Pages, server: Scripted) -> None:
