@@ -1,6 +1,10 @@
 """Grammars of forced calls: what they take is what the format's own parser reads as a call that fits its schema."""
 from __future__ import annotations
 
+import random
+
+import jsonschema_rs
+import numpy as np
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 from test_dialects import CALL, NAMES, ONE, TOOLS, TWO, XML, calls, said
@@ -87,6 +91,46 @@ def test_schemas_of_every_kind_make_a_grammar() -> None:
         assert not LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(source), None), name
 
 
+PICKY = {"type": "object", "additionalProperties": False, "$defs": {
+    "Unit": {"enum": ["celsius", "kelvin"]},
+    "Tree": {"type": "object", "required": ["v", "kids"], "additionalProperties": False, "properties": {
+        "v": {"type": ["integer", "null"]},
+        "kids": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/Tree"}}}}},
+    "properties": {"unit": {"enum": ["celsius", "kelvin"]}, "size": {"type": "string", "enum": ["big", "small"]},
+                   "kind": {"const": "forecast"}, "tree": {"$ref": "#/$defs/Tree"},
+                   "other": {"anyOf": [{"$ref": "#/$defs/Unit"}, {"type": "boolean"}]},
+                   "scale": {"description": "How.", "allOf": [{"$ref": "#/$defs/Unit"}]},
+                   "word": {"oneOf": [{"const": "a"}, {"const": "b", "title": "B"}]},
+                   "days": {"type": "array", "items": {"type": "integer"}, "minItems": 1, "maxItems": 2}},
+    "required": ["unit", "size", "kind", "tree", "other", "scale", "word", "days"]}
+
+
+def drawn(source: str, seed: int, most: int = 1500) -> str:
+    """A text that a grammar takes, by chance, with a liking for what closes; empty where that is long."""
+    dice, matcher, said = random.Random(seed), LLMatcher(BYTES, LLMatcher.grammar_from_lark(source)), bytearray()
+    while not matcher.is_accepting():
+        mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        allowed = [int(each) for each in np.flatnonzero(np.unpackbits(mask, bitorder="little")) if each < 255]
+        closing = [each for each in allowed if each in b'"]})>']
+        said.append(dice.choice(closing if closing and dice.random() < 0.4 else allowed))
+        matcher.consume_token(said[-1])
+        if len(said) == most:
+            return ""  # in free text, such as reasoning
+    return said.decode()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_the_grammar_takes_is_read_as_a_call_that_fits_the_schema(name: str) -> None:
+    tools = Tools([{"function": {"name": "f", "parameters": PICKY}}])
+    texts = [text for seed in range(8) if (text := drawn(grammar(name, tools=tools), seed))]
+    assert texts
+    for text in texts:
+        for pieces in ([text], list(text)):
+            ((called, arguments),) = calls(said(name, pieces, tools=tools))
+            jsonschema_rs.validate(PICKY, arguments)
+            assert called == "f"
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("schema", [
     {"properties": 5}, {"properties": ["a"]}, {"properties": {"a": 5}}, {"required": 5, "properties": {"a": {}}},
@@ -101,6 +145,17 @@ def test_a_schema_of_no_sense_makes_a_grammar_or_is_the_requests_fault(name: str
         assert grammar(name, tools=tools).startswith("start: ")
     except InvalidRequest as error:
         assert error.param == "tools" and error.hint
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("inner", [
+    {"$ref": "#/$defs/A"}, {"allOf": [{"$ref": "#/$defs/A"}]}, {"anyOf": [{"$ref": "#/$defs/A"}] * 50},
+    {"type": "array", "items": {"anyOf": [{"$ref": "#/$defs/A"}] * 50}},
+    {"type": "object", "properties": {word: {"$ref": "#/$defs/A"} for word in "abcdefgh"}}])
+def test_references_in_circles_make_a_grammar_of_bounded_size(name: str, inner: dict) -> None:
+    tools = Tools([{"function": {"name": "f", "parameters": {
+        "$defs": {"A": inner}, "type": "object", "properties": {word: {"$ref": "#/$defs/A"} for word in "abcd"}}}}])
+    assert len(grammar(name, tools=tools)) < 20_000
 
 
 def test_minimax_forces_values_within_values() -> None:

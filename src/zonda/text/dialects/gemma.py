@@ -2,17 +2,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import scalar
-from zonda.text.dialects.lark import Lark, entries, members
-from zonda.text.dialects.tools import Tools, written
+from zonda.text.dialects.lark import Lark, either, members, repeated, values
+from zonda.text.dialects.tools import Tools, branches, plain, referred, told, within, written
 from zonda.text.reader import Marks, Reader, Sink, Steps, spoken
 from zonda.text.writer import Writer
 
+_ANY = ["string", "number", "boolean", "null"]
 _KEY = re.compile(r"[^:\s{}\[\],]")
 
 
@@ -100,18 +101,32 @@ def _members(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
 
 
 def _form(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
-    kind = schema.get("type")
-    if "enum" in schema and kind == "string":
-        return "(" + " | ".join(lark.text(f"{quote}{each}{quote}") for each in entries(schema, "enum", Sequence)) + ")"
+    found = referred(schema)
+    if found is not None:
+        return lark.named(id(found), lambda: _form(lark, within(schema, found), quote))
+    return _written(lark, schema, quote)
+
+
+def _written(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
+    """A value of a schema that is no reference; as JSON where it is no plain one."""
+    known = values(schema)
+    if known:
+        return either(lark.text(f"{quote}{each}{quote}") if isinstance(each, str) else lark.value({"const": each})
+                      for each in known)
+    if told(schema) == {"anyOf"} and (parts := branches(schema)):
+        return either(_form(lark, each, quote) for each in parts)
+    kind = schema.get("type") or ("object" if "properties" in schema else _ANY)
+    if isinstance(kind, list) and plain(schema):
+        return either(_form(lark, {**schema, "type": each}, quote) for each in dict.fromkeys(map(str, kind)))
     if kind == "string":
         return f"{lark.text(quote)} {lark.until(quote)}"
-    if kind == "array":
+    if kind == "array" and plain(schema):
         items = schema.get("items")
-        item = lark.rule(_form(lark, items if items and isinstance(items, Mapping) else {"type": "string"}, quote))
-        return f'"[" ({item} ("," {item})*)? "]"'
-    if kind == "object":
+        inner = within(schema, items if isinstance(items, Mapping) else {})
+        return f'"[" {repeated(lark.rule(_form(lark, inner, quote)), schema, lark.text(","))} "]"'
+    if kind == "object" and plain(schema):
         return f'"{{" {_members(lark, schema, quote)} "}}"'
-    return lark.value(schema if kind else {"type": ["number", "boolean", "null"]})
+    return lark.value(schema)
 
 
 GEMMA4 = dialect("gemma", "<|tool_call>", "<tool_call|>", '<|"|>')

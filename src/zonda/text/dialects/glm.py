@@ -62,9 +62,7 @@ def dialect(name: str, *, tells: tuple[tuple[str, ...], ...], suffix: str = "", 
         """A call with keys and values on lines of their own."""
         def one(word: str, kind: Mapping[str, Any]) -> str:
             head = lark.text(f"{key}{word}{key_end}\n{value}")
-            if kind.get("type") == "string":
-                return f"{head} {lark.until(value_end)} {lark.text(chr(10))}"
-            return f"{head} {lark.value(kind)} {lark.text(value_end + chr(10))}"
+            return f"{head} {lark.element(kind, value_end, chr(10))}"
 
         return f"{lark.text(open_ + called + separator + chr(10))} {members(lark, schema, one)} {lark.text(close)}"
 

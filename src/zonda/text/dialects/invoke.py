@@ -10,7 +10,7 @@ from typing import Any
 from zonda.text.dialects.calls import elements, one_by_one
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.lark import Lark, members
-from zonda.text.dialects.tools import Tools
+from zonda.text.dialects.tools import Tools, kinds_of
 from zonda.text.reader import Reader, Steps
 from zonda.text.writer import Writer
 
@@ -30,12 +30,10 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False, tells
 
     def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
         def one(key: str, value: Mapping[str, Any]) -> str:
-            string = value.get("type") == "string"
+            string = kinds_of(value) == ("string",)
             kind = f' string="{str(string).lower()}"' if typed else ""
             head = lark.text(f'{parameter}"{key}"{kind}>')
-            if string:
-                return f"{head} {lark.until(value_end)} {lark.text(line)}"
-            return f"{head} {lark.value(value)} {lark.text(value_end + line)}"
+            return f"{head} {lark.element(value, value_end, line)}"
 
         head = lark.text(f'{invoke}"{name}">{line}')
         return f"{head} {members(lark, schema, one)} {lark.text(end)}"

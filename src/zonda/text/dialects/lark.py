@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zonda.errors import InvalidRequest
+from zonda.text.dialects.tools import SHARED, alternatives, kinds_of, target, within
 
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-_SHARED = ("$defs", "definitions")
 
 
 class Lark:
@@ -19,6 +20,7 @@ class Lark:
         self.rules: list[str] = []
         """Rules that expressions refer to."""
         self._special = {mark: token for mark in marks if (token := special(mark)) is not None}
+        self._named: dict[Hashable, str] = {}
         self._cut = re.compile("|".join(map(re.escape, self._special)) or "(?!)")
 
     def text(self, text: str) -> str:
@@ -32,6 +34,15 @@ class Lark:
     def value(self, schema: Mapping[str, Any]) -> str:
         """JSON of a schema, written compactly."""
         return f"%json {json.dumps({**schema, 'x-guidance': _COMPACT})}"
+
+    def element(self, schema: Mapping[str, Any], end: str, line: str = "") -> str:
+        """An argument up to and with `end` and `line`: a text as it stands, all else as JSON."""
+        words = values(schema)
+        if kinds_of(schema) != ("string",):
+            return f"{self.value(schema)} {self.text(end + line)}"
+        if words is None:
+            return f"{self.until(end)} {self.text(line)}".rstrip()
+        return f"{either(self.text(word) for word in words if isinstance(word, str))} {self.text(end + line)}"
 
     def until(self, end: str) -> str:
         """Any text up to and with this one."""
@@ -47,18 +58,26 @@ class Lark:
         self.rules.append(f"{name}: {expression}")
         return name
 
+    def named(self, key: Hashable, make: Callable[[], str]) -> str:
+        """The rule of this key; what it makes may refer to itself."""
+        if key not in self._named:
+            place = len(self.rules)
+            self._named[key] = self.rule("")
+            self.rules[place] += make()
+        return self._named[key]
+
 
 def object_of(name: str, schema: Mapping[str, Any], called: str = "name",
               arguments: str = "arguments") -> dict[str, Any]:
     """The schema of a call as an object with a name and arguments, which have these names."""
-    inner = {word: each for word, each in schema.items() if word not in _SHARED}
+    inner = {word: each for word, each in schema.items() if word not in SHARED}
     return {"type": "object", "properties": {called: {"const": name}, arguments: inner},
             "required": [called, arguments], "additionalProperties": False, **_shared(schema)}
 
 
 def keyed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a call as an object whose only key is the name, and whose value are the arguments."""
-    inner = {word: each for word, each in schema.items() if word not in _SHARED}
+    inner = {word: each for word, each in schema.items() if word not in SHARED}
     return {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False,
             **_shared(schema)}
 
@@ -66,7 +85,7 @@ def keyed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
 def properties(schema: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
     """The arguments of a tool: name, schema, and whether it must be given."""
     required, found = entries(schema, "required", Sequence), dict(entries(schema, "properties", Mapping))
-    return [(key, {**each, **_shared(schema)}, key in required) for key, each in found.items()
+    return [(key, within(schema, each), key in required) for key, each in found.items()
             if isinstance(each, Mapping)]
 
 
@@ -79,8 +98,34 @@ def entries(schema: Mapping[str, Any], word: str, kind: type) -> Any:
     return () if found is None else found
 
 
+def values(schema: Mapping[str, Any]) -> list[Any] | None:
+    """The only values that a schema takes, None where it does not list them."""
+    found = list[str]()
+    for each in alternatives(schema):
+        listed = [each["const"]] if "const" in each else entries(each, "enum", Sequence)
+        if not listed:
+            return None
+        found += dict.fromkeys(map(json.dumps, listed))
+    count = Counter(found if "oneOf" in target(schema) else ())
+    return [json.loads(each) for each in dict.fromkeys(found) if count[each] < 2] or None
+
+
 def _shared(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {word: schema[word] for word in _SHARED if word in schema}
+    return {word: schema[word] for word in SHARED if word in schema}
+
+
+def either(forms: Iterable[str]) -> str:
+    """One of several expressions."""
+    return f"({' | '.join(forms)})"
+
+
+def repeated(item: str, schema: Mapping[str, Any], between: str = "") -> str:
+    """Items of a list, as many as its schema says, with `between` between any two."""
+    least, most = (found if isinstance(found := schema.get(word), int) else None for word in ("minItems", "maxItems"))
+    if most is not None and most < 1:
+        return '""'
+    rest = f'({between} {item}){{{max((least or 1) - 1, 0)},{"" if most is None else most - 1}}}'
+    return f"{item} {rest}" if least else f"({item} {rest})?"
 
 
 def members(lark: Lark, schema: Mapping[str, Any], write: Callable[[str, Mapping[str, Any]], str], *,

@@ -6,8 +6,8 @@ from typing import Any
 
 from zonda.text.dialects.calls import Members, name_in, one_by_one
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.lark import Lark, members
-from zonda.text.dialects.tools import Tools, coerced, kinds_of, written
+from zonda.text.dialects.lark import Lark, members, repeated, values
+from zonda.text.dialects.tools import Tools, coerced, kinds_of, plain, referred, target, within, written
 from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.writer import Writer
 
@@ -76,9 +76,10 @@ def _inner(reader: Reader, end: str, schema: Mapping[str, Any], depth: int) -> S
 
 def _within(schema: Mapping[str, Any], tag: str) -> Mapping[str, Any]:
     """The schema of a member, or of the items of a list."""
+    schema = target(schema)
     known = schema.get("properties")
     found = known.get(tag) if isinstance(known, Mapping) else schema.get("items") if tag == "item" else None
-    return found if isinstance(found, Mapping) else {}
+    return within(schema, found) if isinstance(found, Mapping) else {}
 
 
 def _empty(schema: Mapping[str, Any]) -> str:
@@ -96,14 +97,15 @@ def _element(lark: Lark, key: str, schema: Mapping[str, Any], depth: int = 1) ->
     def inside(tag: str, each: Mapping[str, Any]) -> str:
         return _element(lark, tag, each, depth + 1)
 
-    head, end, kind, items = lark.text(f"{TAG}<{key}>"), f"{TAG}</{key}>", schema.get("type"), schema.get("items")
-    if kind in ("integer", "number", "boolean"):
-        return f"{head} {lark.value(schema)} {lark.text(end)}"
+    if (found := referred(schema)) is not None:
+        return lark.named((key, id(found)), lambda: _element(lark, key, within(schema, found), depth))
+    head, end = lark.text(f"{TAG}<{key}>"), f"{TAG}</{key}>"
+    kind, items = schema.get("type") if plain(schema) and values(schema) is None else "", schema.get("items")
     if kind == "array" and isinstance(items, Mapping) and depth < MAX_DEPTH:
-        return f"{head} {lark.rule(inside('item', items))}* {lark.text(end)}"
+        return f"{head} {repeated(lark.rule(inside('item', within(schema, items))), schema)} {lark.text(end)}"
     if kind == "object" and schema.get("properties") and depth < MAX_DEPTH:
         return f"{head} {members(lark, schema, inside)} {lark.text(end)}"
-    return f"{head} {lark.until(end)}"
+    return f"{head} {lark.element(schema, end)}"
 
 
 DIALECT = Dialect(name="minimax3", tells=((TAG,),), script=one_by_one(INVOKE, (OPEN, CLOSE), read), form=form,

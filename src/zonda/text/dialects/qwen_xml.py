@@ -1,12 +1,12 @@
 """Qwen3-Coder: `<tool_call><function=NAME><parameter=KEY>VALUE</parameter></function></tool_call>`."""
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from zonda.text.dialects.calls import elements
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.lark import Lark, entries, members
+from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Reader, Steps, spoken
 from zonda.text.writer import Writer
@@ -53,13 +53,7 @@ def function(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
 def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     """A call with each argument in an element of its own."""
     def one(key: str, value: Mapping[str, Any]) -> str:
-        opening, closing = lark.text(f"{PARAMETER}{key}>\n"), f"\n{VALUE_END}\n"
-        if value.get("type") != "string":
-            return f"{opening} {lark.value(value)} {lark.text(closing)}"
-        if "enum" not in value:
-            return f"{opening} {lark.until(closing)}"
-        words = " | ".join(lark.text(str(word)) for word in entries(value, "enum", Sequence))
-        return f"{opening} ({words}) {lark.text(closing)}"
+        return lark.text(f"{PARAMETER}{key}>\n") + " " + lark.element(value, f"\n{VALUE_END}\n")
 
     head = lark.text(f"{OPEN}\n{FUNCTION}{name}>\n")
     return f"{head} {members(lark, schema, one)} {lark.text(f'{FUNCTION_END}{chr(10)}{CLOSE}')}"

@@ -11,6 +11,13 @@ from typing import Any
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
 _KINDS = {"integer": int, "number": (int, float), "boolean": bool, "array": list, "object": dict,
           "null": type(None), "string": str}
+SHARED = ("$defs", "definitions")
+"""Where a tool's schema has what its arguments refer to."""
+_SAID = frozenset({"default", "description", "examples", "title"})
+_COMBINED = frozenset({"$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentRequired", "dependentSchemas",
+                       "dependencies", "propertyNames", "patternProperties", "minProperties", "maxProperties",
+                       "prefixItems", "contains", "uniqueItems", "unevaluatedItems"})
+_DEPTH = 8  # references, and alternatives within alternatives
 _LONGEST = 1 << 16  # characters of a Python literal that is looked at
 
 
@@ -39,22 +46,77 @@ class Tools:
         """The JSON types that an argument may have; empty where nothing is said."""
         properties = self.schema(name).get("properties")
         found = properties.get(argument) if isinstance(properties, Mapping) else None
-        return kinds_of(found) if isinstance(found, Mapping) else ()
+        return kinds_of(within(self.schema(name), found)) if isinstance(found, Mapping) else ()
 
 
 def kinds_of(schema: Mapping[str, Any]) -> tuple[str, ...]:
     """The JSON types that a schema allows; empty where it says nothing of them."""
+    return tuple(dict.fromkeys(kind for each in alternatives(schema) for kind in _kinds(each)))
+
+
+def _kinds(schema: Mapping[str, Any]) -> list[str]:
     said = schema.get("type")
-    if isinstance(said, str):
-        return (said,)
-    if isinstance(said, list):
-        return tuple(each for each in said if isinstance(each, str))
-    if isinstance(schema.get("enum"), list):
-        return tuple({kind for each in schema["enum"] for kind, types in _KINDS.items() if _is(each, types)})
-    for word in ("anyOf", "oneOf"):
-        if isinstance(schema.get(word), list):
-            return tuple(kind for each in schema[word] if isinstance(each, Mapping) for kind in kinds_of(each))
-    return ()
+    if isinstance(said, str | list):
+        return [each for each in ([said] if isinstance(said, str) else said) if isinstance(each, str)]
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    return [kind for kind, types in _KINDS.items() if any(_is(each, types) for each in values)] \
+        if isinstance(values, list) else []
+
+
+def alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schemas of which one must hold, none of which only refers to others. Each shared one comes once."""
+    found, left, seen = list[Mapping[str, Any]](), [schema], set[int]()
+    while left:
+        each = left.pop()
+        kind = {word: each[word] for word in ("type",) if word in each}
+        while (inner := referred(each)) is not None and id(inner) not in seen:
+            seen.add(id(inner))
+            each = within(each, inner)
+        parts = branches(each) if inner is None else []
+        left += [part if referred(part) else {**kind, **part} for part in reversed(parts)]
+        found += [] if parts or inner is not None else [each]
+    return found
+
+
+def branches(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The schemas of which one must hold; none where the schema has no such."""
+    parts = schema.get("anyOf") or schema.get("oneOf")
+    return [within(schema, each) for each in parts if isinstance(each, Mapping)] if isinstance(parts, list) else []
+
+
+def within(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema that is part of another, with what it may refer to."""
+    return {**inner, **{word: schema[word] for word in SHARED if word in schema}}
+
+
+def referred(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The schema that a reference to a shared one, or an `allOf` of one, is no more than."""
+    place, parts = (schema[word] if told(schema) == {word} else None for word in ("$ref", "allOf"))
+    where = place.split("/") if isinstance(place, str) else []
+    shared = schema.get(where[1]) if len(where) == 3 and where[0] == "#" and where[1] in SHARED else None
+    found = shared.get(where[2]) if isinstance(shared, Mapping) else \
+        parts[0] if isinstance(parts, list) and len(parts) == 1 else None
+    return found if isinstance(found, Mapping) else None
+
+
+def target(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a schema stands for if it only refers to another; else itself."""
+    for _ in range(_DEPTH):
+        found = referred(schema)
+        if found is None:
+            break
+        schema = within(schema, found)
+    return schema
+
+
+def told(schema: Mapping[str, Any]) -> set[str]:
+    """The keywords of a schema that say what its values are."""
+    return schema.keys() - {*SHARED, *_SAID}
+
+
+def plain(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema is told by its type, its members and its items."""
+    return not schema.keys() & _COMBINED
 
 
 def _is(value: Any, types: Any) -> bool:
