@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zonda.engine.batch import EXACT_START, LONG, LONG_START, assemble
+from zonda.engine.batch import assemble
+from zonda.engine.cpu_runner import EXACT_START, LONG, exact_rows
 from zonda.engine.intake import Intake
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence
@@ -239,10 +240,10 @@ def test_rows_are_exact_by_their_place_in_their_request_whatever_else_runs() -> 
     for name, length in prompts.items():
         desk.add(name, length, max_tokens=2)
     batch = assemble(desk.scheduler.plan(), desk.slots, desk.pages.size)
-    assert batch.exact is not None
-    exact = np.split(np.flatnonzero(batch.exact), np.searchsorted(np.flatnonzero(batch.exact), batch.starts[1:-1]))
-    places = [(rows - start).tolist() for rows, start in zip(exact, batch.starts)]
-    assert places == [[0, 1, 2], [*range(EXACT_START), LONG - 2], [*range(LONG_START), LONG - 1]]
+    for start in 0, 15:
+        rows = np.split(exact_rows(batch, start), batch.starts[1:-1])
+        places = [np.flatnonzero(exact).tolist() for exact in rows]
+        assert places == [[0, 1, 2], [*range(EXACT_START), LONG - 2], [*range(start), LONG - 1]]
 
 
 def test_a_batch_holds_each_sequences_rows_pages_and_last_row() -> None:

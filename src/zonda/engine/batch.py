@@ -11,12 +11,6 @@ if TYPE_CHECKING:
     from zonda.engine.slots import Slots
 
 
-EXACT_START, LONG_START, LONG = 63, 15, 256
-"""Positions at a sequence's start that are computed exactly, as its generated tokens are; fewer where a prompt has
-`LONG` tokens or more, most of which are rounded anyhow. With the prompt's last they fill whole blocks of 16. The rest
-of a prompt may be rounded by a runner that is faster so."""
-
-
 @dataclass(slots=True)
 class Batch:
     """Tokens of several sequences side by side, each a run of consecutive positions of one sequence.
@@ -32,7 +26,7 @@ class Batch:
     lengths: np.ndarray  # int32 (seqs,)
     page_table: np.ndarray  # int32 (seqs, width)
     sample: np.ndarray  # int32 (samples,): the rows whose logits are wanted, ascending
-    exact: np.ndarray | None = None  # bool (rows,): whose activations may not be rounded to 8 bits; None is all
+    prompts: np.ndarray | None = None  # int32 (rows,): tokens of the prompt of a row's sequence; None is none
 
     @property
     def rows(self) -> int:
@@ -46,6 +40,7 @@ def assemble(step: Step, slots: Slots, page_size: int) -> Batch:
     rows = np.array([seq.slot for seq in seqs], np.int32)
     computed = np.array([seq.computed for seq in seqs], np.int32)
     counts = np.array(step.counts, np.int32)
+    prompts = np.array([len(seq.group.prompt) for seq in seqs], np.int32)
     lengths = computed + counts
     starts = np.zeros(count + 1, np.int32)
     np.cumsum(counts, out=starts[1:])
@@ -56,13 +51,7 @@ def assemble(step: Step, slots: Slots, page_size: int) -> Batch:
     width = -(-int(lengths.max()) // page_size)
     return Batch(tokens=slots.tokens[owners, positions], positions=positions, starts=starts, lengths=lengths,
                  page_table=slots.tables[:, :width].take(rows, axis=0), sample=_sample(step, starts),
-                 exact=_exact(step, positions, counts))
-
-
-def _exact(step: Step, positions: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """A sequence's first positions, its prompt's last and all that is generated: by place, never by company."""
-    prompts = np.repeat(np.array([len(seq.group.prompt) for seq in step.sequences], np.int32), counts)
-    return (positions < np.where(prompts < LONG, EXACT_START, LONG_START)) | (positions >= prompts - 1)
+                 prompts=np.repeat(prompts, counts))
 
 
 def _sample(step: Step, starts: np.ndarray) -> np.ndarray:

@@ -20,6 +20,13 @@ from zonda.weights.source import Source
 if TYPE_CHECKING:
     from zonda.nn.decoder import Decoder
 
+EXACT_START, LONG = 63, 256
+"""Positions at a sequence's start that are computed exactly; fewer where a prompt has `LONG` tokens or more, most of
+which are rounded anyhow."""
+BYTES_START, HALVES_START = 15, 0
+"""As many of a long prompt: where the rest is rounded to bytes, and where to bfloat16. With the prompt's last they
+fill whole blocks of 16."""
+
 
 def cores() -> int:
     """The processors that this process may use."""
@@ -61,10 +68,11 @@ class CPURunner:
         counts = np.diff(batch.starts)
         sequence = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         tokens, positions, sample, exact = batch.tokens, batch.positions, batch.sample, rows
-        if batch.exact is not None and not batch.exact.all():
-            order = np.argsort(~batch.exact, kind="stable")
+        is_exact = exact_rows(batch, HALVES_START if self.ops.library.target.matrices else BYTES_START)
+        if not is_exact.all():
+            order = np.argsort(~is_exact, kind="stable")
             tokens, positions, sequence = tokens[order], positions[order], sequence[order]
-            exact = int(batch.exact.sum())
+            exact = int(is_exact.sum())
             sample = np.argsort(order).astype(np.int32)[sample]
         items, fast, merges = attention_work(self.ops, sequence, positions, exact)
         arrays = {f.IDS: tokens, f.POSITIONS: positions, f.PAGES: batch.page_table, f.SAMPLE: sample, f.ITEM: items,
@@ -86,6 +94,15 @@ class CPURunner:
 
     def close(self) -> None:
         self._team.close()
+
+
+def exact_rows(batch: Batch, long_start: int) -> np.ndarray:
+    """Whose activations may not be rounded, bool (rows,): a sequence's first positions (`long_start` of a long prompt),
+    its prompt's last and all that is generated: by place, never by company."""
+    if batch.prompts is None:
+        return np.ones(batch.rows, bool)
+    start = np.where(batch.prompts < LONG, EXACT_START, long_start)
+    return (batch.positions < start) | (batch.positions >= batch.prompts - 1)
 
 
 def attention_work(ops: CPUOps, sequence: np.ndarray, positions: np.ndarray,

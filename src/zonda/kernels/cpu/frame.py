@@ -31,7 +31,7 @@ SPAN = RUN * PAGE
 STATE = 16
 """Bytes of a query's state in attention."""
 
-STRIP = 16
+STRIP = 32
 """Rows whose keys and values one thread writes: neighbours share cache lines. The frame's `STRIPS` counts them."""
 
 SPREADERS = 64
