@@ -425,7 +425,7 @@ def test_a_tool_choice_that_is_no_name_is_refused(llm: LLM, choice: Any) -> None
     {"template_kwargs": {"tools": 2}}, {"template_kwargs": {"self": 2}}, {"tools": 5}, {"tools": {"a": 1}},
     {"choices": 5}, {"choices": [object()]}, {"choices": []}, {"schema": {"a": object()}}, {"schema": object()},
     {"schema": "{"}, {"regex": 5}, {"regex": "("}, {"grammar": 5}, {"grammar": Grammar("json_schema", 5)},
-    {"grammar": Grammar("x", "a")}, {"grammar": Grammar("regex", "a", after="x")}])
+    {"grammar": Grammar("x", "a")}, {"grammar": Grammar("regex", "a", after=1.5)}])
 def test_an_option_of_a_wrong_kind_is_refused_by_name(llm: LLM, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         llm.chat("a", **options)

@@ -298,7 +298,9 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
         raise InvalidRequest("the last of `messages` begins the answer, which then has no form and is no forced call",
                              param="messages", hint="end with a message of the user")
     lead = manner.head(end) + turn.begun if turn.begun else ""
-    lead = manner.lead(end, formed=grammar is turn.format) if grammar else lead
+    if grammar:
+        silent = turn.variables.get("enable_thinking") is False
+        lead = manner.lead(end, formed=grammar is turn.format, silent=silent)
     if lead:
         prompt, end = (*prompt, *tokenizer.encode(lead, add_special=False)), end + lead
     parsers = tuple(manner.parser(end, callable_) for _ in range(turn.sampling.n))

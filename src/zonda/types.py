@@ -49,12 +49,12 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class Grammar:
     """What an answer may look like. `source` is a JSON schema as text, a regular expression, a Lark grammar, or
-    llguidance's own JSON form; for `choice` a JSON list of texts. `after` names a token that the grammar waits for:
-    what comes up to and with it is free."""
+    llguidance's own JSON form; for `choice` a JSON list of texts. `after` is a token, or a text, that the grammar waits
+    for: what comes up to and with it is free."""
 
     kind: Literal["json_schema", "regex", "lark", "choice", "llguidance"]
     source: str
-    after: int | None = None
+    after: int | str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,15 @@ def test_text_up_to_a_token_is_free_and_must_not_end() -> None:
     assert at > 0 and END not in tokens[:at] and Spelling().text(tokens[at:]) == "yes" and tokens[-1] == END
 
 
+def test_text_up_to_a_text_of_several_tokens_is_free() -> None:
+    free = Grammar("choice", '["yes"]', after="aaaab")
+    with running() as engine:
+        got = answer(engine, free, logit_bias={END: 100.0, ord("a"): 7.0, ord("b"): 7.0, ord("y"): 5.0})
+    tokens = got.tokens("r")
+    _, mark, rest = b"".join(map(Spelling().token_bytes, tokens[:-1])).partition(b"aaaab")
+    assert mark and rest == b"yes" and tokens[-1] == END
+
+
 # ---- with all else that requests ask for
 
 def test_siblings_keep_to_the_grammar_each_in_its_own_way() -> None:
@@ -248,6 +257,12 @@ def test_an_engine_without_a_vocabulary_takes_no_grammar() -> None:
 def test_a_token_that_does_not_exist_cannot_begin_a_grammar() -> None:
     with running() as engine, pytest.raises(InvalidRequest, match="99999"):
         answer(engine, Grammar("regex", "a", after=99999))
+
+
+@pytest.mark.parametrize("text", ["", "a" * 257])
+def test_a_text_that_a_grammar_waits_for_is_neither_empty_nor_long(text: str) -> None:
+    with running() as engine, pytest.raises(InvalidRequest, match="a short text"):
+        answer(engine, Grammar("regex", "a", after=text))
 
 
 def test_a_device_that_draws_itself_leaves_grammars_to_the_host() -> None:

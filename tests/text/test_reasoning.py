@@ -112,11 +112,13 @@ def test_the_token_that_closes_opened_reasoning_is_known() -> None:
     found = manner.find({"default": "<think>"}, {"</think>": 7}.get)
     assert found.closing("assistant\n<think>\n", {"</think>": 7}.get) == 7
     assert found.closing("assistant\n", {"</think>": 7}.get) is None
+    assert found.closing("assistant\n<think>\n", lambda token: None) == "</think>"
 
 
 def test_reasoning_is_opened_before_a_grammar_where_the_model_would_open_it() -> None:
     found = manner.find({"default": "{% if enable_thinking %}<think>{% endif %}"}, lambda token: None)
     assert found.lead("assistant\n", formed=True) == "<think>\n"
+    assert found.lead("assistant\n", formed=True, silent=True) == ""
     assert found.lead("assistant\n<think>\n", formed=True) == found.lead("<think>\n\n</think>\n\n", formed=True) == ""
     assert manner.find({"default": "<think>"}, lambda token: None).lead("assistant\n", formed=True) == ""
     harmony = manner.find({"default": "<|channel|><|message|>"}, lambda token: None)

@@ -26,6 +26,8 @@ MAX_READY = 1 << 21
 MAX_TEXT = 1 << 17
 """Characters of a regular expression or a Lark grammar."""
 MAX_CHOICES = 10_000
+MAX_MARK = 256
+"""Characters of a text that a grammar waits for."""
 MAX_LINKS = 4000
 """References of a schema, or rules of a grammar: what the compiler may have to follow one inside the other."""
 MAX_CACHED = 1 << 22
@@ -64,8 +66,9 @@ class Compiled:
     """A grammar ready to be followed; every sequence follows a copy of `start`."""
 
     start: LLMatcher
-    after: int | None
+    after: int | bytes | None
     special: frozenset[int]
+    spell: Callable[[int], bytes]
 
 
 class Grammars:
@@ -92,14 +95,23 @@ class Grammars:
         if grammar.kind not in _FORMS or not isinstance(grammar.source, str):
             raise InvalidRequest(f"no grammar of kind {grammar.kind!r:.40} by a {type(grammar.source).__name__}",
                                  param="grammar", hint=f"expected a text, and one of {', '.join(_FORMS)}")
-        if grammar.after is not None and (not isinstance(grammar.after, int) or not 0 <= grammar.after < self._vocab):
-            raise InvalidRequest(f"the grammar begins after token {grammar.after!r}, which does not exist",
-                                 param="grammar")
+        after = self._after(grammar)
         start = self._find(grammar)
         if start is None:
             with self._compiling:
                 start = self._find(grammar) or self._keep(grammar, _deeply(lambda: self._make(grammar)))
-        return Compiled(start, grammar.after, self._words.special_ids)
+        return Compiled(start, after, self._words.special_ids, self._words.token_bytes)
+
+    def _after(self, grammar: Grammar) -> int | bytes | None:
+        match grammar.after:
+            case int(token) if 0 <= token < self._vocab:
+                return token
+            case str(text) if 0 < len(text) <= MAX_MARK:
+                return text.encode()
+            case None:
+                return None
+        raise InvalidRequest(f"the grammar begins after {grammar.after!r:.40}, expected a token's id or a short text",
+                             param="grammar")
 
     def knows(self, grammar: Grammar) -> bool:
         """Whether a grammar needs no compiling: it is kept, or so wrong that it is refused at once."""

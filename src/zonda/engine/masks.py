@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Constraint:
     """Where one sequence stands in its grammar. `ends` are the tokens that end it."""
 
-    __slots__ = ("ends", "error", "grammar", "held", "last", "matcher", "over", "waiting")
+    __slots__ = ("ends", "error", "grammar", "held", "last", "matcher", "over", "tail", "waiting")
 
     def __init__(self, grammar: Compiled, ends: frozenset[int]) -> None:
         self.grammar = grammar
@@ -27,6 +27,8 @@ class Constraint:
         """Tokens that end a sequence though a grammar may mean them as text."""
         self.waiting = grammar.after is not None
         """Whether the text is still free."""
+        self.tail = b""
+        """The end of the free text, in which a text that ends it may have begun."""
         self.matcher: LLMatcher | None = None
         self.last: int | None = None
         """A token that the matcher has not seen."""
@@ -38,6 +40,10 @@ class Constraint:
         """Take note of a token that was drawn."""
         if not self.waiting:
             self.last = token
+        elif isinstance(self.grammar.after, bytes):
+            self.tail += self.grammar.spell(token)
+            self.waiting = self.grammar.after not in self.tail
+            self.tail = self.tail[-len(self.grammar.after):]
         elif token == self.grammar.after:
             self.waiting = False
 
@@ -51,7 +57,8 @@ class Constraint:
         """Set a row of forbidden tokens for text that is free, but must not end."""
         row[:] = False
         row[self.ends] = True
-        row[self.grammar.after] = False
+        if isinstance(self.grammar.after, int):
+            row[self.grammar.after] = False
 
     def forbid(self, row: np.ndarray, bits: np.ndarray) -> None:
         """Set a row of forbidden tokens from the matcher's bits, of which the one after the vocabulary is the end."""

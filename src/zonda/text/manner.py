@@ -62,14 +62,15 @@ class Manner:
         reading.writer.thinking = opened
         return reading
 
-    def lead(self, prompt: str, *, formed: bool) -> str:
+    def lead(self, prompt: str, *, formed: bool, silent: bool = False) -> str:
         """What the answer to a prompt begins with where a grammar holds it; `formed` says that it is the text's form.
 
-        A grammar begins after the reasoning, which is therefore opened for a model that would open it itself.
+        A grammar begins after the reasoning, which is therefore opened for a model that would open it itself, unless
+        it is asked to be `silent`.
         """
         if self.dialect.reasons:
             return self.dialect.text_head if formed else ""
-        if not (self.reasoning and self.thinks) or self.reasoning.opened(prompt):
+        if silent or not (self.reasoning and self.thinks) or self.reasoning.opened(prompt):
             return ""
         return "" if prompt.rstrip().endswith(self.reasoning.close) else f"{self.reasoning.open}\n"
 
@@ -79,10 +80,12 @@ class Manner:
             return self.dialect.text_head
         return f"{self.reasoning.close}\n\n" if self.reasoning and self.reasoning.opened(prompt) else ""
 
-    def closing(self, prompt: str, token: Find) -> int | None:
-        """The token that ends the reasoning which a prompt has opened; None where it has not."""
-        opened = self.reasoning and self.reasoning.opened(prompt)
-        return token(self.reasoning.close) if opened and self.reasoning else None
+    def closing(self, prompt: str, token: Find) -> int | str | None:
+        """The token, or else the text, that ends the reasoning which a prompt has opened; None where it has not."""
+        if not self.reasoning or not self.reasoning.opened(prompt):
+            return None
+        found = token(self.reasoning.close)
+        return self.reasoning.close if found is None else found
 
     def forced(self, tools: Tools, special: Find, *, many: bool, form: Mapping[str, Any] | None = None) -> str:
         """A Lark grammar of answers that call tools, or are JSON of the schema `form`."""
