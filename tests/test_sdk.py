@@ -420,7 +420,20 @@ def test_a_tool_choice_that_is_no_name_is_refused(llm: LLM, choice: Any) -> None
         llm.chat("a", tools=[lambda: None], tool_choice=choice)
 
 
+async def test_reasoning_is_asked_for_by_options(llm: LLM, many: AsyncLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(LLM, "prepare", lambda self, turn: seen.append(turn.variables) or 1 / 0)
+    monkeypatch.setattr(AsyncLLM, "prepare", LLM.prepare)
+    with pytest.raises(ZeroDivisionError):
+        llm.chat("w", thinking=False)
+    with pytest.raises(ZeroDivisionError):
+        await many.chat("w", reasoning_effort="high", template_kwargs={"date_string": "today"})
+    assert seen == [{"enable_thinking": False},
+                    {"enable_thinking": True, "reasoning_effort": "high", "date_string": "today"}]
+
+
 @pytest.mark.parametrize("options", [
+    {"reasoning_effort": "huge"}, {"reasoning_effort": 5}, {"reasoning_effort": "none", "thinking": True},
     {"template_kwargs": 5}, {"template_kwargs": {1: 2}}, {"template_kwargs": {"messages": 2}},
     {"template_kwargs": {"tools": 2}}, {"template_kwargs": {"self": 2}}, {"tools": 5}, {"tools": {"a": 1}},
     {"choices": 5}, {"choices": [object()]}, {"choices": []}, {"schema": {"a": object()}}, {"schema": object()},

@@ -31,7 +31,7 @@ PLAIN = {"errors", "types", "options"}
 BELOW_NN = {"kernels", "weights"}
 BELOW_ENGINE = BELOW_NN | {"nn", "models"}
 BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts", "completion", "formats", "generation",
-                                   "turns", "tools", "model"}
+                                   "turns", "tools", "effort", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(), "types": set(), "memory": set(),
     "options": {"errors", "types"},
@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "completion": {"errors", "types", "text"},
     "generation": {"errors", "types", "completion"},
     "formats": {"errors", "types"},
+    "effort": {"errors", "types"},
     "tools": {"errors", "completion"},
     "turns": {"errors", "types", "text", "completion"},
     "gpu": PLAIN | BELOW_ENGINE | {"engine", "memory"},
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts"},
     "loaded": PLAIN | {"engine", "text", "completion", "turns", "model"},
     "sdk": BELOW_SDK | {"loaded"},
-    "server": PLAIN | {"completion", "turns", "text", "engine", "machine", "sdk"},
+    "server": PLAIN | {"completion", "turns", "effort", "text", "engine", "machine", "sdk"},
     "cli": BELOW_SDK | {"machine", "sdk", "server"},
     "__main__": {"cli"},
 }

@@ -92,6 +92,14 @@ class Completion:
         """The same with `parsed` values, if there is something that reads them."""
         return replace(self, choices=tuple(replace(each, read=read) for each in self.choices)) if read else self
 
+    def best(self, n: int) -> Completion:
+        """The `n` choices whose tokens were likeliest on average, the likeliest first; all need log-probabilities."""
+        def likelihood(choice: Choice) -> float:
+            return sum(each.logprob for each in choice.logprobs) / max(len(choice.logprobs), 1)
+
+        found = sorted(self.choices, key=likelihood, reverse=True)[:n]
+        return replace(self, choices=tuple(replace(each, index=index) for index, each in enumerate(found)))
+
     def __str__(self) -> str:
         return self.text
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
-from zonda.errors import ModelNotFound, OutOfMemory
+from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory
 from zonda.gpu import Progress, cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
 from zonda.kernels.cpu.frame import HEAD
@@ -150,6 +150,8 @@ def plan(token: int, context: int, options: EngineOptions, *, free: int, share: 
 
 
 def _budget(plenty: int, options: EngineOptions, free: int, share: float) -> int:
+    if options.kv_memory_mb and options.kv_memory_fraction:
+        raise InvalidRequest("kv_memory_mb and kv_memory_fraction exclude each other", param="kv_memory_fraction")
     if options.kv_memory_mb:
         return options.kv_memory_mb << 20
     if options.kv_memory_fraction:

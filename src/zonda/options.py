@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from zonda.errors import InvalidRequest
-from zonda.types import Sampling
+from zonda.types import Effort, Sampling
 
 T = TypeVar("T")
 
@@ -118,6 +118,8 @@ class RunOptions:
     system: str | None = option(None, "system message to begin with", metavar="TEXT")
     raw: bool = option(False, "continue the text as it stands, without a chat template")
     thinking: bool | None = option(None, "ask the chat template for reasoning, or for none")
+    reasoning_effort: Effort | None = option(  # noqa: RUF009 - a field, as the others
+        None, "how much to reason, for templates that know levels; all but off and none ask for reasoning")
     json_schema: str | None = option(None, "file with the JSON schema that answers must follow", metavar="FILE")
     regex: str | None = option(None, "regular expression that answers must match as a whole")
 

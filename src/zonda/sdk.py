@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self, overload
 
 from zonda.completion import Completion, Gather, Reply
+from zonda.effort import asked
 from zonda.errors import Closed, InvalidRequest, Overloaded
 from zonda.formats import take_format
 from zonda.generation import Generation, Inboxes
@@ -36,7 +37,8 @@ class LLM(Loaded):
     def chat(self, messages: Any, **options: Any) -> Any:
         """Answer a conversation; a list of conversations is answered in one batch, in order.
 
-        Options: `tools` (functions, or in OpenAI's shape), `tool_choice`, `parallel_tool_calls`, `template_kwargs`, and
+        Options: `tools` (functions, or in OpenAI's shape), `tool_choice`, `parallel_tool_calls`, `thinking` (true or
+        false), `reasoning_effort` (`low`, `high`, ...), `template_kwargs` (variables that the chat template reads), and
         any field of `Sampling`, or a whole one as `sampling`. What the answer must look like is said by one of `schema`
         (a JSON schema, a pydantic model or a type; the value is then `parsed`), `regex`, `choices` and `grammar`.
         """
@@ -256,18 +258,20 @@ def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form:
                              hint="give auto, none, required, or the name of a tool")
     fields = {"tools": schemas(options.pop("tools", None)), "parallel": options.pop("parallel_tool_calls", True),
               "choice": choice if choice in ("auto", "none", "required") else Named(choice),
-              "variables": _variables(options.pop("template_kwargs", None) or {}), "format": form}
+              "variables": _variables(options), "format": form}
     sampling = _sampling(options)
     return [Turn(messages=as_messages(each), sampling=sampling, **fields) for each in conversations]
 
 
-def _variables(given: Any) -> Mapping[str, Any]:
+def _variables(options: dict[str, Any]) -> Mapping[str, Any]:
     """What the chat template is told beside messages and tools."""
+    given = options.pop("template_kwargs", None) or {}
+    wanted = asked(options.pop("thinking", None), options.pop("reasoning_effort", None))
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise InvalidRequest("`template_kwargs` is no mapping of names to values", param="template_kwargs")
     if taken := given.keys() & {"self", "messages", "tools"}:
         raise InvalidRequest(f"`template_kwargs` cannot set {min(taken)!r}", param="template_kwargs")
-    return given
+    return {**given, **wanted}
 
 
 def _sampling(options: Mapping[str, Any]) -> Sampling:

@@ -8,6 +8,8 @@ from typing import Literal
 from msgspec import Struct
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
+Effort = Literal["off", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""How much a model is asked to reason."""
 
 
 @dataclass(frozen=True, slots=True)

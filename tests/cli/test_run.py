@@ -88,13 +88,15 @@ def test_thinking_is_told_to_the_template(run: Run, monkeypatch: pytest.MonkeyPa
     plain = LettersTemplate.render
 
     def render(self: LettersTemplate, messages: Any, **kwargs: Any) -> str:
-        seen.append(kwargs.get("enable_thinking"))
+        seen.append((kwargs.get("enable_thinking"), kwargs.get("reasoning_effort")))
         return plain(self, messages)
 
     monkeypatch.setattr(LettersTemplate, "render", render)
-    for flag in ((), ("--thinking",), ("--no-thinking",)):
-        run("-i", "w", *flag)
-    assert seen == [None, True, False]
+    low = "--reasoning-effort", "low"
+    for flags in ((), ("--thinking",), ("--no-thinking",), low, ("--reasoning-effort", "off"), ("--no-thinking", *low)):
+        run("-i", "w", *flags)
+    assert seen == [(None, None), (True, None), (False, None), (True, "low"), (False, None), (False, "low")]
+    assert "contradict" in run("-i", "w", "--thinking", "--reasoning-effort", "off")[2]
 
 
 def test_an_interrupt_ends_the_line_and_the_program(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,19 @@ def test_a_tool_round_trip_reaches_the_model_as_a_chat(display: str) -> None:
         {"role": "tool", "tool_call_id": "call_b", "content": "ok"}, {"role": "user", "content": "And now?"}]
 
 
+@pytest.mark.parametrize(("fields", "told"), [
+    ({}, {"enable_thinking": False}), ({"enable_thinking": True}, {"enable_thinking": True}),
+    ({"reasoning_effort": "low"}, {"enable_thinking": True, "reasoning_effort": "low"}),
+    ({"chat_template_kwargs": {"date_string": "x"}}, {"enable_thinking": False, "date_string": "x"}),
+    ({"thinking": {"type": "disabled"}, "enable_thinking": True}, {"enable_thinking": False})])
+def test_thinking_is_asked_for_by_the_fields_of_other_routes_too(fields: dict[str, Any], told: dict[str, Any]) -> None:
+    llm: Any = speaking()
+    with asking(llm) as (client, _):
+        answer = client.messages.create(**asked(extra_body=fields))
+    assert llm.turns[0].variables == told
+    assert ("thinking" in [each.type for each in answer.content]) == told["enable_thinking"]
+
+
 def test_the_choice_of_tools_and_the_form_of_the_answer_reach_the_turn() -> None:
     llm: Any = speaking()
     schema = {"type": "object", "properties": {}}

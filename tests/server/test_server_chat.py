@@ -206,6 +206,21 @@ def test_a_request_cannot_bring_a_template(server: Server) -> None:
     assert "chat_template" not in rendered(server)
 
 
+def test_a_request_sets_what_the_template_reads_and_nothing_else() -> None:
+    llm = model()
+    llm.template = ChatTemplate("{{ persona }}: {{ messages[0].content }}{{ secret }}", bos="b")
+    with serving(llm) as server:
+        def ask(**variables: Any) -> Any:
+            return server.chat("x", chat_template_kwargs=variables)
+
+        assert ask(persona="a", thinking=True).status == 200
+        refused = [ask(chat_template="s3cr3t"), ask(bos_token="s3cr3t"), ask(messages="s3cr3t"), ask(range="s3cr3t")]
+    for reply in refused:
+        assert reply.status == 400 and reply.error["param"] == "chat_template_kwargs"
+        assert b"s3cr3t" not in reply.body
+    assert "known: clear_thinking, date_string, enable_thinking, persona" in refused[0].error["message"]
+
+
 def test_what_the_template_refuses_is_a_bad_request_with_its_line() -> None:
     llm = model()
     llm.template = ChatTemplate("{{ messages[0].content }}\n"

@@ -121,6 +121,23 @@ def test_best_of_equal_to_n_is_no_harm(server: Server) -> None:
     assert len(server.complete("x", best_of=2, n=2, suffix="").json["choices"]) == 2
 
 
+def test_best_of_keeps_the_likeliest_and_counts_all(server: Server) -> None:
+    fields = {"temperature": 1.5, "seed": 5, "max_tokens": 3}
+    whole = server.complete(["x", "y"], n=6, logprobs=0, **fields).json
+    reply = server.complete(["x", "y"], n=2, best_of=6, **fields).json
+
+    def mean(choice: dict[str, Any]) -> float:
+        found = choice["logprobs"]["token_logprobs"]
+        return sum(found) / len(found)
+
+    every = whole["choices"]
+    best = [each["text"] for half in (every[:6], every[6:]) for each in sorted(half, key=mean, reverse=True)[:2]]
+    assert [each["text"] for each in reply["choices"]] == best
+    assert [each["index"] for each in reply["choices"]] == [0, 1, 2, 3]
+    assert reply["choices"][0]["logprobs"] is None
+    assert reply["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
+
+
 def test_a_prompt_that_was_cut_is_scored_where_it_was_read(server: Server) -> None:
     choice = server.complete([98] * 2500 + [120], echo=True, logprobs=0, max_tokens=1, truncate_sequence=True).json
     lists = choice["choices"][0]["logprobs"]

@@ -177,6 +177,20 @@ def test_sealed_reasoning_comes_back_as_reasoning() -> None:
     assert llm.turns[1].messages[0]["reasoning_content"] == "Let me see."
 
 
+@pytest.mark.parametrize(("fields", "told", "length"), [
+    ({"enable_thinking": False, "max_tokens": 5}, {"enable_thinking": False}, 5),
+    ({"reasoning_effort": "low", "max_completion_tokens": 6, "max_tokens": 7},
+     {"enable_thinking": True, "reasoning_effort": "low"}, 6),
+    ({"reasoning_effort": "low", "reasoning": {"effort": "high"}, "max_output_tokens": 5, "max_tokens": 7},
+     {"enable_thinking": True, "reasoning_effort": "high"}, 5)])
+def test_other_routes_names_of_fields_are_taken(fields: dict[str, Any], told: dict[str, Any], length: int) -> None:
+    llm: Any = speaking()
+    with asking(llm) as (_, server):
+        reply = server.post("/v1/responses", {"input": "x", **fields})
+    assert llm.turns[0].variables == told
+    assert llm.turns[0].sampling.max_tokens == reply.json["max_output_tokens"] == length
+
+
 def test_the_choice_of_tools_and_the_form_of_the_answer_reach_the_turn() -> None:
     llm: Any = speaking()
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}

@@ -73,7 +73,6 @@ CHAT_ONLY = [
      "messages[0].tool_calls[0].function.arguments"),
     ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
     ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
-    ({"chat_template_kwargs": {"chat_template": SECRET}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"thinking": [1]}}, "chat_template_kwargs.thinking"),
     ({"reasoning_effort": SECRET}, "reasoning_effort"),
     ({"reasoning_effort": "none", "enable_thinking": True}, "reasoning_effort"),
@@ -85,7 +84,8 @@ TEXT_ONLY = [
     ({"prompt": [HUGE]}, "prompt"), ({"prompt": [True]}, "prompt[0]"), ({"prompt": [[1.5]]}, "prompt[0][0]"),
     ({"prompt": ["x"] * 1025}, "prompt"), ({"prompt": ["x"] * 512, "n": 3}, "prompt"), ({"prompt": {"a": 1}}, "prompt"),
     ({"logprobs": 21}, "logprobs"), ({"logprobs": True}, "logprobs"), ({"echo": "yes"}, "echo"),
-    ({"best_of": 3}, "best_of"), ({"best_of": 0}, "best_of"), ({"suffix": SECRET}, "suffix"),
+    ({"best_of": 3, "stream": True}, "best_of"),
+    ({"best_of": 1, "n": 2}, "best_of"), ({"best_of": 0}, "best_of"), ({"suffix": SECRET}, "suffix"),
 ]
 
 

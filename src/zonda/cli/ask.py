@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zonda.cli.screen import Meter, Screen
+from zonda.effort import asked
 from zonda.errors import InvalidRequest
 from zonda.options import RunOptions
 from zonda.text.parts import Text, Thought
@@ -22,8 +23,8 @@ def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling:
     form = grammar(options)
     if options.raw or llm.template is None:
         return _continued(llm, "\n".join(each["content"] for each in messages), sampling, form)
-    wanted = {} if options.thinking is None else {"enable_thinking": options.thinking}
-    return llm.converse(Turn(messages=messages, sampling=sampling, variables=wanted, format=form))
+    return llm.converse(Turn(messages=messages, sampling=sampling, format=form,
+                             variables=asked(options.thinking, options.reasoning_effort)))
 
 
 def grammar(options: RunOptions) -> Grammar | None:

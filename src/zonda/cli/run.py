@@ -10,6 +10,7 @@ from zonda.cli.ask import ask, grammar, show
 from zonda.cli.flags import flags
 from zonda.cli.progress import Bars
 from zonda.cli.screen import Meter, Plain
+from zonda.effort import asked
 from zonda.errors import InvalidRequest
 from zonda.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, given, sampling_of
 from zonda.types import Sampling
@@ -34,7 +35,8 @@ def run(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, eng
 
 def start(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, engine: EngineOptions) -> None:
     """Load the model, then answer once or hold a conversation."""
-    grammar(options)  # so that a wrong file is told of before the model is loaded
+    grammar(options)  # so that what is wrong is told of before the model is loaded
+    asked(options.thinking, options.reasoning_effort)
     text = _prompt(options)
     with load(model, engine) as llm:
         drawn = sampling_of(given(sampling), base=Sampling() if llm.defaults else _LIVELY)

@@ -88,9 +88,9 @@ async def count(call: Call, body: CountRequest) -> TokensCount:
 
 
 def _shown(body: MessageRequest) -> str:
-    if not thinks(body) or body.thinking is None:
+    if not thinks(body):
         return "hidden"
-    return "omitted" if body.thinking.display == "omitted" else "shown"
+    return "omitted" if body.thinking and body.thinking.display == "omitted" else "shown"
 
 
 async def _events(call: Call, body: MessageRequest, writer: Writer,

@@ -14,6 +14,7 @@ from zonda.server.anthropic_tools import choice_of, function_of
 from zonda.server.decode import check_depth, needed
 from zonda.server.formats import Wanted, wanted_form
 from zonda.server.responses_writer import unseal
+from zonda.server.thinking import told
 from zonda.turns import Turn, taken_off
 from zonda.types import Grammar, Sampling
 
@@ -48,7 +49,7 @@ def sampling_of(body: MessageRequest) -> Sampling:
 
 def thinks(body: CountRequest) -> bool:
     """Whether thinking is asked for."""
-    return body.thinking is not None and body.thinking.type != "disabled"
+    return bool(told(body).get("enable_thinking")) if body.thinking is None else body.thinking.type != "disabled"
 
 
 def _messages(body: CountRequest) -> list[dict[str, Any]]:
@@ -178,4 +179,4 @@ def form_of(body: CountRequest) -> Wanted | tuple[str, None]:
 
 def _variables(body: CountRequest) -> dict[str, Any]:
     effort = body.output_config.effort if body.output_config else None
-    return {"enable_thinking": thinks(body)} | ({"reasoning_effort": effort} if effort else {})
+    return told(body, effort) | {"enable_thinking": thinks(body)}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
-from zonda.server.schema import MAX_STOPS, SamplingFields, Share, Stop
+from zonda.server.schema import MAX_STOPS, Share, Stop, ThinkingFields
 
 MOST_TOKENS = 10_000_000
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
@@ -87,7 +87,7 @@ class OutputConfig(Struct, kw_only=True):
     format: OutputFormat | None = None
 
 
-class CountRequest(SamplingFields, kw_only=True):
+class CountRequest(ThinkingFields, kw_only=True):
     """What makes the prompt; and the sampling fields of the other routes, beside those of Anthropic's own."""
 
     model: str

@@ -11,7 +11,6 @@ MAX_MESSAGES = 4096
 MAX_TOOLS = 512
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-Effort = Literal["off", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Ending = Literal["stop", "length", "tool_calls", "function_call"]
 
 
@@ -54,9 +53,6 @@ class ChatRequest(ConversationFields, kw_only=True):
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
     function_call: Literal["none", "auto"] | dict[str, Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
-    enable_thinking: bool | None = None
-    reasoning_effort: Effort | None = None
     modalities: list[str] | None = None
     store: bool | None = None
     metadata: dict[str, Any] | None = None

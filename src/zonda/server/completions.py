@@ -4,7 +4,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -55,7 +55,9 @@ async def create(call: Call, body: CompletionRequest) -> None:
             if body.stream:
                 await stream(call, answer.frames(generations))
             else:
-                await call.reply(answer.whole([await each.completion() for each in generations]))
+                completions = [await each.completion() for each in generations]
+                await call.reply(answer.whole([each.best(body.n or 1) for each in completions]
+                                              if _chooses(body) else completions))
 
 
 def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
@@ -63,16 +65,28 @@ def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
     check_length(body.max_tokens, "max_tokens", llm.engine.max_len)
     if body.suffix:
         raise Unsupported("`suffix` is not supported", hint="put it into the prompt", param="suffix")
-    if body.best_of not in (None, body.n or 1):
-        raise Unsupported("`best_of` is not supported", hint="ask for `n` choices and pick one", param="best_of")
+    if body.best_of is not None and body.best_of < (body.n or 1):
+        raise InvalidRequest("`best_of` is less than `n`", param="best_of")
+    if _chooses(body) and body.stream:
+        raise InvalidRequest("`best_of` cannot be streamed, since all choices must end first", param="best_of")
     wanted = MAX_TOKENS if body.max_tokens is None else body.max_tokens
     scored = bool(body.echo) and body.logprobs is not None
-    return sampling_of(body, max_tokens=wanted, logprobs=body.logprobs, prompt_logprobs=scored)
+    logprobs = 0 if body.logprobs is None and _chooses(body) else body.logprobs
+    return replace(sampling_of(body, max_tokens=wanted, logprobs=logprobs, prompt_logprobs=scored), n=_made(body))
+
+
+def _made(body: CompletionRequest) -> int:
+    """How many choices are generated for each prompt."""
+    return body.best_of or body.n or 1
+
+
+def _chooses(body: CompletionRequest) -> bool:
+    return _made(body) > (body.n or 1)
 
 
 def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
     prompts = several(body.prompt, "prompt")
-    if len(prompts) * (body.n or 1) > MAX_PROMPTS:
+    if len(prompts) * _made(body) > MAX_PROMPTS:
         raise InvalidRequest(f"`prompt` and `n` ask for more than {MAX_PROMPTS} choices", param="prompt")
     return prompts
 

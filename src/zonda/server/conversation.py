@@ -6,17 +6,13 @@ from typing import Any
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.decode import check_depth, needed
+from zonda.server.thinking import told
 from zonda.server.tools import check_function, choice_of, function_tools, name_of
 from zonda.turns import Named, ToolChoice, Turn, taken_off
 from zonda.types import Grammar, Sampling
 
-TEMPLATE_KEYS = frozenset({"enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "preserve_thinking",
-                           "clear_thinking", "date_string"})
-"""Variables that a request may hand to the chat template."""
-MAX_VALUE = 1000  # characters of such a variable
 _TEXTS = frozenset({"text", "input_text", "output_text"})
 _MEDIA = frozenset({"image_url", "input_image", "image", "audio_url", "input_audio", "video_url", "file", "input_file"})
-_NO_THOUGHT = frozenset({"off", "none"})
 
 
 def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
@@ -28,7 +24,7 @@ def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
     if body.functions is not None or body.function_call is not None:
         tools, choice = _functions(body)
     parallel = body.parallel_tool_calls is not False and body.functions is None
-    said, given = messages(body.messages), variables(body)
+    said, given = messages(body.messages), told(body)
     begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
                         thinks=bool(given.get("enable_thinking")))
     return Turn(messages=said, tools=tools, choice=choice, allowed=allowed, parallel=parallel, format=form,
@@ -116,27 +112,3 @@ def _text(part: Part, place: str) -> str:
     if part.type not in _TEXTS and part.type != "refusal":
         raise InvalidRequest(f"`{place}.type` is not known", hint="expected 'text'", param=f"{place}.type")
     return needed(part, "refusal" if part.type == "refusal" else "text", place)
-
-
-def variables(body: ChatRequest) -> dict[str, Any]:
-    """What the request says to the template beside its messages."""
-    given = dict(body.chat_template_kwargs or {})
-    for name, value in given.items():
-        _check_variable(name, value)
-    if body.reasoning_effort:
-        silent = body.reasoning_effort in _NO_THOUGHT
-        if silent and body.enable_thinking:
-            raise InvalidRequest("`reasoning_effort` and `enable_thinking` contradict each other",
-                                 param="reasoning_effort")
-        given |= {"enable_thinking": not silent}
-        given |= {} if silent else {"reasoning_effort": body.reasoning_effort}
-    return given if body.enable_thinking is None else given | {"enable_thinking": body.enable_thinking}
-
-
-def _check_variable(name: str, value: Any) -> None:
-    if name not in TEMPLATE_KEYS:
-        raise InvalidRequest("`chat_template_kwargs` has a key that requests may not set", param="chat_template_kwargs",
-                             hint=f"known: {', '.join(sorted(TEMPLATE_KEYS))}")
-    if not isinstance(value, bool | int | float | str | None) or len(str(value)) > MAX_VALUE:
-        raise InvalidRequest(f"`chat_template_kwargs.{name}` is not a plain, short value",
-                             param=f"chat_template_kwargs.{name}")

@@ -174,13 +174,20 @@ def _find(call: Call) -> Kept:
     return kept
 
 
+def _length(body: ResponseRequest) -> tuple[int | None, str]:
+    """The most tokens to write, and the field that says it; other routes' names for it are taken too."""
+    named = ((getattr(body, field), field) for field in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
+    return next((each for each in named if each[0] is not None), (None, "max_output_tokens"))
+
+
 def _sampling(body: ResponseRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
-    check_length(body.max_output_tokens, "max_output_tokens", llm.engine.max_len)
+    length, field = _length(body)
+    check_length(length, field, llm.engine.max_len)
     if body.n not in (None, 1):
         raise Unsupported("`n` is not supported: a response is one answer", param="n")
     wanted = bool(body.top_logprobs) or "message.output_text.logprobs" in (body.include or ())
-    return sampling_of(body, max_tokens=body.max_output_tokens, logprobs=(body.top_logprobs or 0) if wanted else None)
+    return sampling_of(body, max_tokens=length, logprobs=(body.top_logprobs or 0) if wanted else None)
 
 
 def _check(call: Call, body: ResponseRequest) -> None:
@@ -272,7 +279,7 @@ def _response(call: Call, llm: AsyncLLM, body: ResponseRequest, core: str) -> Re
     summary = (body.reasoning.summary or body.reasoning.generate_summary) if body.reasoning else None
     return Response(
         id=f"resp_{core}", created_at=int(time.time()), status="queued" if body.background else "in_progress",
-        background=bool(body.background), instructions=body.instructions, max_output_tokens=body.max_output_tokens,
+        background=bool(body.background), instructions=body.instructions, max_output_tokens=_length(body)[0],
         max_tool_calls=body.max_tool_calls, model=call.model, parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id, conversation=kept_in(body.conversation),
         reasoning=ReasoningUsed(effort=body.reasoning.effort if body.reasoning else None, summary=summary),

@@ -35,6 +35,7 @@ from zonda.server.responses_schema import (
     Tool,
 )
 from zonda.server.responses_writer import unseal
+from zonda.server.thinking import told
 from zonda.turns import Named, ToolChoice
 from zonda.types import Grammar
 
@@ -313,10 +314,7 @@ def form_of(body: ContextFields) -> Wanted | tuple[str, None]:
 
 def variables_of(body: ContextFields) -> dict[str, Any]:
     """What the request says to the chat template beside its messages."""
-    effort = body.reasoning.effort if body.reasoning else None
-    if effort is None:
-        return {}
-    return {"enable_thinking": False} if effort == "none" else {"enable_thinking": True, "reasoning_effort": effort}
+    return told(body, body.reasoning.effort if body.reasoning else None)
 
 
 def check_supported(body: ContextFields) -> None:

@@ -138,6 +138,8 @@ class ResponseRequest(ContextFields, kw_only=True):
     """What to answer, and how."""
 
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_tool_calls: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     store: bool | None = None
     background: bool | None = None

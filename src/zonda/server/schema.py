@@ -1,11 +1,12 @@
 """The shapes of requests and responses: decoded, checked, encoded and documented from these definitions alone."""
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from zonda.server.formats import FormatFields
+from zonda.types import Effort
 
 MAX_STOPS = 16
 MAX_PROMPTS = 1024
@@ -63,7 +64,15 @@ class SamplingFields(FormatFields, kw_only=True):
     truncate_sequence: bool | None = None
 
 
-class ConversationFields(SamplingFields, kw_only=True):
+class ThinkingFields(SamplingFields, kw_only=True):
+    """And what the chat template is told beside the messages: of reasoning, and in variables that it reads."""
+
+    enable_thinking: bool | None = None
+    reasoning_effort: Effort | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class ConversationFields(ThinkingFields, kw_only=True):
     """And how the prompt ends: with what begins an answer, or within the last message, which goes on."""
 
     add_generation_prompt: bool | None = None

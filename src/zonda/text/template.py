@@ -9,6 +9,7 @@ from types import CodeType
 from typing import Any
 
 from jinja2 import TemplateSyntaxError, nodes
+from jinja2.meta import find_undeclared_variables
 
 from zonda.errors import InvalidModel, InvalidRequest, ZondaError
 from zonda.text import conversation, told_tools
@@ -20,8 +21,12 @@ TOOL_USE = "tool_use"
 DEFAULT = "default"
 NINE = "length 9"
 """What a template complains with that takes only ids of this length."""
-OWN = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "unk_token"})
+OWN = frozenset({"self", "messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token",
+                 "unk_token"})
 """Variables that the caller may not set beside the arguments that are for them."""
+KNOWN = frozenset({"enable_thinking", "thinking", "thinking_budget", "reasoning_effort", "preserve_thinking",
+                   "clear_thinking", "date_string"})
+"""Variables that may be set for every template, whether or not it reads them."""
 
 
 class ChatTemplate:
@@ -77,6 +82,10 @@ class ChatTemplate:
         if refused:
             raise InvalidRequest(f"the chat template's variable {min(refused)!r} cannot be set",
                                  param="chat_template_kwargs")
+        read = KNOWN | program.compiled.reads - OWN - self._sandbox.globals.keys()
+        if given.keys() - read:
+            raise InvalidRequest("`chat_template_kwargs` has a variable that the chat template does not read",
+                                 param="chat_template_kwargs", hint=f"known: {', '.join(sorted(read))}")
         known: dict[str, Any] = {**self._tokens, **conversation.plain(given, "chat_template_kwargs")}
         if "reasoning_effort" in known:
             known.setdefault("reasoning_strength", known["reasoning_effort"])
@@ -87,11 +96,12 @@ class ChatTemplate:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A template's code, and whether it takes contents as lists of parts, and as texts."""
+    """A template's code, whether it takes contents as lists of parts, and as texts, and the variables that it reads."""
 
     code: CodeType
     takes_parts: bool
     takes_text: bool
+    reads: frozenset[str]
 
 
 class Failure(Exception):
@@ -127,7 +137,8 @@ class Program:
         tree = self._sandbox.parse(self.text)
         parts = any(_is_content(loop.iter) for loop in tree.find_all(nodes.For))
         texts = not parts or any(test.name == "string" and _is_content(test.node) for test in tree.find_all(nodes.Test))
-        return Compiled(self._sandbox.compile(tree), takes_parts=parts, takes_text=texts)
+        reads = frozenset(find_undeclared_variables(tree))
+        return Compiled(self._sandbox.compile(tree), takes_parts=parts, takes_text=texts, reads=reads)
 
     def run(self, variables: Mapping[str, Any]) -> str:
         """The rendered text; raises `InvalidModel` when the template goes too far, else `Failure`."""

@@ -1,0 +1,24 @@
+"""What a request says to the chat template beside its messages."""
+from __future__ import annotations
+
+from typing import Any
+
+from zonda.effort import asked
+from zonda.errors import InvalidRequest
+from zonda.server.schema import ThinkingFields
+from zonda.text.template import OWN
+
+MAX_VALUE = 1000  # characters of a variable
+
+
+def told(body: ThinkingFields, effort: str | None = None) -> dict[str, Any]:
+    """The template's variables; `effort` is what a field of the request's own protocol says."""
+    given = dict(body.chat_template_kwargs or {})
+    if given.keys() & OWN:
+        raise InvalidRequest("`chat_template_kwargs` has a variable that requests may not set",
+                             param="chat_template_kwargs")
+    for name, value in given.items():
+        if not isinstance(value, bool | int | float | str | None) or len(str(value)) > MAX_VALUE:
+            raise InvalidRequest(f"`chat_template_kwargs.{name:.40}` is not a plain, short value",
+                                 param=f"chat_template_kwargs.{name:.40}")
+    return given | asked(body.enable_thinking, effort or body.reasoning_effort)
