@@ -145,10 +145,10 @@ class Engine:
             last_step_age=age)
 
     def drain(self, timeout: float) -> None:
-        """Refuse new requests, and wait for the others to end."""
+        """Refuse new requests, and wait until the others have ended and their sinks know."""
         with self._wake:
             self._draining = True
-            self._wake.wait_for(lambda: not self._groups or not self.alive, timeout)
+            self._wake.wait_for(lambda: not (self._groups or self._outbox) or not self.alive, timeout)
 
     def close(self) -> None:
         """Stop the thread, fail what still runs, and close the runner."""
@@ -328,13 +328,16 @@ class Engine:
 
     def _flush(self) -> None:
         """Call the sinks; one that raises has its requests cancelled, unheard."""
-        outbox, self._outbox = self._outbox, {}
-        for sink, events in outbox.items():
+        for sink, events in tuple(self._outbox.items()):
             try:
                 sink(events)
             except Exception:
                 log.exception("a receiver of events has failed; its requests are cancelled")
                 self._silence(sink)
+        self._outbox.clear()
+        if self._draining:
+            with self._wake:
+                self._wake.notify_all()
 
     def _silence(self, sink: Sink) -> None:
         for group in tuple(self._groups.values()):

@@ -101,8 +101,8 @@ class Listener(uvicorn.Server):
             self.force_exit = True
         else:
             log.info("shutting down: %d requests are running", len(self.service.flights))
-            self.service.draining = True
             self._deadline = time.monotonic() + self.service.options.drain_timeout
+            self.service.draining = True
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second; True to stop."""
