@@ -5,7 +5,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+os.environ |= {"NO_PROXY": "*", "no_proxy": "*"}  # all that tests talk to is on this machine
+hypothesis.settings.load_profile("ci")  # the same examples every time, however slow; --hypothesis-profile finds others
 
 
 @pytest.fixture(autouse=True)

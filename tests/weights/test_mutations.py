@@ -17,7 +17,7 @@ from zonda.weights.safetensors import SafetensorsSource
 
 NUMBERS = st.one_of(st.integers(0, 300), st.sampled_from([1 << bits for bits in (15, 16, 20, 24, 31, 32, 40, 62, 63)]),
                     st.integers(0, (1 << 64) - 1))
-RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
