@@ -24,6 +24,7 @@ from zonda.server.listen import Listener
 from zonda.server.service import Service
 
 END, BEGIN = 256, 257
+PATIENCE = 120  # seconds that anything may take on a busy machine
 SPECIAL = {END: "<end>", BEGIN: "<begin>"}
 WIND = "🌬"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -94,8 +95,8 @@ class ChainRunner:
         self.steps: list[int] = []
 
     def run(self, batch: Batch) -> np.ndarray:
-        if self.gate:
-            assert self.gate.acquire(timeout=20)
+        if gate := self.gate:
+            assert gate.acquire(timeout=PATIENCE)
         if self.fault:
             raise self.fault
         self.steps.append(len(batch.lengths))
@@ -133,9 +134,9 @@ def let_go(llm: AsyncLLM) -> None:
         gate.release(1000)
 
 
-def until(condition: Callable[[], Any], seconds: float = 10) -> None:
+def until(condition: Callable[[], Any]) -> None:
     """Wait for something that must happen soon."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.002)
@@ -167,7 +168,7 @@ class Server:
     def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """One request on a connection of its own."""
         data = json.dumps(body).encode() if isinstance(body, dict | list) else body
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, data, dict(headers or {}))
             response = connection.getresponse()
@@ -187,10 +188,14 @@ class Server:
     def complete(self, prompt: Any, **fields: Any) -> Reply:
         return self.post("/v1/completions", {"prompt": prompt, **fields})
 
+    def connect(self) -> socket.socket:
+        """A connection of one's own."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+
     def open(self, path: str, body: Any) -> socket.socket:
         """Send a request and leave the connection to the caller."""
         data = json.dumps(body).encode()
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        sock = self.connect()
         sock.sendall(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s"
                      % (path.encode(), len(data), data))
         return sock
@@ -234,9 +239,10 @@ class Reply:
 
 
 @contextmanager
-def serving(models: Models, *, default: str | None = None, **options: Any) -> Iterator[Server]:
-    """A server for the time of the block."""
-    server = Server(models, ServerOptions(**options), default=default)
+def serving(models: Models, *, default: str | None = None, access_log: bool = False,
+            **options: Any) -> Iterator[Server]:
+    """A server for the time of the block; its last lines may be logged after that."""
+    server = Server(models, ServerOptions(access_log=access_log, **options), default=default)
     try:
         yield server
     finally:

@@ -92,7 +92,7 @@ def scripted() -> Iterator[tuple[list[Part], anthropic.Anthropic]]:
         yield script, client
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(blocks, st.integers(0, 9), st.sampled_from(["summarized", "omitted"]))
 def test_what_a_client_gathers_from_a_stream_is_the_unstreamed_answer(scripted: Any, blocks: list[Any], cut: int,
                                                                        display: str) -> None:
@@ -215,10 +215,13 @@ async def test_the_async_client_reads_a_stream(server: Server) -> None:
 
 def test_leaving_a_stream_cancels_the_answer() -> None:
     with asking(model()) as (client, server):
+        hold(server.llm).release(3)  # type: ignore[arg-type]
         stream = client.messages.create(**asked("A", max_tokens=1900), stream=True)
         next(iter(stream))
         stream.close()
-        until(lambda: not server.service.flights and not server.llm.engine.stats().running)  # type: ignore[union-attr]
+        until(lambda: not server.service.flights)
+        let_go(server.llm)  # type: ignore[arg-type]
+        until(lambda: server.llm.engine.stats().finished["cancelled"] == 1)  # type: ignore[union-attr]
 
 
 def test_errors_have_anthropics_form(client: anthropic.Anthropic, server: Server) -> None:
@@ -246,7 +249,8 @@ def test_a_full_queue_is_overload_and_a_large_body_is_too_large() -> None:
     with asking(model(max_seqs=1, max_queue=1), max_body_mb=1) as (client, server):
         hold(server.llm)  # type: ignore[arg-type]
         socks = [server.open("/v1/messages", asked("A")) for _ in range(2)]
-        until(lambda: len(server.service.flights) == 2)
+        stats = server.llm.engine.stats  # type: ignore[union-attr]
+        until(lambda: stats().running + stats().waiting == 2)
         with pytest.raises(anthropic.APIStatusError) as caught:
             client.messages.create(**asked("A"))
         assert caught.value.status_code == 529 and caught.value.response.headers["retry-after"]

@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
-from fakes import Server, model, serving
+from fakes import PATIENCE, Server, model, serving
 
 OPEN = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 NAMED = {"type": "json_schema", "json_schema": {"name": "it", "schema": OPEN, "strict": True}}
@@ -104,15 +104,15 @@ def test_a_grammar_that_takes_long_holds_nobody_up(path: str) -> None:
 
         def slowly(grammar: Any) -> Any:
             begun.set()
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE)
             return make(grammar)
 
         grammars._make = slowly  # type: ignore[method-assign]
         slow = pool.submit(server.post, path, body)
-        assert begun.wait(20)
+        assert begun.wait(PATIENCE)
         assert server.complete("x").status == 200 and not slow.done()
         go_on.set()
-        assert slow.result(20).status == 200
+        assert slow.result(PATIENCE).status == 200
 
 
 @pytest.mark.parametrize(("fields", "param"), [

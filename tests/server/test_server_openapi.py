@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import schemathesis
-from fakes import Server, model, serving
+from fakes import PATIENCE, Server, model, serving
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
@@ -43,7 +43,7 @@ def test_requests_by_the_document_and_against_it_are_answered_by_it(server: Serv
               suppress_health_check=list(HealthCheck))
     @given(st.one_of(asked))
     def ask(case: schemathesis.Case) -> None:
-        reply = case.call(base_url=server.url, timeout=20)
+        reply = case.call(base_url=server.url, timeout=PATIENCE)
         case.validate_response(reply, excluded_checks=[checks.positive_data_acceptance])  # type: ignore[attr-defined]
         assert reply.status_code < 400 or reply.json()["error"]["message"]
 

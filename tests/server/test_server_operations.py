@@ -162,7 +162,7 @@ def test_a_request_id_is_echoed_if_plain_and_made_otherwise(server: Server) -> N
 
 
 def test_a_line_is_logged_for_each_request_without_its_content() -> None:
-    with logged("zonda.access") as lines, serving(model()) as server:
+    with logged("zonda.access") as lines, serving(model(), access_log=True) as server:
         server.call("POST", "/v1/chat/completions?a=1", {"messages": "secretw"}, {"x-request-id": "me"})
         server.get("/health")
         server.get("/no%0Awhere")
@@ -175,7 +175,7 @@ def test_a_line_is_logged_for_each_request_without_its_content() -> None:
 
 def test_the_log_can_be_json_or_silent() -> None:
     with logged("zonda.access") as lines:
-        with serving(model(), access_log_format="json", access_log_health=True) as server:
+        with serving(model(), access_log=True, access_log_format="json", access_log_health=True) as server:
             server.chat("x")
             server.get("/health")
             until(lambda: len(lines) == 2)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from fakes import WIND, Reply, Server, hold, let_go, model, runner, serving, until
+from fakes import PATIENCE, WIND, Reply, Server, hold, let_go, model, runner, serving, until
 
 from zonda.engine.engine import MAX_FAILURES
 
@@ -61,7 +61,7 @@ def test_bad_requests_do_not_hurt_their_neighbours(path: str) -> None:
         for body in bad:
             assert server.post(PATHS[0], body).status == 400
         let_go(server.llm)  # type: ignore[arg-type]
-        assert "".join(pieces(path, neighbour.result(20))) == "bcdefghijklmnopqrstuvwxyz"
+        assert "".join(pieces(path, neighbour.result(PATIENCE))) == "bcdefghijklmnopqrstuvwxyz"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -75,7 +75,7 @@ def test_when_the_engine_dies_a_stream_says_so_and_ends(path: str) -> None:
         server.llm.engine._failures = MAX_FAILURES - 1  # type: ignore[union-attr]
         runner(server.llm).fault = ValueError("/secret")  # type: ignore[arg-type]
         gate.release()
-        *_, last = (event for event in running.result(20).events if path != "/v1/responses" or event != "[DONE]")
+        *_, last = (event for event in running.result(PATIENCE).events if path != "/v1/responses" or event != "[DONE]")
         assert "error" in json.dumps(last) and "secret" not in json.dumps(last)
         assert server.get("/health").status == 503
         let_go(server.llm)  # type: ignore[arg-type]

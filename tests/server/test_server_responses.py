@@ -102,7 +102,7 @@ def numbered(blocks: list[Any], cuts: list[int]) -> list[Part]:
     return parts
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(blocks, st.lists(st.integers(0, 9), min_size=1))
 def test_what_a_client_gathers_from_a_stream_is_the_unstreamed_answer(scripted: Any, blocks: list[Any],
                                                                        cuts: list[int]) -> None:
@@ -293,7 +293,8 @@ def test_a_response_in_the_background_is_waited_for_and_then_failed_when_the_ser
     with asking(model()) as (client, server):
         hold(server.llm)  # type: ignore[arg-type]
         response = client.responses.create(model="chain", input="A", background=True)
-        assert len(server.service.flights) == 1 and server.service.responses.get(response.id, b"")
+        until(lambda: len(server.service.flights) == 1)  # and not the request that began it
+        assert server.service.responses.get(response.id, b"")
         server.listener.servers[0].get_loop().call_soon_threadsafe(server.service.abort)
         until(lambda: not server.service.flights)
         failed = client.responses.retrieve(response.id)
@@ -302,10 +303,13 @@ def test_a_response_in_the_background_is_waited_for_and_then_failed_when_the_ser
 
 def test_leaving_a_stream_cancels_the_answer() -> None:
     with asking(model()) as (client, server):
+        hold(server.llm).release(3)  # type: ignore[arg-type]
         stream = client.responses.create(model="chain", input="A", stream=True)
         next(iter(stream))
         stream.close()
-        until(lambda: not server.service.flights and not server.llm.engine.stats().running)  # type: ignore[union-attr]
+        until(lambda: not server.service.flights)
+        let_go(server.llm)  # type: ignore[arg-type]
+        until(lambda: server.llm.engine.stats().finished["cancelled"] == 1)  # type: ignore[union-attr]
         assert len(server.service.responses) == 0
 
 

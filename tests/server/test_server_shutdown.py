@@ -2,21 +2,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import hold, let_go, logged, model, runner, serving, until
+from apart import Process
+from fakes import PATIENCE, hold, let_go, logged, model, serving, until
 
-import zonda
 from zonda.errors import InvalidRequest, ZondaError
 from zonda.options import ServerOptions
 from zonda.server import create_app, serve
@@ -28,53 +24,33 @@ from zonda.options import ServerOptions
 from zonda.server import serve
 
 llm = model()
-if "slow" in sys.argv:
+if sys.argv[1] == "slow":
     gate = hold(llm)
     steady = lambda: [gate.release() or time.sleep(0.02) for _ in range(10000)]
     threading.Thread(target=steady, daemon=True).start()
-if "stuck" in sys.argv:
+else:
     hold(llm)
-serve(llm, ServerOptions(port=int(sys.argv[1]), drain_timeout=float(sys.argv[2])))
+serve(llm, ServerOptions(port=0, drain_timeout=float(sys.argv[2])))
 print("ended")
 """
 
 
-class Process:
-    """A server in a process of its own."""
-
-    def __init__(self, how: str, *, drain: float) -> None:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            self.port = sock.getsockname()[1]
-        folders = os.pathsep.join(map(str, (Path(__file__).parent, Path(zonda.__file__).parents[1])))
-        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(self.port), str(drain), how], text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        env={**os.environ, "PYTHONPATH": folders})
-        until(self.listens, 30)
-
-    def listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=20)
-        return self.process.returncode, out, err
-
-
 @pytest.fixture
-def processes() -> Iterator[list[Process]]:
-    started: list[Process] = []
-    yield started
-    for each in started:
-        each.process.kill()
-        each.process.communicate()
+def started(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts a server that is slow or stuck, and gives so many seconds to what runs when it is to end."""
+    processes: list[Process] = []
+
+    def start(how: str, *, drain: float) -> Process:
+        processes.append(Process(tmp_path, PROGRAM, how, str(drain)))
+        return processes[-1]
+
+    yield start
+    for each in processes:
+        each.kill()
 
 
 def stream(port: int, body: bytes) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=20)
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     sock.sendall(head + body)
     assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
@@ -89,9 +65,14 @@ def rest(sock: socket.socket) -> bytes:
     return seen
 
 
-def test_a_signal_lets_running_requests_finish_and_the_exit_status_is_zero(processes: list[Process]) -> None:
-    processes.append(Process("slow", drain=20))
-    process = processes[0]
+def draining(port: int) -> bool:
+    sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    sock.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    return b'"draining"' in rest(sock)
+
+
+def test_a_signal_lets_running_requests_finish_and_the_exit_status_is_zero(started: Callable[..., Process]) -> None:
+    process = started("slow", drain=PATIENCE)
     sock = stream(process.port, b'{"prompt": "a", "stream": true, "max_tokens": 20}')
     process.process.send_signal(signal.SIGTERM)
     seen = rest(sock)
@@ -101,12 +82,11 @@ def test_a_signal_lets_running_requests_finish_and_the_exit_status_is_zero(proce
     assert "serving chain at http://127.0.0.1:" in err and "Traceback" not in err
 
 
-def test_a_second_signal_ends_at_once_even_when_the_engine_hangs(processes: list[Process]) -> None:
-    processes.append(Process("stuck", drain=600))
-    process = processes[0]
+def test_a_second_signal_ends_at_once_even_when_the_engine_hangs(started: Callable[..., Process]) -> None:
+    process = started("stuck", drain=600)
     sock = stream(process.port, b'{"prompt": "A", "stream": true}')
     process.process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    until(lambda: draining(process.port))
     assert process.process.poll() is None
     process.process.send_signal(signal.SIGTERM)
     assert b'"code":"unavailable"' in rest(sock)
@@ -128,7 +108,7 @@ def test_while_draining_new_requests_are_refused_and_health_says_so() -> None:
         gate.release(100)
         running.join()
         assert replies[0].events[-1] == "[DONE]"
-        server.thread.join(10)
+        server.thread.join(PATIENCE)
         assert not server.thread.is_alive()
 
 
@@ -140,25 +120,26 @@ def test_what_does_not_finish_in_time_is_told_and_cancelled() -> None:
         threads = [threading.Thread(target=lambda ask=ask: replies.append(ask())) for ask in asks]
         for thread in threads:
             thread.start()
-        until(lambda: len(server.service.flights) == 3)
+        engine = server.llm.engine  # type: ignore[union-attr]
+        until(lambda: engine.stats().running + engine.stats().waiting == 4)
         gate.release(3)
-        until(lambda: len(runner(server.llm).steps) == 3)  # type: ignore[arg-type]
+        until(lambda: any(each.streaming for each in server.service.flights))  # type: ignore[attr-defined]
         server.listener.drain()
         for thread in threads:
             thread.join()
-        server.thread.join(10)
+        server.thread.join(PATIENCE)
         assert sorted(reply.status for reply in replies) == [200, 503, 503]
         streamed = next(reply for reply in replies if reply.status == 200)
         assert streamed.events[-1]["error"]["code"] == "unavailable"
         let_go(server.llm)  # type: ignore[arg-type]
-        until(lambda: server.llm.engine.stats().finished["cancelled"] == 4)  # type: ignore[union-attr]
+        until(lambda: engine.stats().finished["cancelled"] == 4)
 
 
 def test_a_model_is_loaded_beside_the_server() -> None:
     loaded = threading.Event()
 
     def load(progress: Any) -> Any:
-        assert loaded.wait(10)
+        assert loaded.wait(PATIENCE)
         return model()
 
     with logged("zonda.server") as lines, serving(load, access_log=False) as server:

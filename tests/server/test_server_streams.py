@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fakes import Server, hold, let_go, model, runner, serving, until
+from fakes import PATIENCE, Server, hold, let_go, model, runner, serving, until
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ENDLESS: dict[str, dict[str, Any]] = {
@@ -47,8 +47,8 @@ def test_a_running_request_ends_within_one_step_of_its_client(alone: Server, pat
     hang_up(sock, rudely=rudely)
     until(lambda: not alone.service.calls)
     gate.release()
-    until(lambda: stats(alone).running == 0)
-    assert stats(alone).finished["cancelled"] == 2
+    until(lambda: stats(alone).finished["cancelled"] == 2)
+    assert stats(alone).running == 0
     assert len(runner(alone.llm).steps) <= 6  # type: ignore[arg-type]
 
 
@@ -81,7 +81,7 @@ def test_prompts_of_one_request_leave_together(alone: Server) -> None:
 
 
 def test_a_client_that_leaves_within_its_body_is_forgotten(alone: Server) -> None:
-    sock = socket.create_connection(("127.0.0.1", alone.port))
+    sock = alone.connect()
     sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     until(lambda: alone.service.calls)
     hang_up(sock)
@@ -138,7 +138,7 @@ def test_a_client_that_reads_slowly_gets_everything() -> None:
     with serving(model(max_len=2000), access_log=False) as server:
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        sock.settimeout(20)
+        sock.settimeout(PATIENCE)
         sock.connect(("127.0.0.1", server.port))
         body = json.dumps(ENDLESS[CHAT] | {"stream": True, "n": 2, "logprobs": True, "top_logprobs": 20,
                                          "max_tokens": 800}).encode()
@@ -220,7 +220,7 @@ def test_many_streams_at_once_are_each_whole() -> None:
 def test_one_connection_serves_request_after_request(server: Server) -> None:
     body = json.dumps({"prompt": "x"}).encode()
     one = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as sock:
+    with server.connect() as sock:
         sock.sendall(one * 3)
         seen = b""
         while seen.count(b'"text":"yz"') < 3:

@@ -1,25 +1,22 @@
 """Engines that die and engines that hang: health tells, who waits is told, and somebody starts again."""
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import hold, let_go, model, runner, serving, until
+from apart import Process
+from fakes import PATIENCE, hold, let_go, model, runner, serving, until
 
-import zonda
 from zonda.engine.engine import MAX_FAILURES
 from zonda.errors import DeviceLost
 from zonda.server.served import Model
 
 PROGRAM = """
-import sys, threading
+import threading
 from fakes import hold, model
 from zonda.cli.main import leave, tell
 from zonda.errors import ZondaError
@@ -30,7 +27,7 @@ llm = model()
 hold(llm)
 threading.Thread(target=threading.Event().wait).start()  # another one that nothing ends
 try:
-    serve(llm, ServerOptions(port=int(sys.argv[1]), stall_timeout=0.1, stall_exit=0.5))
+    serve(llm, ServerOptions(port=0, stall_timeout=0.1, stall_exit=0.5))
 except ZondaError as error:
     leave(tell(error))
 """
@@ -40,7 +37,7 @@ def test_an_engine_that_dies_under_a_request_is_loaded_again() -> None:
     gate, loads = threading.Event(), []
 
     def load(progress: Any) -> Any:
-        assert not loads or gate.wait(20)
+        assert not loads or gate.wait(PATIENCE)
         loads.append(model())
         return loads[-1]
 
@@ -54,7 +51,7 @@ def test_an_engine_that_dies_under_a_request_is_loaded_again() -> None:
         loads[0].engine._failures = MAX_FAILURES - 1
         runner(loads[0]).fault = ValueError("/secret")
         steps.release()
-        last = running.result(20).events[-1]
+        last = running.result(PATIENCE).events[-1]
         assert last["error"]["code"] == "unavailable" and "secret" not in str(last)
         until(lambda: not loads[0].engine.alive)
         health = server.get("/health")
@@ -75,7 +72,7 @@ def test_a_device_that_fails_ends_the_server_and_all_are_told() -> None:
         until(lambda: server.get("/health").status == 200)
         runner(loads[0]).fault = DeviceLost("cuda:0 has failed")
         assert server.chat("A", stream=True).events[-1]["error"]["code"] == "unavailable"
-        server.thread.join(20)
+        server.thread.join(PATIENCE)
         assert not server.thread.is_alive() and getattr(server.listener.error, "exit_code", 0) == 70
         assert len(loads) == 1
 
@@ -83,20 +80,23 @@ def test_a_device_that_fails_ends_the_server_and_all_are_told() -> None:
 @pytest.mark.parametrize("unloading", [False, True])
 def test_a_step_that_never_ends_ends_the_server_and_all_are_told(unloading: bool) -> None:
     llm = model()
-    with serving([Model(name="one", load=lambda progress: llm)], stall_timeout=0.05, stall_exit=0.6,
-                 drain_timeout=0.05, access_log=False) as server, ThreadPoolExecutor(3) as pool:
+    with serving([Model(name="one", load=lambda progress: llm)], drain_timeout=0.05, access_log=False) as server, \
+            ThreadPoolExecutor(3) as pool:
         until(lambda: server.get("/health").status == 200)
         hold(llm)
         streamed, whole = (pool.submit(server.chat, "A", stream=stream) for stream in (True, False))
-        until(lambda: len(server.service.flights) == 2)
+        until(lambda: llm.engine.stats().running and llm.engine.stats().running + llm.engine.stats().waiting == 2)
         if unloading:
             pool.submit(server.post, "/v1/models/unload", {"model_id": "one"})
+            until(lambda: server.get("/health").json["models"] == {"one": "unloading"})
         else:
-            until(lambda: server.get("/health").json["status"] == "stuck")
-        reply = whole.result(20)
+            llm.engine._moved -= 200
+            assert server.get("/health").json["status"] == "stuck"
+        llm.engine._moved -= 1000
+        reply = whole.result(PATIENCE)
         assert (reply.status, reply.error["code"]) == (503, "unavailable")
-        assert streamed.result(20).events[-1]["error"]["code"] == "unavailable"
-        server.thread.join(20)
+        assert streamed.result(PATIENCE).events[-1]["error"]["code"] == "unavailable"
+        server.thread.join(PATIENCE)
         assert not server.thread.is_alive() and getattr(server.listener.error, "exit_code", 0) == 70
         let_go(llm)
 
@@ -108,7 +108,7 @@ def test_a_long_step_that_ends_is_forgiven() -> None:
         running = pool.submit(server.complete, "x")
         until(lambda: server.get("/health").status == 503)
         let_go(server.llm)  # type: ignore[arg-type]
-        assert running.result(20).status == 200 and server.get("/health").status == 200
+        assert running.result(PATIENCE).status == 200 and server.get("/health").status == 200
 
 
 def test_requests_that_keep_coming_do_not_hide_a_step_that_hangs() -> None:
@@ -122,32 +122,23 @@ def test_requests_that_keep_coming_do_not_hide_a_step_that_hangs() -> None:
         let_go(server.llm)  # type: ignore[arg-type]
 
 
-def test_the_process_ends_with_a_status_of_its_own_though_threads_hang() -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    folders = os.pathsep.join(map(str, (Path(__file__).parent, Path(zonda.__file__).parents[1])))
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(port)], stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": folders})
+def test_the_process_ends_with_a_status_of_its_own_though_threads_hang(tmp_path: Path) -> None:
+    process = Process(tmp_path, PROGRAM)
     try:
-        until(lambda: _asked(port), 60)
-        _, said = process.communicate(timeout=60)
+        assert b'"code":"unavailable"' in _asked(process.port)
+        status, _, said = process.end()
     finally:
         process.kill()
-    assert process.returncode == 70 and b"has finished no step for" in said, said
+    assert status == 70 and "has finished no step for" in said, said
 
 
-def _asked(port: int) -> bool:
-    """Send a request that will never be answered."""
+def _asked(port: int) -> bytes:
+    """What comes to a request that cannot be answered."""
     body = b'{"prompt": "A", "stream": true}'
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
-            sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                         b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
-            seen = b""
-            while part := sock.recv(65536):
-                seen += part
-    except ConnectionRefusedError:
-        return False
-    assert b'"code":"unavailable"' in seen, seen
-    return True
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        seen = b""
+        while part := sock.recv(65536):
+            seen += part
+    return seen
