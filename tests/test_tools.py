@@ -1,10 +1,15 @@
 """Python functions as tools: their schemas, and conversations in which they are called."""
 from __future__ import annotations
 
+import functools
+import json
+import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import pydantic
 import pytest
 from letters import LettersTemplate, LettersTokenizer, letters_engine
 
@@ -164,3 +169,55 @@ def test_a_coroutine_function_is_refused() -> None:
 
     with pytest.raises(InvalidRequest, match="look is a coroutine function"):
         tool(look)
+
+
+class Size(pydantic.BaseModel):
+    width: int
+
+
+SMALL = Size(width=2)
+
+
+class Parcel(pydantic.BaseModel):
+    name: str
+    sizes: list[Size] = []
+    inside: Parcel | None = None
+
+
+def test_pydantic_models_are_arguments_and_results() -> None:
+    @tool
+    def send(parcel: Parcel, others: list[Size], size: Size = SMALL) -> Parcel:
+        assert isinstance(parcel.sizes[0], Size) and isinstance(others[0], Size)
+        return parcel
+
+    parameters = send.schema["function"]["parameters"]
+    assert {"Parcel", "Size"} <= {*parameters["$defs"]} and parameters["properties"]["size"]["default"] == {"width": 2}
+    refs = set(re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(parameters)))
+    assert refs <= {*parameters["$defs"]}
+    given = '{"parcel": {"name": "x", "sizes": [{"width": 1}]}, "others": [{"width": 3}]}'
+    assert json.loads(send.call(given)) == {"name": "x", "sizes": [{"width": 1}], "inside": None}
+    assert send.call('{"parcel": {"name": "x", "sizes": [{"width": "wide"}]}, "others": []}').startswith("error: ")
+
+
+def test_whatever_can_be_called_is_a_tool() -> None:
+    class Adder:
+        def __call__(self, x: int, y: int = 1) -> int:
+            return x + y
+
+        def twice(self, x: int) -> int:
+            return 2 * x
+
+    assert schemas([Adder()])[0]["function"]["name"] == "Adder"
+    assert tool(Adder().twice).call('{"x": "4"}') == "8"
+    assert tool(name="add")(functools.partial(Adder().__call__, y=3)).call('{"x": 4}') == "7"
+
+
+def test_what_cannot_be_told_to_a_model_is_refused() -> None:
+    def run(code: threading.Thread) -> None:
+        """Runs."""
+
+    for function, said in ((lambda x: x, "no name for a tool"), (run, "arguments of run cannot be told to a model")):
+        with pytest.raises(InvalidRequest, match=said):
+            tool(function)
+    with pytest.raises(InvalidRequest, match="`x` cannot be given by its name"):
+        tool(name="x")(lambda x, /: x)

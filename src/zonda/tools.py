@@ -1,6 +1,7 @@
 """Python functions as tools that a model may call: `@tool`, their schemas, and the loop that calls them."""
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
@@ -17,6 +18,7 @@ _ARGUMENTS = re.compile(r"^\s*(?:Args|Arguments|Parameters):\s*$")
 _SECTION = re.compile(r"^\s*(?:Returns|Raises|Yields|Examples?|Notes?):\s*$")
 _ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)(?:\s*\([^)]*\))?:\s*(.*)$")
 _FIELD = re.compile(r"^\s*:param (?:[\w\[\], ]+ )?(\w+):\s*(.*)$")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}$")
 _LONGEST = 500  # characters of an error that the model is told
 
 
@@ -43,7 +45,7 @@ class Tool:
         try:
             given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
             result = self.function(**_converted(self.function, given))
-            return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=str).decode()
+            return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=_plain).decode()
         except Exception as error:
             return f"error: {type(error).__name__}: {error!s:.{_LONGEST}}"
 
@@ -67,11 +69,18 @@ def _made(function: Callable[..., Any], name: str | None = None, description: st
     if not callable(function):
         raise InvalidRequest(f"`tools` has {type(function).__name__}, expected a function", param="tools",
                              hint="pass functions, or use @tool")
+    name = name or str(getattr(function, "__name__", type(function).__name__))
     if inspect.iscoroutinefunction(function):
-        raise InvalidRequest(f"{function.__name__} is a coroutine function, expected a plain one", param="tools",
+        raise InvalidRequest(f"{name} is a coroutine function, expected a plain one", param="tools",
                              hint="AsyncLLM calls tools in threads of their own")
+    if not _NAME.match(name):
+        raise InvalidRequest(f"{name!r:.100} is no name for a tool", param="tools", hint='use @tool(name="...")')
     about, arguments = _documented(inspect.getdoc(function) or "")
-    return Tool(function, name or function.__name__, description or about, _parameters(function, arguments))
+    try:
+        return Tool(function, name, description or about, _parameters(function, arguments))
+    except TypeError as error:
+        raise InvalidRequest(f"the arguments of {name} cannot be told to a model: {str(error).splitlines()[-1]}",
+                             param="tools", hint="use types that JSON has, dataclasses or pydantic models") from None
 
 
 def _documented(text: str) -> tuple[str, dict[str, str]]:
@@ -93,11 +102,22 @@ def _documented(text: str) -> tuple[str, dict[str, str]]:
 
 
 def _parameters(function: Callable[..., Any], documented: Mapping[str, str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(function, include_extras=True)
-    known = {each.name: each for each in inspect.signature(function).parameters.values()
-             if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    hints, more = _hints(function), dict[str, Any]()
+
+    def described(kind: Any) -> dict[str, Any]:
+        if not hasattr(kind, "model_json_schema"):
+            raise NotImplementedError
+        schema: dict[str, Any] = kind.model_json_schema()
+        more.update(schema.pop("$defs", {}))
+        return schema
+
+    signature = inspect.signature(function).parameters.values()
+    if nameless := [each.name for each in signature if each.kind == each.POSITIONAL_ONLY]:
+        raise TypeError(f"`{nameless[0]}` cannot be given by its name")
+    known = {each.name: each for each in signature if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
     types = [hints.get(name, Any) for name in known]
-    schemas, shared = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    schemas, shared = msgspec.json.schema_components(types, schema_hook=described, ref_template="#/$defs/{name}")
+    shared = {**shared, **more}
     properties = {name: _property(schema, hint, documented.get(name, ""), known[name].default)
                   for name, schema, hint in zip(known, schemas, types)}
     required = [name for name, each in known.items() if each.default is each.empty]
@@ -109,15 +129,31 @@ def _property(schema: dict[str, Any], hint: Any, documented: str, default: Any) 
     noted = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, str)), documented)
     extra = {"description": noted} if noted else {}
     if default is not inspect.Parameter.empty and default is not None:
-        extra["default"] = msgspec.to_builtins(default)
+        extra["default"] = msgspec.to_builtins(default, enc_hook=_plain)
     return schema | extra
 
 
 def _converted(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments as values of the types that the function declares."""
-    hints = typing.get_type_hints(function)
-    return {name: msgspec.convert(value, hints[name], strict=False) if name in hints else value
+    hints = _hints(function)
+    return {name: msgspec.convert(value, hints[name], strict=False, dec_hook=_validated) if name in hints else value
             for name, value in given.items()}
+
+
+def _validated(kind: Any, value: Any) -> Any:
+    return kind.model_validate(value)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of its arguments, also of an object that can be called, and of a function with some arguments given."""
+    plain = function.func if isinstance(function, functools.partial) else function
+    return typing.get_type_hints(plain if inspect.isroutine(plain) else plain.__call__,  # type: ignore[operator]
+                                 include_extras=True)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: a pydantic model as its fields, anything else as text."""
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else str(value)
 
 
 Offered = Tool | Callable[..., Any] | Mapping[str, Any]
