@@ -1,6 +1,7 @@
 """Python functions as tools: their schemas, and conversations in which they are called."""
 from __future__ import annotations
 
+import asyncio
 import functools
 import json
 import re
@@ -163,12 +164,43 @@ def test_what_is_no_function_is_no_tool(made: Any) -> None:
         schemas([made])
 
 
-def test_a_coroutine_function_is_refused() -> None:
-    async def look(place: str) -> str:
+@tool
+async def look(place: str) -> dict[str, str]:
+    """Looks."""
+    if place == "nowhere":
+        raise ValueError("no such place")
+    await asyncio.sleep(0)
+    return {"seen": place, "by": threading.current_thread().name}
+
+
+class Looking:
+    async def __call__(self, place: str) -> str:
         return place
 
-    with pytest.raises(InvalidRequest, match="look is a coroutine function"):
-        tool(look)
+
+async def test_coroutine_functions_are_awaited_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = (Call("1", "look", '{"place": "sea"}'), Call("2", "look", '{"place": "nowhere"}'),
+             Call("3", "Looking", '{"place": "sky"}'), Call("4", "weather", '{"place": {"city": "Rome"}}'))
+    script = iter(answers(("", calls), ("Seen", ())))
+
+    async def chat(messages: Any, **options: Any) -> Completion:
+        return next(script)
+
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore
+        monkeypatch.setattr(llm, "chat", chat)
+        run = await llm.run_tools("What is there?", [look, Looking(), weather])
+    results = [each["content"] for each in run.messages if each["role"] == "tool"]
+    assert results == [f'{{"seen":"sea","by":"{threading.current_thread().name}"}}',
+                       "error: ValueError: no such place", "sky", '{"city":"Rome","days":1}']
+
+
+def test_a_coroutine_function_needs_an_event_loop(llm: LLM) -> None:
+    assert look.schema["function"]["description"] == "Looks."
+    for each in (look, Looking()):
+        with pytest.raises(InvalidRequest, match="is a coroutine function") as caught:
+            llm.run_tools("x", [each])
+        assert caught.value.hint == "AsyncLLM awaits tools"
+
 
 
 class Size(pydantic.BaseModel):

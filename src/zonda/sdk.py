@@ -190,11 +190,12 @@ class AsyncLLM(Loaded):
 
     async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
                         max_rounds: int = 8, **options: Any) -> ToolRun:
-        """As `LLM.run_tools`; the functions run in threads."""
-        talk = ToolTalk(as_messages(messages), tools, max_rounds)
+        """As `LLM.run_tools`; coroutine functions are awaited, others run in threads, and those of one answer together.
+        """
+        talk = ToolTalk(as_messages(messages), tools, max_rounds, awaits=True)
         while talk.open:
             answer = await self.chat(talk.messages, tools=talk.tools, **options)
-            talk.add(answer, await asyncio.gather(*(asyncio.to_thread(talk.result, call) for call in answer.calls)))
+            talk.add(answer, await asyncio.gather(*map(talk.aresult, answer.calls)))
         return talk.run
 
     async def complete(self, prompt: Prompt, **options: Any) -> Completion:

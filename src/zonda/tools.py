@@ -1,6 +1,7 @@
 """Python functions as tools that a model may call: `@tool`, their schemas, and the loop that calls them."""
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import re
@@ -40,14 +41,38 @@ class Tool:
         return {"type": "function", "function": {"name": self.name, "description": self.description,
                                                  "parameters": dict(self.parameters)}}
 
+    @property
+    def awaited(self) -> bool:
+        """Whether its result is awaited, as that of a coroutine function."""
+        return any(map(inspect.iscoroutinefunction, (self.function, type(self.function).__call__)))
+
     def call(self, arguments: str) -> str:
         """The result for arguments as JSON, as text; an error becomes the text, for the model to mend its call."""
         try:
-            given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-            result = self.function(**_converted(self.function, given))
-            return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=_plain).decode()
+            return _text(self._begun(arguments))
         except Exception as error:
-            return f"error: {type(error).__name__}: {error!s:.{_LONGEST}}"
+            return _complaint(error)
+
+    async def acall(self, arguments: str) -> str:
+        """As `call`, from an event loop: a coroutine function runs in the loop, another one in a thread."""
+        if not self.awaited:
+            return await asyncio.to_thread(self.call, arguments)
+        try:
+            return _text(await self._begun(arguments))
+        except Exception as error:
+            return _complaint(error)
+
+    def _begun(self, arguments: str) -> Any:
+        given = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+        return self.function(**_converted(self.function, given))
+
+
+def _text(result: Any) -> str:
+    return result if isinstance(result, str) else msgspec.json.encode(result, enc_hook=_plain).decode()
+
+
+def _complaint(error: Exception) -> str:
+    return f"error: {type(error).__name__}: {error!s:.{_LONGEST}}"
 
 
 @overload
@@ -70,9 +95,6 @@ def _made(function: Callable[..., Any], name: str | None = None, description: st
         raise InvalidRequest(f"`tools` has {type(function).__name__}, expected a function", param="tools",
                              hint="pass functions, or use @tool")
     name = name or str(getattr(function, "__name__", type(function).__name__))
-    if inspect.iscoroutinefunction(function):
-        raise InvalidRequest(f"{name} is a coroutine function, expected a plain one", param="tools",
-                             hint="AsyncLLM calls tools in threads of their own")
     if not _NAME.match(name):
         raise InvalidRequest(f"{name!r:.100} is no name for a tool", param="tools", hint='use @tool(name="...")')
     about, arguments = _documented(inspect.getdoc(function) or "")
@@ -187,16 +209,22 @@ class ToolRun:
 
 
 class ToolTalk:
-    """A conversation in which the model's calls are answered; `open` while it goes on, for so many rounds at most."""
+    """A conversation in which the model's calls are answered; `open` while it goes on, for so many rounds at most.
 
-    def __init__(self, messages: list[dict[str, Any]], tools: Sequence[Tool | Callable[..., Any]],
-                 rounds: int) -> None:
+    `awaits` says that it is held in an event loop, so that tools may be coroutine functions.
+    """
+
+    def __init__(self, messages: list[dict[str, Any]], tools: Sequence[Tool | Callable[..., Any]], rounds: int, *,
+                 awaits: bool = False) -> None:
         if not tools:
             raise InvalidRequest("`tools` has no functions to call", param="tools", hint="pass functions, or use @tool")
         if rounds < 1:
             raise InvalidRequest(f"`max_rounds` is {rounds}, expected at least 1", param="max_rounds")
         self.messages = messages
         self.tools = [_tool(each) for each in tools]
+        if awaited := [each.name for each in self.tools if each.awaited and not awaits]:
+            raise InvalidRequest(f"{awaited[0]} is a coroutine function, expected a plain one", param="tools",
+                                 hint="AsyncLLM awaits tools")
         self._left = rounds
         self._answers: list[Completion] = []
 
@@ -217,9 +245,22 @@ class ToolTalk:
 
     def result(self, call: Call) -> dict[str, Any]:
         """The message with a call's result."""
-        known = next((each for each in self.tools if each.name == call.name), None)
-        text = known.call(call.arguments) if known else f"error: there is no tool {call.name!r:.100}"
-        return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": text}
+        known = self._known(call)
+        return _told(call, known.call(call.arguments) if known else None)
+
+    async def aresult(self, call: Call) -> dict[str, Any]:
+        """As `result`, from an event loop."""
+        known = self._known(call)
+        return _told(call, await known.acall(call.arguments) if known else None)
+
+    def _known(self, call: Call) -> Tool | None:
+        return next((each for each in self.tools if each.name == call.name), None)
+
+
+def _told(call: Call, text: str | None) -> dict[str, Any]:
+    """A call's result as a message, None where there is no such tool."""
+    content = f"error: there is no tool {call.name!r:.100}" if text is None else text
+    return {"role": "tool", "tool_call_id": call.id, "name": call.name, "content": content}
 
 
 def _said(choice: Choice) -> dict[str, Any]:
