@@ -161,8 +161,8 @@ class ServerOptions:
     api_key: tuple[str, ...] = option((), "a key that clients must send; repeat for several, or commas in the "
                                       "variable", env="ZONDA_API_KEY",
                                       metavar="KEY")
-    api_key_file: str | None = option(None, "file with one key a line; empty lines and those that begin with # do not "
-                                      "count", env="ZONDA_API_KEY_FILE", metavar="FILE")
+    api_key_file: str | None = option(None, "file with one key a line, read again when it changes; empty lines and "
+                                      "those that begin with # do not count", env="ZONDA_API_KEY_FILE", metavar="FILE")
     max_per_key: int | None = option(None, "requests of one API key that may run at once; more are refused with "
                                      "status 429; default: no limit", low=1)
     tls_cert: str | None = option(None, "certificate chain, a PEM file, to serve https", metavar="FILE")

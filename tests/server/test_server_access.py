@@ -52,6 +52,25 @@ def test_a_file_without_keys_does_not_open_the_server(tmp_path: Path, text: str 
     llm.engine.close()
 
 
+def test_a_changed_key_file_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("first\nsecond\n")
+
+    def valid(server: Server) -> list[bool]:
+        return [server.get("/v1/models", **{"x-api-key": key}).status == 200 for key in ("first", "second", "third")]
+
+    with serving(model(), api_key_file=str(file), access_log=False) as server:
+        assert valid(server) == [True, True, False]
+        file.write_text("second\nthird, more\nthird\n")
+        assert valid(server) == [False, True, True]
+        file.write_text("# none\n")
+        assert valid(server) == [False, True, True]
+        file.unlink()
+        assert valid(server) == [False, True, True]
+        file.write_text("first\n")
+        assert valid(server) == [True, False, False]
+
+
 def test_several_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZONDA_API_KEY", "one, two,")
     assert make(ServerOptions, {}).api_key == ("one", "two")

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Sequence
 from hashlib import sha256
 from ipaddress import ip_address
@@ -18,7 +19,9 @@ from zonda.server.errors import Forbidden, Unauthorized
 if TYPE_CHECKING:
     from zonda.server.call import Call
 
+log = logging.getLogger(__name__)
 _PRIVATE = (".local", ".lan", ".internal", ".home.arpa")
+
 
 class Guard:
     """Lets a request in, or raises. Without keys, pages of other sites and foreign host names are kept out as well."""
@@ -27,16 +30,16 @@ class Guard:
         paths = [each.path for each in endpoints if each.open]
         self._open = frozenset(path for path in paths if "{" not in path)
         self._open_below = tuple(path.partition("{")[0] for path in paths if "{" in path)
-        self._keys = [sha256(key.encode()).digest() for key in keys_of(options)]
+        self._keys = Keys(options)
         self._origins = frozenset(options.cors_origin)
         self._hosts = frozenset(name.lower() for name in options.allowed_host)
-        self._local = not self._keys and not self._hosts and is_loopback(options.host)
+        self._local = not self._keys.wanted and not self._hosts and is_loopback(options.host)
 
     def check(self, call: Call, path: str) -> None:
         """Raise `Unauthorized` or `Forbidden` if the request may not be answered."""
         if path in self._open or path.startswith(self._open_below):
             return
-        if self._keys:
+        if self._keys.wanted:
             self._check_key(call)
         else:
             self._check_origin(call)
@@ -47,7 +50,7 @@ class Guard:
         if not given:
             raise Unauthorized("no API key was sent", hint="expected the header `Authorization: Bearer KEY`")
         digest = sha256(given).digest()
-        matches = [hmac.compare_digest(digest, key) for key in self._keys]  # all of them, whichever it is
+        matches = [hmac.compare_digest(digest, key) for key in self._keys.digests()]  # all of them, whichever it is
         if not any(matches):
             raise Unauthorized("the API key is not valid")
         call.owner = digest
@@ -72,6 +75,41 @@ class Guard:
             return
         if host not in self._hosts and not (self._local and is_loopback(host)):
             raise Forbidden("this host name is not served", hint="allow it with --allowed-host")
+
+
+class Keys:
+    """The digests of the keys that clients may send. A file that has changed is read again, and stays as it was read
+    last while it cannot be read or has no key."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.wanted = keyed(options)
+        self._options = options
+        self._file = Path(options.api_key_file).expanduser() if options.api_key_file else None
+        self._state = self._look()
+        self._digests = self._read()
+
+    def digests(self) -> Sequence[bytes]:
+        """Those that are valid now."""
+        state = self._look()
+        if state != self._state:
+            self._state = state
+            try:
+                self._digests = self._read()
+                log.info("read %d API keys anew", len(self._digests))
+            except InvalidRequest as error:
+                log.warning("%s; the keys read before stay valid", error)
+        return self._digests
+
+    def _read(self) -> Sequence[bytes]:
+        return [sha256(key.encode()).digest() for key in keys_of(self._options)]
+
+    def _look(self) -> tuple[int, ...]:
+        """What differs when the file has changed."""
+        try:
+            found = self._file.stat() if self._file else None
+        except OSError:
+            return ()
+        return (found.st_mtime_ns, found.st_size, found.st_ino) if found else ()
 
 
 def keys_of(options: ServerOptions) -> tuple[str, ...]:
