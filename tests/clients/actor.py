@@ -70,6 +70,8 @@ class Slowly:
             raise ZondaError("the engine failed")
         return await self.said.__anext__()
 
+    def stop(self, index: int) -> None: ...
+
     def cancel(self) -> None:
         self.actor.left += 1
 
