@@ -352,6 +352,7 @@ def test_frames_that_are_none_end_the_connection_with_a_reason(server: Server, f
 def test_a_server_that_ends_finishes_what_it_writes_and_sends_idle_clients_away() -> None:
     with serving(model(), access_log=False) as server, connected(server) as busy, connected(server) as idle:
         assert text(ask(idle, input="x")) == "yz"
+        until(lambda: not server.service.flights)
         hold(server.llm)  # type: ignore[arg-type]
         send(busy, input="x")
         until(lambda: server.llm.engine.stats().running)  # type: ignore[union-attr]
