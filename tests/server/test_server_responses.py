@@ -147,6 +147,19 @@ def test_a_failure_ends_a_stream_with_the_failed_response() -> None:
     assert reply.status == 500 and reply.error["code"] == "internal_error"
 
 
+def test_a_stream_that_takes_too_long_ends_with_the_failed_response() -> None:
+    with asking(model(), request_timeout=0.3) as (client, server):
+        hold(server.llm).release(2)  # type: ignore[arg-type]
+        stream = server.post("/v1/responses", {"input": "A", "stream": True}).events
+        let_go(server.llm)  # type: ignore[arg-type]
+        *_, last, done = stream
+        assert (last["type"], done) == ("response.failed", "[DONE]")
+        assert [event["sequence_number"] for event in stream[:-1]] == list(range(len(stream) - 1))
+        assert "0.3 s" in last["response"]["error"]["message"] and last["response"]["error"]["code"] == "server_error"
+        assert last["response"]["output"][0]["status"] == "incomplete"
+        assert client.responses.retrieve(last["response"]["id"]).status == "failed"
+
+
 def test_a_tool_round_trip_reaches_the_model_as_a_chat() -> None:
     llm: Any = speaking()
     with asking(llm) as (client, _):

@@ -375,7 +375,8 @@ def test_what_does_not_end_in_time_is_told_before_the_close() -> None:
         until(lambda: server.service.flights)
         server.listener.drain()
         event = rest(ws)[-1]
-        assert (event["status"], event["error"]["code"]) == (503, "unavailable")
+        assert (event["type"], event["response"]["error"]["code"]) == ("response.failed", "server_error")
+        assert "shut down" in event["response"]["error"]["message"]
         assert closed(ws)[0] == 1012
         let_go(server.llm)  # type: ignore[arg-type]
 

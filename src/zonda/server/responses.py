@@ -42,7 +42,7 @@ from zonda.server.responses_store import Kept
 from zonda.server.responses_writer import Writer, retell, seal, usage_of
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import TokenLogprob
-from zonda.server.sse import named, stream
+from zonda.server.sse import DONE, named, stream
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.turns import Prepared, Turn
 from zonda.types import Chunk, Sampling
@@ -319,7 +319,7 @@ async def _whole(call: Call, kept: Kept, writing: Writing) -> None:
 
 
 async def _stream(call: Call, kept: Kept, writing: Writing) -> None:
-    _tell_errors(call, writing.writer.next)
+    tell_failure(call, kept, writing, lambda events: named(*events) + DONE)
     await stream(call, _frames(call, kept, writing))
 
 
@@ -331,15 +331,20 @@ async def _frames(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[byt
 async def events_of(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[list[Event]]:
     """The events of a response as it is written; it is kept when it ends."""
     yield writing.writer.begin()
-    try:
-        async for events in writing.events():
-            if writing.writer.done:
-                _keep(call, kept, writing)
-            yield events
-    except Exception as error:
+    async for events in writing.events():
+        if writing.writer.done:
+            _keep(call, kept, writing)
+        yield events
+
+
+def tell_failure(call: Call, kept: Kept, writing: Writing, told: Callable[[list[Event]], bytes]) -> None:
+    """From here on whatever ends the call early is told as the end of the response, which is kept as failed."""
+    def body(error: Exception, id: str) -> list[Event]:
         events = writing.fail(error)
         _keep(call, kept, writing)
-        yield events
+        return events
+
+    call.envelope = Envelope(body, told)
 
 
 def _keep(call: Call, kept: Kept, writing: Writing) -> None:
@@ -352,7 +357,11 @@ def _keep(call: Call, kept: Kept, writing: Writing) -> None:
 
 async def _show(call: Call, kept: Kept, after: int) -> None:
     """Stream the events of a stored response, from the one after this number on."""
-    _tell_errors(call, lambda: len(kept.log or ()))
+    def body(error: Exception, id: str) -> ErrorEvent:
+        told = errors.told(error).error
+        return ErrorEvent(sequence_number=len(kept.log or ()), code=told.code, message=told.message, param=told.param)
+
+    call.envelope = Envelope(body, named)
     await stream(call, _shown(kept, after))
 
 
@@ -363,12 +372,3 @@ async def _shown(kept: Kept, after: int) -> AsyncIterator[bytes]:
         return
     async for events in kept.follow(after):
         yield named(*events)
-
-
-def _tell_errors(call: Call, number: Callable[[], int]) -> None:
-    """From here on an error is told as an event of the stream."""
-    def body(error: Exception, id: str) -> ErrorEvent:
-        told = errors.told(error).error
-        return ErrorEvent(sequence_number=number(), code=told.code, message=told.message, param=told.param)
-
-    call.envelope = Envelope(body, named)

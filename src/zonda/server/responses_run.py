@@ -47,9 +47,9 @@ class Writing:
             self.writer.start() + self.writer.finish(ending, self.usage, reasoning))
 
     def fail(self, error: Exception) -> list[Event]:
-        """The end of a response whose answer failed."""
-        if not isinstance(error, ZondaError):
-            log.error("response %s failed", self.writer.response.id, exc_info=error)
+        """The end of a response whose answer failed, if it has not ended yet."""
+        if self.writer.done:
+            return []
         told = errors.told(error).error
         return self.writer.fail("rate_limit_exceeded" if told.type == "rate_limit_error" else "server_error",
                                 told.message)
@@ -90,6 +90,8 @@ class Run:
             async for events in writing.events():
                 self._kept.publish(writing.writer.response, events)
         except Exception as error:
+            if not isinstance(error, ZondaError):
+                log.error("response %s failed", writing.writer.response.id, exc_info=error)
             self._kept.publish(writing.writer.response, writing.fail(error))
 
     def _end(self, task: asyncio.Task[None]) -> None:

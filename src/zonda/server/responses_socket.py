@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from zonda.server.decode import decode
 from zonda.server.endpoint import KEY
 from zonda.server.errors import Envelope
 from zonda.server.front import attend
-from zonda.server.responses_events import SocketError
+from zonda.server.responses_events import Event, SocketError
 from zonda.server.responses_run import Writing
 from zonda.server.responses_schema import Identifier, ResponseRequest
 from zonda.server.responses_store import Kept
@@ -205,12 +205,12 @@ class Turn:
 
     async def _tell(self, call: Call, kept: Kept, writing: Writing) -> None:
         self._kept = kept
+        responses.tell_failure(call, kept, writing, _lines)
         await stream(call, self._frames(kept, writing), beat=b"", end=b"")
 
     async def _frames(self, kept: Kept, writing: Writing) -> AsyncIterator[bytes]:
         async for events in responses.events_of(self._call, kept, writing):
-            for event in events:
-                yield _encoded(event)
+            yield _lines(events)
 
     async def _receive(self) -> Message:
         body, self._body = self._body, None
@@ -220,16 +220,19 @@ class Turn:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        if body := message.get("body"):
-            if self._said.stream_id:
-                body = b'%s,"stream_id":"%s"}' % (body[:-1], self._said.stream_id.encode())
+        lane = b',"stream_id":"%s"}' % self._said.stream_id.encode() if self._said.stream_id else b"}"
+        for line in message.get("body", b"").splitlines():
             with suppress(OSError):  # that the client has left is noticed where messages are read
-                await self._connection.send({"type": "websocket.send", "text": body.decode()})
+                await self._connection.send({"type": "websocket.send", "text": (line[:-1] + lane).decode()})
 
 
 def _told(error: Exception) -> SocketError:
     told = errors.told(error).error
     return SocketError(errors.status_of(error), structs.replace(told, code=told.code or told.type))
+
+
+def _lines(events: Iterable[Event]) -> bytes:
+    return b"\n".join(map(_encoded, events))
 
 
 _encoded = msgspec.json.Encoder().encode
