@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from fakes import WIND, Server, model, serving
+from script import speaking
 
+from zonda.text.parts import CallArguments, CallStart, Text, Thought
 from zonda.text.template import ChatTemplate
 from zonda.types import Sampling
 
@@ -93,6 +95,16 @@ def test_usage_comes_last_in_a_stream_that_asks_for_it(server: Server) -> None:
     assert events[-1] == "[DONE]" and all(event["usage"] is None for event in events[:-2])
     assert events[-2]["choices"] == [] and events[-2]["usage"]["completion_tokens"] == 4
     assert "timings" in events[-3]
+
+
+def test_a_stream_can_hide_the_lengths_of_its_pieces() -> None:
+    parts = [Thought("I"), Text("a"), Text("bcdefgh"), CallStart(0, "c", "look"), CallArguments(0, "{}")]
+    with serving(speaking(parts), access_log=False) as server:
+        reply = server.chat("w", stream=True, stream_options={"include_obfuscation": True})
+        pieces = [frame for frame in reply.body.split(b"\n\n") if b'"obfuscation"' in frame]
+        assert len(pieces) == 6 and len({len(frame) % 32 for frame in pieces}) == 1
+        assert len({event["obfuscation"] for event in reply.events[:-2]}) > 1
+        assert b"obfuscation" not in server.chat("w", stream=True).body
 
 
 def test_a_character_is_never_split_over_chunks(server: Server) -> None:

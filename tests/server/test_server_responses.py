@@ -333,6 +333,18 @@ def test_a_stored_response_can_be_streamed_again(client: openai.OpenAI) -> None:
     assert "".join(each.delta for each in events if each.type == "response.output_text.delta") == "xyz"
 
 
+def test_a_stream_can_hide_the_lengths_of_its_pieces(server: Server) -> None:
+    body = {"input": "w", "stream": True, "stream_options": {"include_obfuscation": True}}
+    reply = server.post("/v1/responses", body)
+    id = reply.events[0]["response"]["id"]
+    again = server.get(f"/v1/responses/{id}?stream=true&include_obfuscation=true")
+    for told in (reply, again):
+        pieces = [frame for frame in told.body.split(b"\n\n") if b"_text.delta" in frame]
+        assert pieces and all(b'"obfuscation":"' in frame for frame in pieces)
+        assert len({len(frame) % 32 for frame in pieces}) == 1
+    assert b"obfuscation" not in server.get(f"/v1/responses/{id}?stream=true").body
+
+
 def test_truncation_drops_the_oldest_rounds() -> None:
     with asking(model(max_len=64)) as (client, server):
         rounds = [{"role": role, "content": "A" * 20} for _ in range(3) for role in ("user", "assistant")]

@@ -32,7 +32,7 @@ from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import ChatLogprobs
-from zonda.server.sse import frame, stream
+from zonda.server.sse import frame, padded, stream
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
 from zonda.turns import Answer, AnswerChoice, Conversing, Spoken
@@ -149,8 +149,11 @@ class Reply:
         return Delta(function_call=delta.function) if self._old else Delta(tool_calls=[delta])
 
     def _frame(self, index: int, delta: Delta, logprobs: ChatLogprobs | None = None) -> bytes:
+        choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs)
+        if self._hides:
+            return frame(padded(self._chunk([choice])))
         before, after = self._around
-        return before + _encoder.encode(ChunkChoice(index=index, delta=delta, logprobs=logprobs)) + after
+        return before + _encoder.encode(choice) + after
 
     @cached_property
     def _around(self) -> tuple[bytes, bytes]:
@@ -178,6 +181,11 @@ class Reply:
     @property
     def _counts(self) -> bool:
         return bool(self.body.stream_options and self.body.stream_options.include_usage)
+
+    @property
+    def _hides(self) -> bool:
+        """Whether the lengths of the pieces are hidden."""
+        return bool(self.body.stream_options and self.body.stream_options.include_obfuscation)
 
     def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
         return ChatChunk(id=self.id, created=self.created, model=self.call.model, system_fingerprint=FINGERPRINT,

@@ -159,3 +159,4 @@ class ChatChunk(Struct, kw_only=True):
     choices: list[ChunkChoice]
     usage: UsageReport | UnsetType | None = UNSET
     timings: Timings | UnsetType = UNSET
+    obfuscation: str | UnsetType = UNSET

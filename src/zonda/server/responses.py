@@ -18,7 +18,7 @@ from zonda.server.conversation import ending
 from zonda.server.conversations import going_on, kept_in, talk_of
 from zonda.server.errors import Envelope, NotFound
 from zonda.server.formats import compiled
-from zonda.server.responses_events import ErrorEvent, Event
+from zonda.server.responses_events import ErrorEvent, Event, hidden
 from zonda.server.responses_items import ItemList, ItemQuery, Names, page
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
@@ -88,11 +88,12 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
                         sealing="reasoning.encrypted_content" in (body.include or ()))
         with _named():
             conversing = llm.converse(prepared, request_id=kept.response.id)
-        writing = Writing(writer, conversing, _speller(llm, body), rehearse)
+        writing = Writing(writer, conversing, _speller(llm, body), rehearse,
+                          hides=bool(body.stream_options and body.stream_options.include_obfuscation))
         if body.background:
             call.counted = False
             Run(call.service, kept, writing, call.lease.share() if call.lease else None, call.client)
-            await _show(call, kept, -1) if body.stream else await call.reply(kept.response)
+            await _show(call, kept, -1, writing.hides) if body.stream else await call.reply(kept.response)
             return
         async with conversing:
             await tell(call, kept, writing)
@@ -107,7 +108,8 @@ async def get(call: Call, query: ResponseQuery) -> Response | None:
         return kept.response
     call.counted = False
     async with call.flight():
-        await _show(call, kept, -1 if query.starting_after is None else query.starting_after)
+        after = -1 if query.starting_after is None else query.starting_after
+        await _show(call, kept, after, bool(query.include_obfuscation))
     return None
 
 
@@ -320,12 +322,12 @@ async def _whole(call: Call, kept: Kept, writing: Writing) -> None:
 
 async def _stream(call: Call, kept: Kept, writing: Writing) -> None:
     tell_failure(call, kept, writing, lambda events: named(*events) + DONE)
-    await stream(call, _frames(call, kept, writing))
+    await stream(call, _frames(events_of(call, kept, writing), writing.hides))
 
 
-async def _frames(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[bytes]:
-    async for events in events_of(call, kept, writing):
-        yield named(*events)
+async def _frames(told: AsyncIterator[Sequence[Event]], hides: bool) -> AsyncIterator[bytes]:
+    async for events in told:
+        yield named(*map(hidden, events) if hides else events)
 
 
 async def events_of(call: Call, kept: Kept, writing: Writing) -> AsyncIterator[list[Event]]:
@@ -355,20 +357,19 @@ def _keep(call: Call, kept: Kept, writing: Writing) -> None:
         call.service.responses.put(kept)
 
 
-async def _show(call: Call, kept: Kept, after: int) -> None:
+async def _show(call: Call, kept: Kept, after: int, hides: bool) -> None:
     """Stream the events of a stored response, from the one after this number on."""
     def body(error: Exception, id: str) -> ErrorEvent:
         told = errors.told(error).error
         return ErrorEvent(sequence_number=len(kept.log or ()), code=told.code, message=told.message, param=told.param)
 
     call.envelope = Envelope(body, named)
-    await stream(call, _shown(kept, after))
+    await stream(call, _frames(_told(kept, after), hides))
 
 
-async def _shown(kept: Kept, after: int) -> AsyncIterator[bytes]:
+async def _told(kept: Kept, after: int) -> AsyncIterator[Sequence[Event]]:
     if kept.log is None:
-        told = retell(kept.response, lambda prefix, place: kept.response.output[place].id)
-        yield named(*told[after + 1:])
+        yield retell(kept.response, lambda prefix, place: kept.response.output[place].id)[after + 1:]
         return
     async for events in kept.follow(after):
-        yield named(*events)
+        yield events

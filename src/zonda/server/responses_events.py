@@ -1,10 +1,11 @@
 """The events of a streamed response, in the Responses API's words."""
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from zonda.server.responses_schema import Item, OutputText, ReasoningText, Response, SummaryText
 from zonda.server.schema import ErrorObject, TokenLogprob
+from zonda.server.sse import padded
 
 
 class Event(Struct, tag_field="type", kw_only=True):
@@ -45,6 +46,13 @@ class SummaryPartEvent(Placed, kw_only=True):
 
     summary_index: int = 0
     part: SummaryText
+
+
+class Added(Placed, kw_only=True):
+    """More of something; `obfuscation` hides its length."""
+
+    delta: str
+    obfuscation: str | UnsetType = UNSET
 
 
 class Created(Lifecycle, tag="response.created", kw_only=True):
@@ -91,11 +99,10 @@ class PartDone(PartEvent, tag="response.content_part.done", kw_only=True):
     """A part of the content is complete."""
 
 
-class TextDelta(Placed, tag="response.output_text.delta", kw_only=True):
+class TextDelta(Added, tag="response.output_text.delta", kw_only=True):
     """More text."""
 
     content_index: int = 0
-    delta: str
     logprobs: list[TokenLogprob] = []
 
 
@@ -107,11 +114,10 @@ class TextDone(Placed, tag="response.output_text.done", kw_only=True):
     logprobs: list[TokenLogprob] = []
 
 
-class ReasoningDelta(Placed, tag="response.reasoning_text.delta", kw_only=True):
+class ReasoningDelta(Added, tag="response.reasoning_text.delta", kw_only=True):
     """More reasoning."""
 
     content_index: int = 0
-    delta: str
 
 
 class ReasoningDone(Placed, tag="response.reasoning_text.done", kw_only=True):
@@ -125,11 +131,10 @@ class SummaryAdded(SummaryPartEvent, tag="response.reasoning_summary_part.added"
     """A summary begins."""
 
 
-class SummaryDelta(Placed, tag="response.reasoning_summary_text.delta", kw_only=True):
+class SummaryDelta(Added, tag="response.reasoning_summary_text.delta", kw_only=True):
     """More of a summary."""
 
     summary_index: int = 0
-    delta: str
 
 
 class SummaryTextDone(Placed, tag="response.reasoning_summary_text.done", kw_only=True):
@@ -143,10 +148,8 @@ class SummaryDone(SummaryPartEvent, tag="response.reasoning_summary_part.done", 
     """A summary is complete."""
 
 
-class ArgumentsDelta(Placed, tag="response.function_call_arguments.delta", kw_only=True):
+class ArgumentsDelta(Added, tag="response.function_call_arguments.delta", kw_only=True):
     """More of a call's arguments."""
-
-    delta: str
 
 
 class ArgumentsDone(Placed, tag="response.function_call_arguments.done", kw_only=True):
@@ -156,10 +159,8 @@ class ArgumentsDone(Placed, tag="response.function_call_arguments.done", kw_only
     arguments: str
 
 
-class InputDelta(Placed, tag="response.custom_tool_call_input.delta", kw_only=True):
+class InputDelta(Added, tag="response.custom_tool_call_input.delta", kw_only=True):
     """More of a custom tool's input."""
-
-    delta: str
 
 
 class InputDone(Placed, tag="response.custom_tool_call_input.done", kw_only=True):
@@ -187,3 +188,8 @@ ResponseEvent = (
     Created | Queued | InProgress | Completed | Ended | Failed | Cancelled | ItemAdded | ItemDone | PartAdded | PartDone
     | TextDelta | TextDone | ReasoningDelta | ReasoningDone | SummaryAdded | SummaryDelta | SummaryTextDone
     | SummaryDone | ArgumentsDelta | ArgumentsDone | InputDelta | InputDone | ErrorEvent)
+
+
+def hidden(event: Event) -> Event:
+    """The event with the length of its piece hidden."""
+    return padded(event) if isinstance(event, Added) else event

@@ -24,13 +24,15 @@ log = logging.getLogger("zonda.server")
 class Writing:
     """A response that is being written from an answer; `spell` gives the log-probabilities that the client wants.
 
-    With `mute` nothing is told of the answer: the prompt is computed, for later responses to go on from.
+    With `mute` nothing is told of the answer: the prompt is computed, for later responses to go on from. With `hides`
+    the lengths of its pieces are hidden.
     """
 
     writer: Writer
     conversing: Conversing
     spell: Callable[[Chunk], Sequence[TokenLogprob]]
     mute: bool = False
+    hides: bool = False
     usage: Usage = field(default_factory=Usage)
 
     async def events(self) -> AsyncIterator[list[Event]]:

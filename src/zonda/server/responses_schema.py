@@ -388,3 +388,4 @@ class ResponseQuery(Struct, kw_only=True):
 
     stream: bool | None = None
     starting_after: Annotated[int, Meta(ge=-1, le=2**53)] | None = None
+    include_obfuscation: bool | None = None

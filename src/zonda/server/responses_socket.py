@@ -20,7 +20,7 @@ from zonda.server.decode import decode
 from zonda.server.endpoint import KEY
 from zonda.server.errors import Envelope
 from zonda.server.front import attend
-from zonda.server.responses_events import Event, SocketError
+from zonda.server.responses_events import Event, SocketError, hidden
 from zonda.server.responses_run import Writing
 from zonda.server.responses_schema import Identifier, ResponseRequest
 from zonda.server.responses_store import Kept
@@ -210,7 +210,7 @@ class Turn:
 
     async def _frames(self, kept: Kept, writing: Writing) -> AsyncIterator[bytes]:
         async for events in responses.events_of(self._call, kept, writing):
-            yield _lines(events)
+            yield _lines(map(hidden, events) if writing.hides else events)
 
     async def _receive(self) -> Message:
         body, self._body = self._body, None

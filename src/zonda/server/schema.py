@@ -23,7 +23,7 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
 class StreamOptions(Struct, kw_only=True):
-    """How a stream is reported."""
+    """How a stream is reported: with its usage at the end, with padding that hides the lengths of its pieces."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None

@@ -2,21 +2,31 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from zonda.server.call import Call
 from zonda.server.errors import Header
 
+S = TypeVar("S", bound=Struct)
 HEADERS: list[Header] = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"),
                          (b"x-accel-buffering", b"no")]
 COMMENT = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
+PADDED = 32
+"""Bytes that the size of a padded frame is a multiple of, but for what is around the text in all frames."""
 _encoder = msgspec.json.Encoder()
+
+
+def padded(value: S) -> S:
+    """A value with an `obfuscation`: random letters, so that the size of its frame does not tell its text's length."""
+    size = len(_encoder.encode(value))
+    return structs.replace(value, obfuscation=secrets.token_hex(PADDED // 2)[:-size % PADDED])
 
 
 def frame(value: Any) -> bytes:
