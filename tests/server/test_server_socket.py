@@ -233,7 +233,8 @@ def test_a_message_may_be_as_large_as_a_body() -> None:
     with serving(model(), access_log=False, max_body_mb=1) as server:
         with connected(server) as ws:
             assert ask(ws, input="x" * 1_000_000)[0]["error"]["code"] == "context_length_exceeded"
-            send(ws, input="x" * 1_100_000)
+            with suppress(ConnectionClosed):  # if the server is faster
+                send(ws, input="x" * 1_100_000)
             assert closed(ws)[0] == 1009
         with connected(server) as ws:
             with suppress(ConnectionClosed):  # before its last part
