@@ -375,6 +375,24 @@ def test_models_are_described_in_the_clients_words(client: anthropic.Anthropic) 
     assert client.models.retrieve("chain") == found and found.created_at.year >= 2024
 
 
+def test_models_are_listed_a_page_at_a_time() -> None:
+    names = [f"m{number}" for number in range(5)]
+    with serving({name: model(name=name) for name in names}, access_log=False) as server, client_of(server) as client:
+        first = client.models.list(limit=2)
+        assert [each.id for each in first.data] == names[:2] and first.has_more
+        assert [each.id for each in first] == names
+        before = client.models.list(limit=2, before_id="m4")
+        assert [each.id for each in before.data] == ["m2", "m3"] and before.has_more
+        assert (before.first_id, before.last_id) == ("m2", "m3")
+        assert not client.models.list(limit=2, after_id="m2").has_more
+        wrong: Any
+        for wrong in ({"limit": 0}, {"after_id": "x"}, {"before_id": "x"}):
+            with pytest.raises(anthropic.BadRequestError, match=next(iter(wrong))) as caught:
+                client.models.list(**wrong)
+            assert caught.value.body["type"] == "error" and caught.value.request_id  # type: ignore[index]
+        assert [each["id"] for each in server.get("/v1/models").json["data"]] == names
+
+
 def test_messages_take_the_sampling_fields_and_forms_of_the_other_routes(server: Server,
                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []

@@ -209,13 +209,21 @@ class AnthropicModel(Struct, tag="model", tag_field="type", kw_only=True):
     max_tokens: int | None
 
 
+class ModelQuery(Struct, kw_only=True):
+    """Which page of models Anthropic's clients see."""
+
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 20
+    after_id: str | None = None
+    before_id: str | None = None
+
+
 class AnthropicModels(Struct, kw_only=True):
-    """All models in one page."""
+    """A page of models."""
 
     data: list[AnthropicModel]
     first_id: str | None
     last_id: str | None
-    has_more: bool = False
+    has_more: bool
 
 
 class AddedText(Struct, tag="text_delta", tag_field="type"):

@@ -31,6 +31,7 @@ from zonda.server.anthropic_schema import (
     CountRequest,
     MessageEvent,
     MessageRequest,
+    ModelQuery,
     TokensCount,
 )
 from zonda.server.chat_schema import ChatChunk, ChatCompletion, ChatRequest
@@ -132,7 +133,7 @@ ENDPOINTS = (
     Endpoint(method="GET", path="/version", answer=operations.about, summary="Name and version", reply=About,
              quiet=True),
     Endpoint(method="GET", path="/v1/models", answer=models.list_all, summary="List the models",
-             reply=ModelList, also=AnthropicModels),
+             query=ModelQuery, reply=ModelList, also=AnthropicModels),
     Endpoint(method="POST", path="/v1/models/load", answer=models.load, summary="Load a model",
              body=ModelRequest, reply=ModelStatus, failures=NOT_LOADED),
     Endpoint(method="POST", path="/v1/models/reload", answer=models.load, summary="Load a model (another name)",
@@ -163,6 +164,8 @@ ENDPOINTS = (
 
 ENVELOPES: Mapping[str, Envelope] = dict.fromkeys(("/v1/messages", "/messages"), anthropic.ENVELOPE)
 """Beginnings of the paths whose errors have a form of their own."""
+SPOKEN: Mapping[bytes, Envelope] = {models.ANTHROPIC: anthropic.ENVELOPE}
+"""Headers of clients that expect that form on all paths."""
 
 
 Models: TypeAlias = "AsyncLLM | Mapping[str, AsyncLLM] | Sequence[Model] | Callable[[Progress], AsyncLLM]"
@@ -202,7 +205,7 @@ def application(service: Service) -> ASGIApp:
     routes = [*(Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()),
               *(WebSocketRoute(path, responses_socket.Opened()) for path in ("/v1/responses", "/responses"))]
     router = Router(routes, redirect_slashes=False, default=_unknown)
-    front: ASGIApp = Front(service, router, envelopes=ENVELOPES)
+    front: ASGIApp = Front(service, router, envelopes=ENVELOPES, spoken=SPOKEN)
     if service.options.cors_origin:
         front = CORSMiddleware(front, allow_origins=service.options.cors_origin, allow_methods=["*"],
                                allow_headers=["*"], expose_headers=["x-request-id", "request-id", "retry-after"])

@@ -28,12 +28,15 @@ MAX_PATH = 200
 class Front:
     """The ASGI application: everything that concerns all routes alike, around the router."""
 
-    def __init__(self, service: Service, router: Router, *, envelopes: Mapping[str, Envelope] | None = None) -> None:
-        """`envelopes` has the beginnings of the paths whose errors are not told in OpenAI's way."""
+    def __init__(self, service: Service, router: Router, *, envelopes: Mapping[str, Envelope] | None = None,
+                 spoken: Mapping[bytes, Envelope] | None = None) -> None:
+        """`envelopes` has the beginnings of the paths whose errors are not told in OpenAI's way, and `spoken` headers
+        by which clients say that they speak another."""
         self.service = service
         self._router = router
         self._guard = Guard(service.options, service.endpoints)
         self._envelopes = envelopes or {}
+        self._spoken = spoken or {}
         self._has_pages = any(each.path.startswith(PAGES) for each in service.endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,18 +44,19 @@ class Front:
         answering = send
         if scope["type"] == "websocket":
             scope["method"], answering = "GET", _refusal(send)
-        envelope = self._envelope(get_route_path(scope))
+        envelope = self._envelope(scope)
         call = scope[KEY] = Call(self.service, scope, receive, answering, envelope=envelope)
         try:
             await attend(call, self._answer(call, receive, send))
         finally:
             del scope[KEY]  # the call holds the scope
 
-    def _envelope(self, path: str) -> Envelope:
+    def _envelope(self, scope: Scope) -> Envelope:
+        path = get_route_path(scope)
         for beginning, envelope in self._envelopes.items():
             if path == beginning or path.startswith(f"{beginning}/"):
                 return envelope
-        return OPENAI
+        return next((self._spoken[name] for name, _ in scope["headers"] if name in self._spoken), OPENAI)
 
     async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
         path = get_route_path(call.scope)

@@ -6,22 +6,27 @@ from datetime import UTC, datetime
 
 from zonda.errors import ModelNotFound, Unsupported, ZondaError
 from zonda.server import errors
-from zonda.server.anthropic_schema import AnthropicModel, AnthropicModels
+from zonda.server.anthropic_schema import AnthropicModel, AnthropicModels, ModelQuery
 from zonda.server.call import Call
 from zonda.server.decode import missing
+from zonda.server.paging import cut
 from zonda.server.schema import ModelCard, ModelList, ModelRequest, ModelStatus
 from zonda.server.served import Served
 
+ANTHROPIC = b"anthropic-version"
+"""The header of clients that speak Anthropic's API."""
 _WORDS = {"ok": "loaded"}
 
 
-async def list_all(call: Call) -> ModelList | AnthropicModels:
-    """All models, loaded or not, as the client's API has them."""
+async def list_all(call: Call, query: ModelQuery) -> ModelList | AnthropicModels:
+    """All models, loaded or not, as the client's API has them: Anthropic's a page at a time."""
     cards = [_card(call, each) for each in call.service.registry]
     if not _anthropics(call):
         return ModelList(data=cards)
-    found = [_described(card) for card in cards]
-    return AnthropicModels(data=found, first_id=found[0].id if found else None, last_id=found[-1].id if found else None)
+    found, more = cut([_described(card) for card in cards], query.limit, query.after_id, query.before_id,
+                      fields=("after_id", "before_id"))
+    return AnthropicModels(data=list(found), first_id=found[0].id if found else None,
+                           last_id=found[-1].id if found else None, has_more=more)
 
 
 async def get(call: Call) -> ModelCard | AnthropicModel:
@@ -35,7 +40,7 @@ async def get(call: Call) -> ModelCard | AnthropicModel:
 
 def _anthropics(call: Call) -> bool:
     """Whether the client speaks Anthropic's API."""
-    return b"anthropic-version" in call.headers
+    return ANTHROPIC in call.headers
 
 
 def _described(card: ModelCard) -> AnthropicModel:

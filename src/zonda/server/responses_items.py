@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from zonda.errors import InvalidRequest
+from zonda.server.paging import cut
 from zonda.server.responses_schema import Identifier, Item
 
 
@@ -50,15 +50,6 @@ class ItemQuery(Struct, kw_only=True):
 def page(items: Sequence[Item], query: ItemQuery) -> ItemList:
     """The page of the items that is asked for."""
     listed = list(items) if query.order == "asc" else list(reversed(items))
-    ids = [item.id for item in listed]
-    first = _place(ids, query.after, "after") + 1 if query.after else 0
-    last = _place(ids, query.before, "before") if query.before else len(listed)
-    found = listed[first:last][:query.limit]
-    return ItemList(data=found, first_id=found[0].id if found else "", last_id=found[-1].id if found else "",
-                    has_more=first + len(found) < last)
-
-
-def _place(ids: Sequence[str], id: str, field: str) -> int:
-    if id not in ids:
-        raise InvalidRequest(f"`{field}` is not the id of an item that is listed here", param=field)
-    return ids.index(id)
+    found, more = cut(listed, query.limit, query.after, query.before)
+    return ItemList(data=list(found), first_id=found[0].id if found else "", last_id=found[-1].id if found else "",
+                    has_more=more)
