@@ -144,3 +144,19 @@ def test_a_prompt_that_was_cut_is_scored_where_it_was_read(server: Server) -> No
     assert len(lists["tokens"]) == len(lists["token_logprobs"]) == 2502
     assert lists["token_logprobs"][:500] == [None] * 500 and None not in lists["token_logprobs"][-1000:]
     assert lists["tokens"][-2:] == ["x", "y"]
+
+
+@pytest.mark.parametrize(("marks", "asked"), [
+    (("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"), "<|fim_prefix|>def f<|fim_suffix|>return<|fim_middle|>"),
+    (("[SUFFIX]", "[PREFIX]"), "[SUFFIX]return[PREFIX]def f")])
+def test_a_suffix_is_filled_up_to_by_models_that_can(server: Server, monkeypatch: pytest.MonkeyPatch,
+                                                     marks: tuple[str, ...], asked: str) -> None:
+    assert server.complete("def f", suffix="return").error["param"] == "suffix"
+    llm: Any = server.llm
+    seen: list[str] = []
+    tokenize = llm.tokenize
+    monkeypatch.setattr(llm.tokenizer, "id", lambda token: 1 if token in marks else None)
+    monkeypatch.setattr(llm, "tokenize", lambda text: seen.append(text) or tokenize(text))
+    assert server.complete("def f", suffix="return", echo=True).json["choices"][0]["text"].startswith("def f")
+    assert seen == [asked]
+    assert server.complete([97], suffix="return").error["param"] == "suffix"

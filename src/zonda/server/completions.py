@@ -20,6 +20,7 @@ from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, TextCompletion, TextLogprobs
 from zonda.server.sse import frame, stream
 from zonda.server.tokens import TextSpelling, visible
+from zonda.text.fill import between
 from zonda.turns import fitting_text
 from zonda.types import Chunk, Logprob, Sampling, Usage
 
@@ -46,7 +47,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
     given = _split(body)
     field, grammar = wanted_form(body)
     async with call.flight():
-        prompts = await call.beside(lambda: [_prompt(llm, each, sampling, echo=bool(body.echo)) for each in given])
+        prompts = await call.beside(lambda: [_prompt(llm, each, sampling, body) for each in given])
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
         form = await compiled(llm, grammar, field)
@@ -63,8 +64,6 @@ async def create(call: Call, body: CompletionRequest) -> None:
 def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
     check_length(body.max_tokens, "max_tokens", llm.engine.max_len)
-    if body.suffix:
-        raise Unsupported("`suffix` is not supported", hint="put it into the prompt", param="suffix")
     if body.best_of is not None and body.best_of < (body.n or 1):
         raise InvalidRequest("`best_of` is less than `n`", param="best_of")
     if _chooses(body) and body.stream:
@@ -91,11 +90,22 @@ def _split(body: CompletionRequest) -> Sequence[str | list[int]]:
     return prompts
 
 
-def _prompt(llm: AsyncLLM, given: str | list[int], sampling: Sampling, *, echo: bool) -> Prompt:
+def _prompt(llm: AsyncLLM, given: str | list[int], sampling: Sampling, body: CompletionRequest) -> Prompt:
     if isinstance(given, str):
-        return Prompt(llm.tokenize(fitting_text(given, llm.tokenizer, llm.engine.max_len, sampling)), given)
+        asked = _filling(llm, given, body.suffix) if body.suffix else given
+        return Prompt(llm.tokenize(fitting_text(asked, llm.tokenizer, llm.engine.max_len, sampling)), given)
     check_ids(given, llm.engine.vocab, "prompt")
-    return Prompt(given, llm.detokenize(given, skip_special=False) if echo else "")
+    if body.suffix:
+        raise InvalidRequest("`suffix` needs a `prompt` of text", param="suffix")
+    return Prompt(given, llm.detokenize(given, skip_special=False) if body.echo else "")
+
+
+def _filling(llm: AsyncLLM, prefix: str, suffix: str) -> str:
+    asked = between(prefix, suffix, llm.tokenizer)
+    if asked is None:
+        raise Unsupported("`suffix` is not supported: this model has not learnt to fill in", param="suffix",
+                          hint="put what matters into the prompt")
+    return asked
 
 
 @dataclass(slots=True)
