@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from zonda.engine.engine import Engine
@@ -80,13 +81,18 @@ def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
     """What the model would take of this machine's memory. Reads no weights; raises `OutOfMemory` if it does not fit."""
     from zonda.weights.hub import foresee, open_source
 
-    ahead = foresee(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
-                    cache_dir=model.cache_dir)
-    if ahead:
-        from zonda.weights.random import RandomSource
+    with TemporaryDirectory(ignore_cleanup_errors=True) as headers:
+        ahead = foresee(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
+                        cache_dir=model.cache_dir, headers=Path(headers))
+        if ahead and ahead.kind == "gguf":
+            from zonda.weights.gguf import GGUFSource
 
-        config = RandomSource(shape_config(str(ahead.config)), "bf16")
-        return size(config, model, options, weight_bytes=in_situ_bytes(ahead.size, model))
+            return size(GGUFSource(ahead.files), model, options, weight_bytes=ahead.size)
+        if ahead:
+            from zonda.weights.random import RandomSource
+
+            config = RandomSource(shape_config(str(ahead.files[0])), "bf16")
+            return size(config, model, options, weight_bytes=in_situ_bytes(ahead.size, model))
     files = resolve_model(model, progress=True)
     return size(open_source(files), model, options, weight_bytes=_weight_bytes(files, model))
 

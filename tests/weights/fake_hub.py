@@ -19,6 +19,8 @@ class FakeHub:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.requests: list[str] = []
         self.corrupt = False
+        self.ranges: list[str] = []
+        """What was asked for of files, as clients said it."""
         self.resumed: list[int] = []
         """Where downloads went on."""
         self.cut: int | None = None
@@ -63,6 +65,8 @@ def serve(hub: FakeHub) -> Iterator[str]:
         def do_GET(self) -> None:
             hub.requests.append(self.path)
             status, headers, body = hub.answer(self.path)
+            if "Range" in self.headers:
+                hub.ranges.append(self.headers["Range"])
             start = int(self.headers.get("Range", "bytes=0-")[6:].partition("-")[0])
             if start and status == 200:
                 hub.resumed.append(start)

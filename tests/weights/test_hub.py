@@ -14,8 +14,9 @@ from files import CONFIG, write_gguf, write_safetensors
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
 from zonda.model import forecast
 from zonda.options import EngineOptions, ModelOptions
-from zonda.weights import aliases, hub
+from zonda.weights import aliases, headers, hub
 from zonda.weights.aliases import Alias, Package
+from zonda.weights.gguf import GGUFSource
 from zonda.weights.hub import Unreachable, cache_delete, cache_list, foresee, open_source, resolve, resolve_texts
 
 REPO = "maker/model"
@@ -192,12 +193,54 @@ def test_a_plan_downloads_no_weights(tmp_path, fake):
     assert not any("safetensors" in asked or "tokenizer" in asked for asked in fake.requests)
 
 
-def test_only_what_is_not_on_the_disk_and_is_no_gguf_is_foreseen(tmp_path, fake, monkeypatch):
+SIZES = {"llama.context_length": 4096, "llama.block_count": 2, "llama.attention.head_count": 2,
+         "llama.attention.head_count_kv": 1, "llama.embedding_length": 64, "llama.feed_forward_length": 64,
+         "llama.attention.layer_norm_rms_epsilon": 1e-5, "llama.vocab_size": 5000,
+         "tokenizer.ggml.tokens": [f"token {n}" for n in range(5000)]}
+
+
+def test_a_plan_fetches_the_header_of_a_gguf_file_alone(tmp_path, fake, monkeypatch):
+    weights = {"token_embd.weight": values(5000, 64), "rope_freqs.weight": np.ones(16, np.float32)}
+    file = write_gguf(tmp_path / "x.gguf", weights, SIZES).read_bytes()
+    fake.repos[REPO] = {"deep/x-Q4_K_M.gguf": file, "x-Q8_0.gguf": file, "config.json": b"{}"}
+    monkeypatch.setattr(headers, "FIRST", 1 << 14)
+    sized = forecast(ModelOptions(model=REPO, cpu=True, quant="4"), EngineOptions(kv_memory_mb=1))
+    assert (sized.weight_bytes, sized.config.context, sized.cache.position_bytes) == (len(file), 4096, 2 * 2 * 32 * 2)
+    starts = [0, 1 << 14, 1 << 15, 1 << 16]
+    *begun, factors = fake.ranges
+    assert begun == [f"bytes={start}-{max(2 * start, 1 << 14) - 1}" for start in starts]
+    first, last = map(int, factors.removeprefix("bytes=").split("-"))
+    assert last - first == 16 * 4 - 1
+    assert not snapshot(tmp_path).exists()
+
+
+def test_a_header_is_as_long_as_it_says_and_the_rest_a_hole(tmp_path, fake, monkeypatch):
+    file = write_gguf(tmp_path / "x.gguf", {"output_norm.weight": values(1 << 16)}, SIZES)
+    data = fake.repos.setdefault(REPO, {})["x.gguf"] = file.read_bytes()
+    monkeypatch.setattr(headers, "FIRST", 1 << 10)
+    path = tmp_path / "header.gguf"
+    headers.fetch_header(REPO, "x.gguf", None, len(data), path, patience=5)
+    begun = path.read_bytes().rstrip(b"\0")
+    assert path.stat().st_size == len(data) and data.startswith(begun) and len(begun) < len(data) // 2
+    assert GGUFSource(path).metadata["tokenizer.ggml.tokens"] == SIZES["tokenizer.ggml.tokens"]
+
+
+@pytest.mark.parametrize(("data", "says"), [(b"no GGUF" * 99, "expected b'GGUF'"), (b"GGUF" + bytes(9), "version")])
+def test_a_file_that_is_no_gguf_is_found_by_its_beginning(tmp_path, fake, monkeypatch, data, says):
+    fake.repos[REPO] = {"x.gguf": data + bytes(1 << 20)}
+    monkeypatch.setattr(headers, "FIRST", 1 << 10)
+    with pytest.raises((InvalidModel, Unsupported), match=says):
+        forecast(ModelOptions(model=REPO, cpu=True), EngineOptions())
+    assert fake.ranges == ["bytes=0-1023"]
+
+
+def test_only_what_is_not_on_the_disk_is_foreseen(tmp_path, fake, monkeypatch):
     fake.repos[REPO] = {"x-q4_0.gguf": gguf_bytes(tmp_path / "source"), "config.json": b"{}"}
-    assert foresee(REPO) is None
-    assert foresee(str(tmp_path)) is None and foresee(None) is None
+    resolve(REPO)
+    assert foresee(REPO, headers=tmp_path) is None
+    assert foresee(str(tmp_path), headers=tmp_path) is None and foresee(None, headers=tmp_path) is None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert foresee("maker/other") is None
+    assert foresee("maker/other", headers=tmp_path) is None
 
 
 def test_progress_is_drawn_on_standard_error_alone(tmp_path, fake, capfd):

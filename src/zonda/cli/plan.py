@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 def plan(model: ModelOptions, engine: EngineOptions, as_json: bool) -> None:
     """Tell what memory a model would take, without loading it.
 
-    Takes the options of `serve` that matter to memory. Reads no weights, and downloads none of a repository of
-    safetensors; a GGUF file that is not on this disk is downloaded. Exit code 1 if the model does not fit, with what
-    would have to change.
+    Takes the options of `serve` that matter to memory. Reads no weights, and downloads none of a repository: of its
+    GGUF files only the beginnings. Exit code 1 if the model does not fit, with what would have to change.
     """
     from zonda.model import forecast
 

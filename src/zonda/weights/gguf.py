@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from zonda.errors import InvalidModel, Unsupported
+from zonda.errors import InvalidModel, Unsupported, ZondaError
 from zonda.weights import names
 from zonda.weights.formats.dense import STORAGE, Dense
 from zonda.weights.formats.ggml import CODECS, DENSE, OTHERS
@@ -42,6 +42,10 @@ SCALARS = {number: struct.Struct(f"<{code}") for number, code in {
     0: "B", 1: "b", 2: "H", 3: "h", UINT32: "I", 5: "i", 6: "f", BOOL: "B", UINT64: "Q", 11: "q", 12: "d"}.items()}
 
 
+class Truncated(InvalidModel):
+    """A file that ends before its header does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """Where a tensor lies: `offset` from the start of the file, `size` in bytes, None for types that cannot be read."""
@@ -62,15 +66,17 @@ class Reader:
         self.end = min(len(file), LARGEST_METADATA)
         self.strings_left = MOST_STRINGS
 
-    def fail(self, field: str, problem: str) -> InvalidModel:
-        return InvalidModel(f"{self.file.path.name}: {field} {problem}", hint="the file is damaged, or no GGUF file")
+    def fail(self, field: str, problem: str, kind: type[InvalidModel] = InvalidModel) -> InvalidModel:
+        return kind(f"{self.file.path.name}: {field} {problem}", hint="the file is damaged, or no GGUF file")
 
     def take(self, size: int, field: str) -> int:
         """Step over `size` bytes; returns where they begin."""
         start = self.at
         if size > self.end - start:
-            limit = "the end of the file" if self.end == len(self.file) else f"{LARGEST_METADATA >> 20} MiB of metadata"
-            raise self.fail(field, f"needs {size} bytes at offset {start}, past {limit}")
+            whole = self.end == len(self.file)
+            limit = "the end of the file" if whole else f"{LARGEST_METADATA >> 20} MiB of metadata"
+            raise self.fail(field, f"needs {size} bytes at offset {start}, past {limit}",
+                            Truncated if whole else InvalidModel)
         self.at = start + size
         return start
 
@@ -145,10 +151,11 @@ class Reader:
                 start = at + 8
                 at = start + length(buffer, at)[0]
                 if at > end or at - start > longest:
-                    raise self.fail(f"the length of string {len(found)} in {field}", f"is {at - start}, too long")
+                    raise self.fail(f"the length of string {len(found)} in {field}", f"is {at - start}, too long",
+                                    InvalidModel if at - start > longest else Truncated)
                 found.append(buffer[start:at].decode())
         except struct.error:
-            raise self.fail(field, f"ends after {len(found)} of {count} strings") from None
+            raise self.fail(field, f"ends after {len(found)} of {count} strings", Truncated) from None
         except UnicodeDecodeError:
             raise self.fail(f"string {len(found)} in {field}", "is not UTF-8") from None
         self.at = at
@@ -168,6 +175,17 @@ def parse(file: Mapped) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise reader.fail(f"metadata key {key!r:.100}", "is there twice")
         metadata[key] = reader.value(key)
     return metadata, _tensors(reader, tensors, _alignment(reader, metadata))
+
+
+def has_header(path: Path) -> bool:
+    """Whether the beginning of a file has all its metadata and the list of its tensors, or is wrong already."""
+    try:
+        parse(Mapped(path))
+    except Truncated:
+        return False
+    except ZondaError:
+        return True
+    return True
 
 
 def _version(reader: Reader) -> None:

@@ -84,22 +84,22 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
 
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """A model whose weights are not on the disk: its config.json, and the bytes of its weights."""
+    """A model whose weights are not on the disk: its config.json, or GGUF files without weights; and their bytes."""
 
-    config: Path
+    kind: Kind
+    files: tuple[Path, ...]
     size: int
 
 
 def foresee(model: str | None, *, file: tuple[str, ...] = (), format: Format | None = None, quant: str | None = None,
-            revision: str | None = None, cache_dir: str | Path | None = None) -> Foreseen | None:
-    """What the hub tells of a repository of safetensors that is not on the disk; downloads no weights.
-
-    None for everything else: a file tells more, and GGUF files have to be looked into.
+            revision: str | None = None, cache_dir: str | Path | None = None, headers: Path) -> Foreseen | None:
+    """What the hub tells of a repository that is not on the disk; downloads no weights, and of GGUF files the headers
+    alone, to the folder `headers`. None for everything else: a file tells more.
     """
     if model is None or not REPO.fullmatch(model) or Path(model).expanduser().exists():
         return None
     hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, False, False)
-    return hub.foreseen(model, Wish(file, format, quant))
+    return hub.foreseen(model, Wish(file, format, quant), headers)
 
 
 def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: bool = False) -> Path:
@@ -288,14 +288,21 @@ class _Hub:
             _verify(path)
         return files
 
-    def foreseen(self, repo: str, wish: Wish) -> Foreseen | None:
+    def foreseen(self, repo: str, wish: Wish, headers: Path) -> Foreseen | None:
         if offline() or isinstance(self._on_disk(repo, wish, repo), Files):
             return None
         sizes = self._sizes(repo, PATIENCE)
         kind, chosen = choose(list(sizes), wish, repo)
-        if kind != "safetensors" or CONFIG not in sizes:
-            return None
-        return Foreseen(self._fetch(repo, [CONFIG]) / CONFIG, sum(sizes[name] for name in chosen))
+        size = sum(sizes[name] for name in chosen)
+        if kind == "safetensors":
+            return Foreseen(kind, (self._fetch(repo, [CONFIG]) / CONFIG,), size) if CONFIG in sizes else None
+        from zonda.weights.headers import fetch_header
+
+        found = {name: headers / name.rpartition("/")[2] for name in chosen}
+        with told(repo, self.revision):
+            for name, path in found.items():
+                fetch_header(repo, name, self.revision, sizes[name], path, patience=PATIENCE)
+        return Foreseen(kind, tuple(found.values()), size)
 
     def _download(self, repo: str, pick: Callable[[list[str]], Sequence[str]], patience: float) -> Path:
         """Download the picked files of a repository and what belongs beside weights."""

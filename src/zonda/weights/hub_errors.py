@@ -4,7 +4,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
+from urllib.error import HTTPError
 
 from zonda.errors import ModelNotFound, ZondaError
 
@@ -46,7 +47,9 @@ def told(repo: str, revision: str | None) -> Iterator[None]:
     except EntryNotFoundError as error:
         raise ModelNotFound(f"{repo} lacks a file: {_first_line(error)}") from error
     except HfHubHTTPError as error:
-        raise _refused(repo, error) from error
+        raise _refused(repo, getattr(error.response, "status_code", None)) from error
+    except HTTPError as error:
+        raise _refused(repo, error.code) from error
     except OSError as error:
         raise Unreachable(f"{repo} could not be downloaded: {_first_line(error)}", hint=CHECK) from error
     except Exception as error:
@@ -59,8 +62,7 @@ def told(repo: str, revision: str | None) -> Iterator[None]:
 CHECK = "check the network, or name a local file or folder"
 
 
-def _refused(repo: str, error: Any) -> ZondaError:
-    status = getattr(error.response, "status_code", None)
+def _refused(repo: str, status: int | None) -> ZondaError:
     if status in (401, 403):
         return ModelNotFound(f"the hub refuses access to {repo} ({status})", hint=LOGIN, code="gated")
     if status == 404:
