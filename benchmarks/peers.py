@@ -145,7 +145,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "zonda-benchmarks",
                         help="where peers and model files are kept")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for flag, known in (("only", SECTIONS), ("models", models.MODELS), ("engines", ENGINES)):
+        if unknown := set(getattr(options, flag).split(",")) - set(known):
+            parser.error(f"--{flag}: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return options
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from zonda.engine.batch import assemble
-from zonda.engine.cpu_runner import EXACT_START, LONG, exact_rows
+from zonda.engine.cpu_runner import EXACT_START, Rounding, exact_rows
 from zonda.engine.intake import Intake
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence
@@ -236,14 +236,14 @@ def test_a_scored_prompt_asks_for_a_bounded_number_of_rows() -> None:
 
 def test_rows_are_exact_by_their_place_in_their_request_whatever_else_runs() -> None:
     desk = Desk(pages=300, budget=1000, max_len=500)
-    prompts = {"a": 3, "b": LONG - 1, "c": LONG}
+    rounding = Rounding(100, 15)
+    prompts = {"a": 3, "b": 99, "c": 100}
     for name, length in prompts.items():
         desk.add(name, length, max_tokens=2)
     batch = assemble(desk.scheduler.plan(), desk.slots, desk.pages.size)
-    for start in 0, 15:
-        rows = np.split(exact_rows(batch, start), batch.starts[1:-1])
-        places = [np.flatnonzero(exact).tolist() for exact in rows]
-        assert places == [[0, 1, 2], [*range(EXACT_START), LONG - 2], [*range(start), LONG - 1]]
+    rows = np.split(exact_rows(batch, rounding), batch.starts[1:-1])
+    places = [np.flatnonzero(exact).tolist() for exact in rows]
+    assert places == [[0, 1, 2], [*range(EXACT_START), 98], [*range(15), 99]]
 
 
 def test_a_batch_holds_each_sequences_rows_pages_and_last_row() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,12 +20,19 @@ from zonda.weights.source import Source
 if TYPE_CHECKING:
     from zonda.nn.decoder import Decoder
 
-EXACT_START, LONG = 63, 256
-"""Positions at a sequence's start that are computed exactly; fewer where a prompt has `LONG` tokens or more, most of
-which are rounded anyhow."""
-BYTES_START, HALVES_START = 15, 0
-"""As many of a long prompt: where the rest is rounded to bytes, and where to bfloat16. With the prompt's last they
-fill whole blocks of 16."""
+EXACT_START = 63
+"""Positions at the start of a short prompt that are computed exactly."""
+
+
+class Rounding(NamedTuple):
+    """Prompts of `long` tokens or more, most of which are rounded anyhow, have fewer exact ones: `start`."""
+
+    long: int
+    start: int
+
+
+BYTES, HALVES = Rounding(256, 15), Rounding(64, 0)
+"""Where the rest is rounded to bytes, and where to bfloat16. With the prompt's last, exact rows fill whole blocks."""
 
 
 def cores() -> int:
@@ -68,7 +75,7 @@ class CPURunner:
         counts = np.diff(batch.starts)
         sequence = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         tokens, positions, sample, exact = batch.tokens, batch.positions, batch.sample, rows
-        is_exact = exact_rows(batch, HALVES_START if self.ops.library.target.matrices else BYTES_START)
+        is_exact = exact_rows(batch, HALVES if self.ops.library.target.matrices else BYTES)
         if not is_exact.all():
             order = np.argsort(~is_exact, kind="stable")
             tokens, positions, sequence = tokens[order], positions[order], sequence[order]
@@ -96,12 +103,12 @@ class CPURunner:
         self._team.close()
 
 
-def exact_rows(batch: Batch, long_start: int) -> np.ndarray:
-    """Whose activations may not be rounded, bool (rows,): a sequence's first positions (`long_start` of a long prompt),
-    its prompt's last and all that is generated: by place, never by company."""
+def exact_rows(batch: Batch, rounding: Rounding) -> np.ndarray:
+    """Whose activations may not be rounded, bool (rows,): a sequence's first positions, its prompt's last and all that
+    is generated: by place, never by company."""
     if batch.prompts is None:
         return np.ones(batch.rows, bool)
-    start = np.where(batch.prompts < LONG, EXACT_START, long_start)
+    start = np.where(batch.prompts < rounding.long, EXACT_START, rounding.start)
     return (batch.positions < start) | (batch.positions >= batch.prompts - 1)
 
 
