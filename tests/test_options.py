@@ -1,5 +1,6 @@
 """Options: one statement of each, checked wherever it comes from."""
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis
@@ -126,3 +127,15 @@ def test_folders_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HF_HUB_CACHE", "/c")
     monkeypatch.setenv("ZONDA_CACHE", "/z")
     assert [str(hub_folder()), str(cache_folder())] == ["/c", "/z"]
+
+
+@pytest.mark.parametrize("folder", [cache_folder, hub_folder, token_file])
+def test_who_has_no_home_is_told_what_to_set(folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("ZONDA_CACHE", "HF_HUB_CACHE", "HF_HOME", "HF_TOKEN_PATH", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(InvalidRequest, match=r"no home folder\nhint: set HOME or XDG_CACHE_HOME"):
+        folder()

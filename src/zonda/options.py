@@ -212,7 +212,7 @@ class ServerOptions:
 def cache_folder() -> Path:
     """Where compiled kernels, re-tiled weights and fetched aliases lie: ZONDA_CACHE, else the user's cache folder."""
     named = os.environ.get("ZONDA_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "zonda"
+    return Path(named) if named else _user_folder("XDG_CACHE_HOME", ".cache") / "zonda"
 
 
 def keep_triton_kernels() -> None:
@@ -223,7 +223,16 @@ def keep_triton_kernels() -> None:
 def config_folder() -> Path:
     """Where the prompt history lies: ZONDA_CONFIG, else the user's configuration folder."""
     named = os.environ.get("ZONDA_CONFIG")
-    return Path(named) if named else Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "zonda"
+    return Path(named) if named else _user_folder("XDG_CONFIG_HOME", ".config") / "zonda"
+
+
+def _user_folder(variable: str, name: str) -> Path:
+    if named := os.environ.get(variable):
+        return Path(named)
+    try:
+        return Path.home() / name
+    except RuntimeError:
+        raise InvalidRequest("this user has no home folder", hint=f"set HOME or {variable}") from None
 
 
 def hub_folder() -> Path:
@@ -240,7 +249,7 @@ def token_file() -> Path:
 
 def _hub_home() -> Path:
     named = os.environ.get("HF_HOME")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    return Path(named) if named else _user_folder("XDG_CACHE_HOME", ".cache") / "huggingface"
 
 
 def hub_address() -> str:

@@ -22,6 +22,7 @@ import llvmlite
 import llvmlite.binding as llvm
 
 Progress = Callable[[str], None]
+_DIGEST = hashlib.sha256().digest_size  # bytes before the code in a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +159,9 @@ class Library:
 
     def _object(self, kernel: Kernel) -> bytes:
         path = self._folder / f"{kernel.name}.o"
-        try:
-            return path.read_bytes()
-        except OSError:
-            self._progress(kernel.name)
+        if code := _read(path):
+            return code
+        self._progress(kernel.name)
         code = self._compile(kernel)
         with contextlib.suppress(OSError):  # a read-only home only costs the compilation again
             _write(path, code)
@@ -183,10 +183,24 @@ class Library:
         return bytes(self._machine.emit_object(module))
 
 
-def _write(path: Path, data: bytes) -> None:
+def _read(path: Path) -> bytes | None:
+    """The code in a file, or None if there is none or it is not what was written: LLVM would crash on damaged code."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    digest, code = data[:_DIGEST], data[_DIGEST:]
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _write(path: Path, code: bytes) -> None:
     """Put a file in place at once, so that another process never reads half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(hashlib.sha256(code).digest() + code)
+        os.replace(temporary, path)
+    except OSError:
+        os.unlink(temporary)
+        raise
