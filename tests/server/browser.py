@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import PATIENCE
 
 FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
          "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
          "--font-render-hinting=none", "--remote-debugging-pipe")
-PATIENCE = 20  # seconds
+LASTING = """{ const plain = window.setTimeout;
+  window.setTimeout = (act, delay, ...rest) => plain(act, delay > 3000 ? 1e9 : delay, ...rest); }"""
+"""Words that a page shows for some seconds stay: a busy machine may look for them later."""
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "ArrowUp": (38, ""), "ArrowDown": (40, ""), "Tab": (9, "")}
 
 
@@ -64,6 +67,7 @@ class Browser:
         page = self._pages[session] = Page(self, session, context)
         for domain in ("Page", "Runtime", "Network", "Log"):
             page.call(f"{domain}.enable")
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=LASTING)
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         page.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         page.scheme("dark" if dark else "light")
@@ -113,8 +117,9 @@ class Page:
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     def go(self, url: str) -> None:
+        self.js("window.left = true")
         self.call("Page.navigate", url=url)
-        self.until("document.querySelector('#question')")
+        self.until("!window.left && document.querySelector('#question')")
 
     def js(self, expression: str) -> Any:
         """The value of an expression, which may be a promise."""
@@ -158,7 +163,7 @@ class Page:
     def fill(self, selector: str, text: str) -> None:
         """Replace the text of a field."""
         self.until(f"document.querySelector({json.dumps(selector)})")
-        self.js(f"document.querySelector({json.dumps(selector)}).select()")
+        self.js(f"{{ const field = document.querySelector({json.dumps(selector)}); field.focus(); field.select(); }}")
         self.type(text)
 
     def press(self, key: str, *, shift: bool = False, control: bool = False) -> None:
@@ -168,9 +173,10 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **fields)
 
     def ask(self, text: str) -> None:
-        """Write a message and send it."""
+        """Write a message and send it, once no answer is being written."""
         self.until("document.querySelector('#question').placeholder.startsWith('Ask')")
         self.type(text, "#question")
+        self.until("document.querySelector('button.send:not(.stop):enabled')")
         self.press("Enter")
 
     def shot(self, path: Path | str) -> None:
