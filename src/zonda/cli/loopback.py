@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
     from zonda.server.listen import Listener
 
-_PATIENCE = 10.0  # seconds for the server to listen
+_PATIENCE = 60.0  # seconds for the server to listen
 
 
 @contextmanager
