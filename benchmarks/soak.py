@@ -5,7 +5,7 @@
     python benchmarks/soak.py --seconds 600 --port 1234 --pid PID # against a running server
 
 They speak all protocols: chat and plain completions, messages, and responses, whole, streamed and in the background.
-Exit status 1 when an answer was wrong, something was left behind, or draining took longer than 5 s.
+Exit status 1 when an answer was wrong, something was left behind, or draining took too long.
 """
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ from zonda.server import serve
 
 serve(model(max_seqs=64), ServerOptions(port=int(sys.argv[1]), access_log=False, stored_responses={KEPT}))
 """
-DRAIN = 5.0  # seconds
 PATIENCE = 60.0  # seconds until nobody is served, when some have left long answers to be written in the background
 LOOKS = 20  # lines of the table over time
 
@@ -67,6 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--drain", type=float, default=5, help="seconds that a server may take to end")
     parser.add_argument("--port", type=int, help="of a running server on this machine; else one is started")
     parser.add_argument("--model", help="a model to serve instead of the alphabet")
     parser.add_argument("--pid", type=int, help="its process, to watch memory and open files")
@@ -88,7 +88,7 @@ async def _soak(args: argparse.Namespace, own: subprocess.Popen[bytes] | None) -
     if own:
         seconds = await _drain(args, own, counts)
         print(f"drained in {seconds:.2f} s, exit status {own.returncode}")
-        wrong += [f"draining took {seconds:.1f} s"] if seconds > DRAIN or own.returncode else []
+        wrong += [f"draining took {seconds:.1f} s"] if seconds > args.drain or own.returncode else []
     print(dict(counts), f"before {before}", f"after {after}", sep="\n")
     print("failed: " + "; ".join(wrong) if wrong else "nothing was left behind")
     return bool(wrong)

@@ -12,6 +12,7 @@ from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
 from zonda.options import EngineOptions
 
+PATIENCE = 120  # seconds that anything may take on a busy machine
 END, BEGIN = 0, 1
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ALPHABET = LETTERS + "AB \n*#`.!"
@@ -67,8 +68,8 @@ class LettersRunner:
         self.closed = False
 
     def run(self, batch: Batch) -> np.ndarray:
-        if self.gate:
-            assert self.gate.acquire(timeout=10)
+        if gate := self.gate:
+            assert gate.acquire(timeout=PATIENCE)
         self.steps.append(len(batch.lengths))
         following = batch.tokens[batch.sample] + 1
         following[(following <= FIRST) | (following >= FIRST + len(LETTERS))] = END

@@ -29,8 +29,8 @@ peers, engines, traffic, models, quality, http_overhead, json_schemas = map(
 def test_a_crowd_of_all_kinds_leaves_nothing_behind() -> None:
     """Streams are right, and no sequence, page, file or memory is left of clients that stall, vanish and err."""
     soak = Path(__file__).parents[1] / "benchmarks" / "soak.py"
-    done = subprocess.run([sys.executable, str(soak), "--seconds", "2", "--clients", "32"], capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(soak), "--seconds", "2", "--clients", "32", "--drain", "120"],
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and "nothing was left behind" in done.stdout, done.stdout + done.stderr
 
 

@@ -13,8 +13,11 @@ from zonda.options import RunOptions
 
 
 class Slow(LettersRunner):
+    """Soon answers, but hesitates in the middle of the alphabet."""
+
     def run(self, batch):
-        time.sleep(0.02)
+        letters = LettersTokenizer().decode(batch.tokens[batch.sample])
+        time.sleep(2 if "d" <= letters <= "s" else 0.02)
         return super().run(batch)
 
 

@@ -15,6 +15,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("no pseudo terminals", allow_module_level=True)
 
+PATIENCE = 120  # seconds
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z~]|[=>]|\][^\x07]*\x07)")
 
 
@@ -34,9 +35,9 @@ class Terminal:
         self._shown = ""
         os.write(self._own, text.encode())
 
-    def wait(self, text: str, timeout: float = 20) -> str:
+    def wait(self, text: str) -> str:
         """Everything shown since the last typing, once `text` is among it."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE
         while text not in self._shown:
             ready, _, _ = select.select([self._own], [], [], max(0, end - time.monotonic()))
             assert ready, f"no {text!r} in {self._shown!r}"
@@ -76,7 +77,7 @@ def test_a_conversation_answers_takes_commands_and_leaves(terminal: Terminal, tm
     terminal.wait("no system message")
     terminal.type("/exit\r")
     terminal.wait("left")
-    assert terminal.program.wait(10) == 0
+    assert terminal.program.wait(PATIENCE) == 0
     assert "+v" in (tmp_path / "history.txt").read_text()
 
 
@@ -96,7 +97,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(terminal: Terminal) -
 def test_the_end_of_input_leaves(terminal: Terminal) -> None:
     terminal.type("\x04")
     terminal.wait("left")
-    assert terminal.program.wait(10) == 0
+    assert terminal.program.wait(PATIENCE) == 0
 
 
 def test_a_backslash_or_alt_enter_begins_another_line(terminal: Terminal) -> None:

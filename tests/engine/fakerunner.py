@@ -12,6 +12,7 @@ from zonda.engine.runner import Drawing
 from zonda.kernels import sample
 from zonda.types import Event, Request, Sampling
 
+PATIENCE = 120  # seconds that anything may take on a busy machine
 _POWERS = np.arange(1, 1 << 16, dtype=np.int64) * 2654435761 % 1000003
 _SPREAD = np.arange(1 << 16) * 97 & 0xFFF
 
@@ -32,7 +33,7 @@ class FakeRunner:
 
     def run(self, batch: Batch) -> np.ndarray:
         if self.gate:
-            assert self.gate.acquire(timeout=10)
+            assert self.gate.acquire(timeout=PATIENCE)
         if self.hook:
             self.hook(batch)
         self.steps += 1
@@ -123,14 +124,14 @@ class Collector:
             if self._watched or any(event.usage for event in events):
                 self._ended.notify_all()
 
-    def wait(self, *ids: str, timeout: float = 20) -> None:
+    def wait(self, *ids: str, timeout: float = PATIENCE) -> None:
         with self._ended:
             assert self._ended.wait_for(lambda: self._done.issuperset(ids), timeout), set(ids) - self._done
 
-    def wait_tokens(self, id: str, count: int, timeout: float = 20) -> None:
+    def wait_tokens(self, id: str, count: int) -> None:
         with self._ended:
             self._watched = True
-            assert self._ended.wait_for(lambda: len(self.tokens(id)) >= count, timeout)
+            assert self._ended.wait_for(lambda: len(self.tokens(id)) >= count, PATIENCE)
 
     def tokens(self, id: str, index: int = 0) -> list[int]:
         return [token for event in self.events.get(id, ()) if event.index == index for token in event.tokens]

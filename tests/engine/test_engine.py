@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from fakerunner import AheadRunner, Collector, FakeRunner, request
+from fakerunner import PATIENCE, AheadRunner, Collector, FakeRunner, request
 
 from zonda.engine.batch import Batch
 from zonda.engine.engine import MAX_FAILURES, Engine
@@ -49,13 +50,11 @@ def alone(prompt=(1, 2, 3), **sampling) -> list[int]:
         return generate(engine, prompt, **sampling).tokens("r")
 
 
-def until(condition, timeout: float = 10.0) -> None:
-    event = threading.Event()
-    for _ in range(int(timeout / 0.002)):
-        if condition():
-            return
-        event.wait(0.002)
-    raise AssertionError("it never came true")
+def until(condition) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came true"
+        time.sleep(0.002)
 
 
 # ---- generation
@@ -297,12 +296,13 @@ def test_cancelling_what_is_unknown_or_over_changes_nothing() -> None:
 
 
 def test_many_long_requests_that_are_left_do_not_keep_others_waiting() -> None:
-    with running(FakeRunner(max_len=200, pages=100), max_seqs=4) as engine:
+    with stepping(FakeRunner(max_len=200, pages=100), max_seqs=4) as (engine, gate):
         got = Collector()
         for i in range(100):
             engine.submit(request(f"r{i}", range(1, 20), max_tokens=180), got)
         for i in range(100):
             engine.cancel(f"r{i}")
+        gate.release(10)
         assert generate(engine, max_tokens=3).finish("r") == "length"
         assert engine.stats().finished["cancelled"] == 100
 
@@ -338,7 +338,7 @@ def test_draining_refuses_new_requests_and_finishes_the_old() -> None:
     with running() as engine:
         for i in range(20):
             engine.submit(request(f"r{i}", max_tokens=20), got)
-        engine.drain(10)
+        engine.drain(PATIENCE)
         assert all(got.finish(f"r{i}") == "length" for i in range(20)) and engine.alive
         with pytest.raises(Closed, match="shutting down"):
             engine.submit(request("late"), got)
@@ -374,8 +374,9 @@ def test_what_waits_when_the_engine_closes_is_told_so() -> None:
         until(lambda: runner.steps == 1)
         closing = threading.Thread(target=engine.close)
         closing.start()
+        until(lambda: engine._closing)
         gate.release(1)
-        closing.join(10)
+        closing.join(PATIENCE)
     assert [got.finish(id) for id in "abc"] == ["error"] * 3
     assert all(isinstance(got.last(id).error, Closed) for id in "abc")
 
@@ -471,10 +472,11 @@ def test_a_request_that_comes_while_a_broken_sink_is_silenced_is_answered() -> N
             return self is other
 
     got, late = Collector(), list[bool]()
-    with running() as engine:
+    with stepping(FakeRunner()) as (engine, gate):
         engine.submit(request("good", max_tokens=60), got)
         engine.submit(request("bad", max_tokens=60), Broken())
         engine.submit(request("more", max_tokens=60), got)
+        gate.release(1000)
         got.wait("good", "more", "late")
     assert late and got.finish("good") == got.finish("late") == "length"
 
@@ -532,10 +534,10 @@ def test_an_idle_engine_works_ahead_and_leaves_that_for_a_request() -> None:
     runner, collector = AheadRunner(), Collector()
     runner.chores = 1 << 60
     engine = Engine(runner)
-    assert runner.idled.wait(20)
+    assert runner.idled.wait(PATIENCE)
     engine.submit(request("r", max_tokens=3), collector)
     collector.wait("r")
     assert len(collector.tokens("r")) == 3
     runner.idled.clear()
-    assert runner.idled.wait(20)
+    assert runner.idled.wait(PATIENCE)
     engine.close()

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from fakerunner import AheadRunner, Collector, FakeRunner, request
+from fakerunner import PATIENCE, AheadRunner, Collector, FakeRunner, request
 
 from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
@@ -128,5 +128,5 @@ def test_an_engine_ends_with_its_device_and_all_are_told(kind: type[FakeRunner])
     for name, prompt in PROMPTS.items():
         engine.submit(request(name, prompt, max_tokens=8), collector)
     collector.wait(*PROMPTS)
-    engine._thread.join(20)
+    engine._thread.join(PATIENCE)
     assert engine.lost and not engine.alive and {collector.finish(name) for name in PROMPTS} == {"error"}
