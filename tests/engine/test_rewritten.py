@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 from typing import Any
 
 import jsonschema_rs
@@ -27,6 +29,37 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "not a member": ({**PAIR, "not": {"required": ["a"]}}, [NONE, TWO], [ONE, BOTH]),
     "not both members": ({**PAIR, "not": {"required": ["a", "b"]}}, [NONE, ONE, TWO], [BOTH]),
     "neither member": ({**PAIR, "not": {"anyOf": [{"required": ["a"]}, {"required": ["b"]}]}}, [NONE], [ONE, TWO]),
+    "not a text": ({"type": "string", "not": {"enum": ["", "ab", "a.", "é"]}}, ["a", "abc", "b", "a.b", "e", "\n"],
+                   ["", "ab", "a.", "é"]),
+    "not a number": ({"type": ["number", "string"], "not": {"enum": [3, 5]}}, [1, 3.5, 4, 6, "x"], [3, 5, None]),
+    "not a flag": ({"not": {"const": True}}, [False, 1, "x", None, {}], [True]),
+    "not a length": ({"type": "string", "not": {"minLength": 3}}, ["", "xx"], ["xxx"]),
+    "not within bounds": ({"type": "integer", "not": {"minimum": 3, "maximum": 5}}, [2, 6, -7], [3, 4, 5]),
+    "not of some characters": ({"type": "string", "not": {"pattern": r"^[\s.]+$"}}, ["", "x", " x."], [" ", ".."]),
+    "not a member of a value": ({**PAIR, "not": {"properties": {"a": {"const": 1}}}}, [{"a": 2}], [ONE, BOTH, NONE]),
+    "not a shared schema": ({**NAMED, "type": "string", "not": {"$ref": "#/$defs/Color"}}, ["green"], ["red", "blue"]),
+    "one of texts by length": ({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 2}]},
+                               ["", "x", "xxxx"], ["xx", "xxx"]),
+    "one of a list and any text": ({"type": "string", "oneOf": [{"enum": ["a", "b"]}, {}]}, ["c", "ab"], ["a", "b"]),
+    "one of open objects": ({"type": "object", "oneOf": [{"required": ["a"], "properties": {"a": WHOLE}},
+                                                         {"required": ["b"], "properties": {"b": WHOLE}}]},
+                            [ONE, TWO], [NONE, BOTH]),
+    "one of objects that may be empty": ({"oneOf": [record((), a=WHOLE), record((), b=WHOLE)]}, [ONE, TWO],
+                                         [NONE, BOTH]),
+    "one of parts that are put together": (
+        {"oneOf": [{"allOf": [{"required": ["k"], "type": "object"}, {"properties": {"k": {"const": kind}}}]}
+                   for kind in ("x", "y")]}, [{"k": "x"}, {"k": "y"}], [{"k": "z"}, NONE]),
+    "if a member has a value": ({**PAIR, "if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}},
+                                [BOTH, TWO, {"a": 2}], [ONE]),
+    "a member at least": ({**PAIR, "minProperties": 1}, [ONE, TWO, BOTH], [NONE]),
+    "as many members as must be": ({**PAIR, "required": ["a"], "minProperties": 1}, [ONE, BOTH], [NONE, TWO]),
+    "names by a pattern of all": ({"properties": {"a": {"maximum": 9}}, "type": "object",
+                                   "patternProperties": {"^[a-z]*": WHOLE}, "additionalProperties": False},
+                                  [NONE, ONE, {"A": 3}], [{"a": 10}, {"b": "x"}]),
+    "circles beside a type": ({"type": "object", "anyOf": [{"$ref": "#/$defs/A"}], "$defs": {
+        "A": record((), a={"type": "array", "items": {"$ref": "#"}})}}, [NONE, {"a": [NONE]}], [[], {"a": [1]}]),
+    "circles by a title": ({"$ref": "#/$defs/A", "$defs": {"A": record((), a={
+        "$ref": "#/$defs/A", "title": "A", "type": "object"})}}, [NONE, {"a": NONE}], [[], {"a": 1}]),
     "dependencies": ({**PAIR, "dependencies": {"a": ["b"]}}, [NONE, TWO, BOTH], [ONE]),
     "dependentRequired": ({**PAIR, "dependentRequired": {"a": ["b"], "b": ["a"]}}, [NONE, BOTH], [ONE, TWO]),
     "dependentSchemas": ({**PAIR, "dependentSchemas": {"a": {"properties": {"a": {"maximum": 3}}}}}, [ONE], [{"a": 4}]),
@@ -79,7 +112,8 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
                                     [1, None], ["x"]),
 }
 NARROWED = {"base64", "a dialect of one's own", "keywords as names", "64 bits", "tenths", "names of a format",
-            "an address as zod has it", "a time by a clock", "names of a format that the compiler knows"}
+            "an address as zod has it", "a time by a clock", "not a member of a value", "circles beside a type",
+            "not of some characters", "names of a format that the compiler knows"}
 """Where the checker is of another opinion, or less is allowed than might be."""
 
 
@@ -115,12 +149,11 @@ def test_what_is_rewritten_means_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize(("schema", "keyword"), [
-    ({"type": "string", "not": {"const": "a"}}, "not"),
-    ({"not": {"type": "integer"}}, "not"),
-    ({"if": {"properties": {"a": {"const": 1}}}, "then": {"required": ["b"]}}, "if"),
-    ({"oneOf": [{"type": "string", "maxLength": 3}, {"type": "string", "minLength": 2}]}, "oneOf"),
+    ({"type": "string", "not": {"pattern": "a|b"}}, "not"),
+    ({"if": {"properties": {"a": {"multipleOf": 3}}}, "then": {"required": ["b"]}}, "if"),
+    ({"oneOf": [{"type": "string", "pattern": "^a"}, {"type": "string", "pattern": "b$"}]}, "oneOf"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
-    ({"oneOf": [record((), a=WHOLE), record((), b=WHOLE)]}, "oneOf"),
+    ({"oneOf": [record((), a=WHOLE)] * 201}, "oneOf"),
     ({"type": "array", "items": TEXT, "uniqueItems": True}, "uniqueItems"),
     ({"contains": WHOLE}, "contains"),
     ({"allOf": [{"properties": {"a": WHOLE}}], "unevaluatedProperties": False}, "unevaluatedProperties"),
@@ -134,6 +167,61 @@ def test_what_cannot_be_followed_is_refused_by_its_name(grammars: Grammars, sche
     with pytest.raises(InvalidRequest) as caught:
         compiled(grammars, schema)
     assert f"`{keyword}`" in str(caught.value)
+
+
+KINDS = ["string", "integer", "number", "boolean", "null", "array", "object"]
+VALUES = [None, True, False, 0, 1, 2, 3, 1.5, -1, "", "a", "b", "ab", "abc", "x", [], [1], ["a", 2], {}, {"a": 1},
+          {"a": "a"}, {"b": 2}, {"a": 1, "b": 2}, {"a": "ab", "c": None}, {"a": {"b": 1}}, {"c": True}, {"ab": 1}]
+
+
+def any_schema(dice: random.Random, depth: int = 3) -> Any:
+    """A schema of few keywords, chosen by chance."""
+    def inner() -> Any:
+        return any_schema(dice, depth - 1)
+
+    leaf, names = depth == 0 or dice.random() < 0.25, dice.sample("abc", 2)
+    return dice.choice([
+        lambda: {"type": dice.sample(KINDS, dice.randint(1, 2))}, lambda: {"enum": dice.sample(VALUES, 2)},
+        lambda: {"minLength": dice.randint(0, 3)}, lambda: {"maxLength": dice.randint(0, 3), "minItems": 1},
+        lambda: {dice.choice(["minimum", "exclusiveMaximum"]): dice.choice([0, 1.5, 2])},
+        lambda: {"required": names}, lambda: {"pattern": dice.choice(["^[ab]+$", "^[^a]*$", "a"])},
+        lambda: dice.choice([{}, True, False]), lambda: {"$ref": f"#/$defs/{dice.choice('XY')}"}])() if leaf else {
+        **dice.choice([
+            lambda: {"properties": {name: inner() for name in names}, "minProperties": dice.randint(0, 2)},
+            lambda: {"oneOf": [inner() for _ in names]}, lambda: {"not": inner()},
+            lambda: {"if": inner(), dice.choice(["then", "else"]): inner()},
+            lambda: {"anyOf": [inner(), inner()]}, lambda: {"allOf": [inner(), inner()]},
+            lambda: {"patternProperties": {dice.choice([".*", "^a"]): inner()}, "additionalProperties": False},
+            lambda: {"dependentRequired": {"a": ["b"]}, "items": inner()}])(),
+        **(found if isinstance(found := inner(), dict) and dice.random() < 0.4 else {})}
+
+
+def test_what_is_rewritten_never_takes_more() -> None:
+    followed = 0
+    for seed in range(600):
+        dice = random.Random(seed)
+        schema = {"allOf": [any_schema(dice)], "$defs": {name: any_schema(dice, 1) for name in "XY"}}
+        ready = prepared(schema)
+        if not re.search('"(not|oneOf|if|dependentRequired)":', json.dumps(ready)):
+            before, after = (jsonschema_rs.Draft202012Validator(each) for each in (schema, ready))
+            lax = [value for value in VALUES if after.is_valid(value) and not before.is_valid(value)]
+            assert not lax, (seed, schema)
+            followed += any(map(after.is_valid, VALUES))
+    assert followed > 200
+
+
+@pytest.mark.parametrize("schema", [
+    {"oneOf": [{"required": [f"a{i}"]} for i in range(200)]},
+    {"allOf": [{"oneOf": [{"$ref": "#/$defs/A"}] * 20}] * 300, "$defs": {"A": {"enum": ["x" * 1000] * 150}}},
+    {"not": {"anyOf": [{"not": {"anyOf": [{"not": {"properties": {"a": {}}}}] * 12}}] * 12}},
+    {"patternProperties": {".*": {"enum": [*range(2000)]}},
+     "properties": {f"a{i}": {"type": "null"} for i in range(900)}},
+    {"propertyNames": {"enum": [f"a{i}" for i in range(200)]}, "additionalProperties": {"enum": [*range(20_000)]}}])
+def test_what_would_grow_without_end_is_bounded(schema: Any) -> None:
+    try:
+        assert len(json.dumps(prepared(schema))) < 1 << 24
+    except InvalidRequest as error:
+        assert "too large" in str(error)
 
 
 def test_circles_of_references_are_not_followed_forever() -> None:

@@ -1,6 +1,7 @@
 """Tells whether two JSON schemas have no value in common, so that a `oneOf` of them is no more than an `anyOf`."""
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,16 +9,23 @@ ANY = frozenset({"array", "boolean", "fraction", "integer", "null", "object", "s
 """Kinds of values; a number is an integer or a fraction."""
 MANY = 200
 """Values and names that are looked at."""
+SAID = frozenset({"$comment", "default", "description", "examples", "title"})
+"""Keywords that only explain."""
 _DEPTH = 8
 _KINDS = {bool: "boolean", dict: "object", float: "fraction", int: "integer", list: "array", str: "string",
           type(None): "null"}
 
 
 class Apart:
-    """Compares schemas of one document; `left` more pairs, so that hostile ones end soon."""
+    """Compares schemas of the document `root`; `left` more steps, so that hostile ones end soon."""
 
-    def __init__(self, root: Any, left: int = 20_000) -> None:
-        self._root, self._left = root, left
+    def __init__(self, root: Any, left: int = 100_000) -> None:
+        self.root, self._left = root, left
+
+    def spend(self, steps: int = 1) -> bool:
+        """Take steps; tells whether there were so many left."""
+        self._left -= steps
+        return self._left >= 0
 
     def all(self, schemas: Iterable[Any], within: frozenset[str] = ANY) -> bool:
         """Whether no value of the kinds `within` fits two of the schemas."""
@@ -26,35 +34,51 @@ class Apart:
 
     def pair(self, one: Any, other: Any, within: frozenset[str] = ANY, depth: int = _DEPTH) -> bool:
         """Whether no value fits both schemas; False also where that is not plain to see."""
-        self._left -= 1
-        one, other = target(one, self._root), target(other, self._root)
-        if one is False or other is False:
-            return True
-        if not isinstance(one, Mapping) or not isinstance(other, Mapping) or depth == 0 or self._left < 0:
+        if not self.spend():
             return False
-        common = within & kinds(one) & kinds(other)
-        return not common or self._values(one, other) or self._parts(one, other, common, depth) or (
-            common == {"object"} and self._objects(one, other, depth))
-
-    def _values(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-        mine, theirs = values(one), values(other)
+        mine, theirs = self._whole(one, depth), self._whole(other, depth)
         if mine is None or theirs is None:
+            return True
+        if depth == 0:
             return False
-        self._left -= len(mine) * len(theirs)
-        return self._left >= 0 and not any(value in theirs for value in mine)
+        common = within.intersection(*(kinds(each) for each in (*mine, *theirs)))
+        return not common or self._values(mine, theirs) or self._parts(mine, other, common, depth) or \
+            self._parts(theirs, one, common, depth) or (common == {"object"} and self._objects(mine, theirs, depth))
 
-    def _parts(self, one: Mapping[str, Any], other: Mapping[str, Any], within: frozenset[str], depth: int) -> bool:
-        for whole, rest in ((one, other), (other, one)):
-            for word, enough in (("allOf", any), ("anyOf", all), ("oneOf", all)):
-                parts = whole.get(word)
-                if isinstance(parts, list) and parts and enough(self.pair(each, rest, within, depth - 1)
-                                                                for each in parts):
-                    return True
+    def _whole(self, schema: Any, depth: int) -> list[Mapping[str, Any]] | None:
+        """The schemas that all must hold for one to hold, without those that only refer; None where none can."""
+        found, left = list[Mapping[str, Any]](), [(schema, depth)]
+        while left:
+            each, deep = left.pop()
+            each = target(each, self.root)
+            if each is False:
+                return None
+            if isinstance(each, Mapping):
+                found.append(each)
+                parts = each.get("allOf")
+                left += [(part, deep - 1) for part in parts] if isinstance(parts, list) and deep else []
+            if not self.spend(1 + len(left)):
+                break
+        return found
+
+    def _values(self, mine: list[Mapping[str, Any]], theirs: list[Mapping[str, Any]]) -> bool:
+        """Whether values are listed on both sides, of which none is the same."""
+        for one, other in itertools.product(filter(None, map(values, mine)), filter(None, map(values, theirs))):
+            if self.spend(len(one) * len(other)) and not any(_same(value, each) for value in one for each in other):
+                return True
         return False
 
-    def _objects(self, one: Mapping[str, Any], other: Mapping[str, Any], depth: int) -> bool:
-        names = dict.fromkeys(name for each in (one, other) for name in required(each))
-        return any(self.pair(_member(one, name), _member(other, name), depth=depth - 1) for name in names)
+    def _parts(self, whole: list[Mapping[str, Any]], rest: Any, within: frozenset[str], depth: int) -> bool:
+        """Whether none of the alternatives of one side goes with the other."""
+        found = (each.get(word) for each in whole for word in ("anyOf", "oneOf"))
+        return any(isinstance(parts, list) and parts and all(self.pair(each, rest, within, depth - 1) for each in parts)
+                   for parts in found)
+
+    def _objects(self, mine: list[Mapping[str, Any]], theirs: list[Mapping[str, Any]], depth: int) -> bool:
+        """Whether a member that must be there cannot be as both sides want it."""
+        names = dict.fromkeys(name for each in (*mine, *theirs) for name in required(each))
+        return any(self.pair({"allOf": [_member(each, name) for each in mine]},
+                             {"allOf": [_member(each, name) for each in theirs]}, depth=depth - 1) for name in names)
 
 
 def target(schema: Any, root: Any) -> Any:
@@ -74,7 +98,7 @@ def kinds(schema: Mapping[str, Any]) -> frozenset[str]:
     """The kinds of values that a schema's type and values leave."""
     found = named(schema["type"]) if "type" in schema else ANY
     known = values(schema)
-    return found if known is None else found & {_kind(value) for value in known}
+    return found if known is None else found & {kind_of(value) for value in known}
 
 
 def named(types: Any) -> frozenset[str]:
@@ -96,7 +120,12 @@ def required(schema: Mapping[str, Any]) -> list[str]:
     return [name for name in names[:MANY] if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def _kind(value: Any) -> str:
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value."""
     return "integer" if isinstance(value, float) and value.is_integer() else _KINDS[type(value)]
 
 

@@ -41,7 +41,7 @@ _SCHEMA = re.compile(r"%json\s*(?={)")
 _DECODER = json.JSONDecoder()
 _ASCII = "d"  # what \\d stands for in expressions; words and spaces are those of Unicode
 _RULE = re.compile(r"(?m)^[ \t]*[?!]?\w[^\s:\"/]*[^:\n\"/]*:")
-_LIMITS: dict[str, Any] = {"step_lexer_fuel": 300_000, "step_max_items": 20_000,
+_LIMITS: dict[str, Any] = {"step_lexer_fuel": 300_000, "step_max_items": 20_000, "max_items_in_row": 5_000,
                            "max_lexer_states": 20_000, "verbose_errors": False}
 """About 30 ms a token and 20 MB a sequence at worst."""
 

@@ -4,20 +4,20 @@ What cannot be written so stays, and the compiler refuses it by name.
 """
 from __future__ import annotations
 
-import json
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zonda.engine.apart import ANY, Apart, kinds, named, target, values
+from zonda.engine.apart import MANY, SAID, Apart, kinds, named, required, target, values
+from zonda.engine.formats import spelled
+from zonda.engine.outside import MOST, Outside
 
 Schema = dict[str, Any]
 LARGEST = (1 << 63) - 1024
 """The compiler's largest bound, as a 64-bit float below 2^63."""
-MOST = 8
-"""Alternatives that are turned around, and names with dependencies: each doubles the compiler's work."""
-SHORT = 400
-"""Characters of a schema that is turned around."""
+_ALL = re.compile(r"\^?(?:(?:\.|\[(?:\\.|[^\]\\[])+\])\*)?")
+"""Patterns that every text matches."""
 _UUID = "^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = {"minimum": max, "exclusiveMinimum": max, "maximum": min, "exclusiveMaximum": min}
@@ -26,18 +26,17 @@ _ELSEWHERE = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf"
 """What may evaluate properties and items beside the plain keywords."""
 MOVED = re.compile(r'"\$ref": "[^"]*/(?:oneOf|if|then|else|not|dependen\w*|propertyNames|unevaluated\w*)[/"]')
 """A reference into what would be moved; a schema that has one is left as it is."""
-_SAID = frozenset({"$comment", "default", "description", "examples", "title"})
 
 
-def rewritten(schema: Schema, root: Mapping[str, Any]) -> Schema:
-    """A schema whose inner ones are written so already; `root` is the document that references are looked up in."""
+def rewritten(schema: Schema, apart: Apart) -> Schema:
+    """A schema whose inner ones are as they were; `apart` compares schemas of its document."""
     result = dict(schema)
     for rule in _RULES:
-        rule(result, root)
+        rule(result, apart)
     return result
 
 
-def _numbers(schema: Schema, _: Any) -> None:
+def _numbers(schema: Schema, _: Apart) -> None:
     for name in _COUNTS:
         if isinstance(schema.get(name), float) and schema[name].is_integer():
             schema[name] = int(schema[name])
@@ -47,21 +46,21 @@ def _numbers(schema: Schema, _: Any) -> None:
             schema[name] = most
 
 
-def _idle(schema: Schema, _: Any) -> None:
+def _idle(schema: Schema, _: Apart) -> None:
     """Leave out what restricts nothing."""
     if "if" not in schema or not schema.keys() & {"then", "else"}:
         _drop(schema, "if", "then", "else")
     if "contains" not in schema:
         _drop(schema, "minContains", "maxContains")
     most = schema.get("maxItems")
-    if schema.get("uniqueItems") is False or (isinstance(most, int) and most <= 1):
+    if schema.get("uniqueItems") is False or "array" not in kinds(schema) or (isinstance(most, int) and most <= 1):
         _drop(schema, "uniqueItems")
     for word in ("propertyNames", "unevaluatedProperties", "unevaluatedItems"):
         if schema.get(word) in (True, {}):
             _drop(schema, word)
 
 
-def _unevaluated(schema: Schema, _: Any) -> None:
+def _unevaluated(schema: Schema, _: Apart) -> None:
     """What no part of the schema speaks of is what its plain keywords leave."""
     if schema.keys() & _ELSEWHERE:
         return
@@ -72,9 +71,25 @@ def _unevaluated(schema: Schema, _: Any) -> None:
         schema.setdefault(rest, schema.pop("unevaluatedItems"))
 
 
-def _names(schema: Schema, root: Any) -> None:
+def _every(schema: Schema, _: Apart) -> None:
+    """A pattern that all names match says what any other member is, and named ones, too."""
+    patterns, members = schema.get("patternProperties"), schema.get("properties", {})
+    if not isinstance(patterns, Mapping) or not isinstance(members, Mapping) or len(patterns) != 1:
+        return
+    ((pattern, rest),) = patterns.items()
+    if _ALL.fullmatch(pattern):
+        del schema["patternProperties"]
+        both = {name: each if _told(each) == _told(rest) else {"allOf": [each, rest]} for name, each in members.items()}
+        schema.update(additionalProperties=rest, **({"properties": both} if members else {}))
+
+
+def _told(schema: Any) -> Any:
+    return {word: each for word, each in schema.items() if word not in SAID} if isinstance(schema, Mapping) else schema
+
+
+def _names(schema: Schema, apart: Apart) -> None:
     """Names from a list, or by a pattern, are properties of these names and no others."""
-    names, members = _plain(schema.get("propertyNames"), root), schema.get("properties", {})
+    names, members = _plain(schema.get("propertyNames"), apart.root), schema.get("properties", {})
     if not isinstance(names, Mapping) or schema.get("patternProperties") or not isinstance(members, Mapping)\
             or "string" not in kinds(names):
         return
@@ -94,7 +109,8 @@ def _plain(schema: Any, root: Any) -> Any:
     """A schema without a reference, or an `anyOf` of which but one part can be, around it."""
     schema = target(schema, root)
     parts = schema.get("anyOf") if isinstance(schema, Mapping) and _only(schema, "anyOf") else None
-    left = [each for each in parts if each not in (False, {"enum": []})] if isinstance(parts, list) else []
+    never: tuple[Any, ...] = (False, {"not": {}}, {"not": True})
+    left = [each for each in parts if each not in never] if isinstance(parts, list) else []
     return target(left[0], root) if len(left) == 1 else schema
 
 
@@ -105,6 +121,8 @@ def _pattern(names: Mapping[str, Any]) -> str | None:
     least, most, parts = names.get("minLength", 0), names.get("maxLength"), names.get("allOf")
     if _only(names, "type", "minLength", "maxLength") and isinstance(least, int) and isinstance(most, int | None):
         return f"^(?s:.){{{least},{'' if most is None else most}}}$"
+    if names.keys() - spelled(names).keys():
+        return _pattern(spelled(names))
     if _only(names, "type", "allOf") and isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], Mapping):
         return _pattern(parts[0])
     if _only(names, "type", "format") and names["format"] == "uuid":
@@ -112,7 +130,7 @@ def _pattern(names: Mapping[str, Any]) -> str | None:
     return names.get("pattern") if _only(names, "type", "pattern") else None
 
 
-def _dependent(schema: Schema, _: Any) -> None:
+def _dependent(schema: Schema, _: Apart) -> None:
     """A name that needs others, or a schema, is not there, or they hold."""
     for word in ("dependentRequired", "dependentSchemas", "dependencies"):
         needs = schema.get(word)
@@ -124,8 +142,8 @@ def _dependent(schema: Schema, _: Any) -> None:
                 _also(schema, {"anyOf": [{"properties": {name: False}}, there]})
 
 
-def _not(schema: Schema, _: Any) -> None:
-    turned = _without(schema["not"]) if "not" in schema else None
+def _not(schema: Schema, apart: Apart) -> None:
+    turned = Outside(apart, _members(schema)).of(schema["not"]) if "not" in schema else None
     if turned is None:
         return
     del schema["not"]
@@ -135,72 +153,66 @@ def _not(schema: Schema, _: Any) -> None:
         _also(schema, turned)
 
 
-def _condition(schema: Schema, _: Any) -> None:
-    turned = _without(schema["if"]) if "if" in schema else None
+def _condition(schema: Schema, apart: Apart) -> None:
+    turned = Outside(apart, _members(schema)).of(schema["if"]) if "if" in schema else None
     if turned is None:
         return
     first, then, other = (schema.pop(word, True) for word in ("if", "then", "else"))
     _also(schema, {"anyOf": [{"allOf": [first, then]}, {"allOf": [turned, other]}]})
 
 
-def _one_of(schema: Schema, root: Any) -> None:
-    """Alternatives that are told apart, or of which each can be told to be none of the others."""
-    parts = schema.get("oneOf")
-    if not isinstance(parts, list) or not parts:
+def _one_of(schema: Schema, apart: Apart) -> None:
+    """Each alternative as far as it is told to be none of the others."""
+    parts, found = schema.get("oneOf"), list[Any]()
+    if not isinstance(parts, list) or len(parts) > MANY:
         return
-    if not Apart(root).all(parts, kinds(schema)):
-        turned = [_without(each) for each in parts] if len(parts) <= MOST else [None]
-        if None in turned:
-            return
-        parts = [{"allOf": [each, *turned[:number], *turned[number + 1:]]} for number, each in enumerate(parts)]
-    del schema["oneOf"]
-    _also(schema, {"anyOf": parts}) if "anyOf" in schema else schema.update(anyOf=parts)
+    around: Schema = {word: schema[word] for word in ("type", "required", "properties") if word in schema}
+    for number, each in enumerate(parts):
+        mine = {**around, "allOf": [each]}
+        others = (other for place, other in enumerate(parts)
+                  if place != number and not apart.pair(mine, {**around, "allOf": [other]}))
+        outside = Outside(apart, [*_members(schema), *_members(target(each, apart.root))])
+        turned = [outside.of(other) for other in itertools.islice(others, MOST + 1)]
+        if len(turned) <= MOST and None not in turned and not any(apart.pair(each, one) for one in turned):
+            found.append({"allOf": [each, *turned]} if turned else each)
+    if found:
+        del schema["oneOf"]
+        _also(schema, {"anyOf": found}) if "anyOf" in schema else schema.update(anyOf=found)
 
 
-_RULES: tuple[Callable[[Schema, Any], None], ...] = (_numbers, _idle, _unevaluated, _names, _dependent, _not,
-                                                     _condition, _one_of)
+def _members(schema: Any) -> list[str]:
+    """The names of an object's members."""
+    found = schema.get("properties") if isinstance(schema, Mapping) else None
+    return list(found) if isinstance(found, Mapping) else []
 
 
-def _without(schema: Any) -> Schema | bool | None:
-    """The schema of all values that do not fit one; None where it cannot be written."""
-    if isinstance(schema, bool):
-        return not schema
-    if not isinstance(schema, Mapping) or len(json.dumps(schema)) > SHORT:
-        return None
-    turned = [_turned(word, value) for word, value in schema.items() if word not in _SAID]
-    found = [each for each in turned if each is not None]
-    if len(found) < len(turned):
-        return None
-    return True if True in found else _any([each for each in found if each is not False])
+def _beside(schema: Schema, apart: Apart) -> None:
+    """Leave out what says nothing beside references: the compiler would follow them at once, and not in circles."""
+    found = [schema] if "$ref" in schema else schema.get("anyOf")
+    if not isinstance(found, list) or not any(isinstance(each, Mapping) and "$ref" in each for each in found):
+        return
+    _drop(schema, *SAID, *(("$schema",) if not schema.keys() & {"$defs", "definitions"} else ()))
+    if schema.get("additionalProperties") in (True, {}) and "unevaluatedProperties" not in schema:
+        _drop(schema, "additionalProperties")
+    places = ({"$ref": each["$ref"]} if "$ref" in each else each for each in found if isinstance(each, Mapping))
+    inner = [target(each, apart.root) for each in places]
+    if "type" in schema and all(isinstance(each, Mapping) and kinds(each) <= named(schema["type"]) for each in inner):
+        del schema["type"]
 
 
-def _turned(word: str, value: Any) -> Schema | bool | None:
-    """The schema of all values that a keyword forbids."""
-    if word == "not":
-        return value if isinstance(value, dict | bool) else None
-    if word == "type":
-        return _other_types(value)
-    if not isinstance(value, list) or len(value) > MOST:
-        return None
-    if word == "required":
-        return _any([{"type": "object", "properties": {name: False}} for name in value])
-    if word not in ("anyOf", "allOf"):
-        return None
-    inner = [_without(each) for each in value]
-    if None in inner:
-        return None
-    return {"allOf": inner} if word == "anyOf" else _any(inner)
+def _least(schema: Schema, _: Apart) -> None:
+    """An object that must have a member has one of those that are named, or what must be there is enough."""
+    least, names = schema.get("minProperties"), _members(schema)
+    if not isinstance(least, int) or set(names) <= set(needed := required(schema)):
+        return
+    if least <= len(needed) or least == 1:
+        del schema["minProperties"]
+    if least == 1 and not needed:
+        _also(schema, {"anyOf": [{"required": [name]} for name in names]})
 
 
-def _other_types(value: Any) -> Schema | bool | None:
-    left = ANY - named(value)
-    if "fraction" in left and "integer" not in left:
-        return None
-    return {"type": sorted((left - {"fraction", "integer"}) | ({"number"} if "fraction" in left else set()))}
-
-
-def _any(schemas: list[Any]) -> Schema | bool:
-    return {"anyOf": schemas} if len(schemas) > 1 else schemas[0] if schemas else False
+_RULES: tuple[Callable[[Schema, Apart], None], ...] = (_numbers, _idle, _unevaluated, _every, _names, _least,
+                                                     _dependent, _not, _condition, _one_of, _beside)
 
 
 def _also(schema: Schema, more: Schema) -> None:
@@ -209,7 +221,7 @@ def _also(schema: Schema, more: Schema) -> None:
 
 
 def _only(schema: Mapping[str, Any], *words: str) -> bool:
-    return not schema.keys() - {*words, *_SAID}
+    return not schema.keys() - {*words, *SAID}
 
 
 def _drop(schema: Schema, *words: str) -> None:
