@@ -20,6 +20,7 @@ from zonda.server import (
     operations,
     responses,
     responses_socket,
+    stored_chats,
     tokenizing,
     ui,
 )
@@ -46,6 +47,7 @@ from zonda.server.embeddings import EmbeddingList, EmbeddingRequest, Ranking, Re
 from zonda.server.endpoint import Endpoint, Methods
 from zonda.server.errors import Envelope
 from zonda.server.front import Front
+from zonda.server.paging import PageQuery
 from zonda.server.registry import Registry
 from zonda.server.responses_events import ResponseEvent
 from zonda.server.responses_items import ItemList, ItemQuery
@@ -74,6 +76,7 @@ from zonda.server.schema import (
 )
 from zonda.server.served import Model, Progress
 from zonda.server.service import Service
+from zonda.server.stored_chats import ChatDeleted, ChatList, ChatsQuery, ChatUpdate, MessageList
 from zonda.server.tokenizing import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
 
 if TYPE_CHECKING:
@@ -84,6 +87,16 @@ NOT_LOADED = dict.fromkeys((400, 404, 503), ModelStatus)
 ENDPOINTS = (
     Endpoint(method="POST", path="/v1/chat/completions", answer=chat.create, summary="Answer a conversation",
              body=ChatRequest, reply=ChatCompletion, events=ChatChunk),
+    Endpoint(method="GET", path="/v1/chat/completions", answer=stored_chats.list_all,
+             summary="List stored chat completions", query=ChatsQuery, reply=ChatList),
+    Endpoint(method="GET", path="/v1/chat/completions/{id}", answer=stored_chats.get,
+             summary="Show a stored chat completion", reply=ChatCompletion),
+    Endpoint(method="POST", path="/v1/chat/completions/{id}", answer=stored_chats.update,
+             summary="Note something about a stored chat completion", body=ChatUpdate, reply=ChatCompletion),
+    Endpoint(method="DELETE", path="/v1/chat/completions/{id}", answer=stored_chats.delete,
+             summary="Forget a stored chat completion", reply=ChatDeleted),
+    Endpoint(method="GET", path="/v1/chat/completions/{id}/messages", answer=stored_chats.list_messages,
+             summary="List what led to a stored chat completion", query=PageQuery, reply=MessageList),
     Endpoint(method="POST", path="/v1/completions", answer=completions.create, summary="Continue texts or token ids",
              body=CompletionRequest, reply=TextCompletion, events=TextCompletion),
     Endpoint(method="POST", path="/v1/messages", answer=anthropic.create,

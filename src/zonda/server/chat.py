@@ -33,9 +33,10 @@ from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
 from zonda.server.schema import ChatLogprobs
 from zonda.server.sse import frame, padded, stream
+from zonda.server.stored_chats import keep
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import Answer, AnswerChoice, Conversing, Spoken
+from zonda.turns import Answer, AnswerChoice, Collected, Conversing, Spoken
 from zonda.types import Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ async def create(call: Call, body: ChatRequest) -> None:
             if body.stream:
                 await stream(call, reply.frames(speech))
             else:
-                await call.reply(reply.whole(await speech.answer()))
+                completion = reply.whole(await speech.answer())
+                keep(call, body, completion)
+                await call.reply(completion)
 
 
 def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
@@ -107,13 +110,18 @@ class Reply:
         """The answer as events: for each choice its role, its pieces and, with an empty delta, its end."""
         fresh = set(range(self.body.n or 1))
         usage, reasoning = Usage(), 0
+        collected = Collected(len(fresh)) if self.body.store else None
         async for spoken in speech:
+            if collected:
+                collected.add(spoken)
             usage, reasoning = spoken.chunk.usage or usage, spoken.reasoning_tokens
             events = b"".join(self._events(spoken, opening=spoken.index in fresh))
             if events:
                 fresh.discard(spoken.index)
                 yield events
         self.call.usage = usage
+        if collected:
+            keep(self.call, self.body, self.whole(collected.answer()))
         if self._counts:
             message = self._chunk([])
             message.usage = usage_report(usage, reasoning)

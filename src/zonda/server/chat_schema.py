@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from zonda.server.schema import ChatLogprobs, ConversationFields, Timings, UsageReport
+from zonda.server.schema import ChatLogprobs, ConversationFields, Metadata, Timings, UsageReport
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 512
@@ -39,8 +39,8 @@ class ChatMessage(Struct, kw_only=True):
 class ChatRequest(ConversationFields, kw_only=True):
     """A conversation to answer; a lone text is one user message.
 
-    `functions` and `function_call` are the old names of `tools` and `tool_choice`. What only concerns OpenAI's own
-    service, such as `store` and `metadata`, is taken and changes nothing.
+    `functions` and `function_call` are the old names of `tools` and `tool_choice`. With `store` the answer is kept,
+    with its `metadata`. What only concerns OpenAI's own service is taken and changes nothing.
     """
 
     messages: str | Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -55,7 +55,7 @@ class ChatRequest(ConversationFields, kw_only=True):
     function_call: Literal["none", "auto"] | dict[str, Any] | None = None
     modalities: list[str] | None = None
     store: bool | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -110,6 +110,7 @@ class ChatCompletion(Struct, kw_only=True):
     choices: list[ChatChoice]
     usage: UsageReport
     timings: Timings
+    metadata: dict[str, str] | UnsetType = UNSET
 
 
 class FunctionDelta(Struct, kw_only=True):
@@ -160,3 +161,16 @@ class ChatChunk(Struct, kw_only=True):
     usage: UsageReport | UnsetType | None = UNSET
     timings: Timings | UnsetType = UNSET
     obfuscation: str | UnsetType = UNSET
+
+
+class StoredMessage(Struct, kw_only=True):
+    """A message that led to a stored answer; parts of a content are apart from a content of one text."""
+
+    id: str
+    role: Role
+    content: str | None
+    content_parts: list[dict[str, Any]] | None
+    refusal: str | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET

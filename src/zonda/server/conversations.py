@@ -13,9 +13,10 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.call import Call
 from zonda.server.errors import NotFound
 from zonda.server.responses_input import item_of
-from zonda.server.responses_items import ItemList, ItemQuery, Names, page
-from zonda.server.responses_schema import ConversationId, InputItem, Item, Metadata
+from zonda.server.responses_items import ItemList, ItemQuery, Names, item_page
+from zonda.server.responses_schema import ConversationId, InputItem, Item
 from zonda.server.responses_store import Talk
+from zonda.server.schema import Metadata
 
 Added = Annotated[list[InputItem], Meta(max_length=20)]
 
@@ -89,7 +90,7 @@ async def delete(call: Call) -> ConversationDeleted:
 
 async def list_items(call: Call, query: ItemQuery) -> ItemList:
     """The items of a conversation, a page at a time."""
-    return page(_found(call).items, query)
+    return item_page(_found(call).items, query)
 
 
 async def add_items(call: Call, body: ItemsRequest) -> ItemList:
@@ -98,7 +99,7 @@ async def add_items(call: Call, body: ItemsRequest) -> ItemList:
     added = _items(call, body.items)
     talk.items += added
     call.service.conversations.settle(talk)
-    return page(added, ItemQuery(order="asc"))
+    return item_page(added, ItemQuery(order="asc"))
 
 
 async def get_item(call: Call) -> Item:

@@ -20,6 +20,8 @@ MAX_DEPTH = 64
 _SAID = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _KEY_BEFORE = re.compile(rb'"([A-Za-z0-9_]{1,64})"\s*:\s*\[?\s*-?$')
+_MEMBER = re.compile(r"([^\[\]]+)\[([^\]]+)\]")
+"""A name in a query that stands for a member of an object."""
 _STEP = re.compile(r"([^.\[\]]+)|\[[^\]]*\]")
 
 
@@ -72,7 +74,14 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 def decode_query(query: bytes, kind: type[T]) -> T:
     """What stands behind the `?` of a path as a value of this kind, or `InvalidRequest`."""
-    given = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    given: dict[str, Any] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if member := _MEMBER.fullmatch(name):
+            inner = given.setdefault(member[1], {})
+            if isinstance(inner, dict):
+                inner[member[2]] = value
+        else:
+            given[name] = value
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:

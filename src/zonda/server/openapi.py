@@ -79,7 +79,8 @@ def _query(kind: type | None) -> list[dict[str, Any]]:
     if kind is None:
         return []
     fields = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"]
-    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in fields.items()]
+    return [{"name": name, "in": "query", "required": False, "schema": schema} | (
+        {"style": "deepObject"} if schema.get("type") == "object" else {}) for name, schema in fields.items()]
 
 
 def _content(each: Endpoint, schemas: dict[type, Any]) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Pages of lists that are too long to be shown whole."""
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Generic, Literal, Protocol, TypeVar
+
+from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest
+from zonda.server.schema import Identifier
 
 
 class Identified(Protocol):
@@ -14,12 +17,39 @@ class Identified(Protocol):
     def id(self) -> str: ...
 
 
-T = TypeVar("T", bound=Identified)
+T = TypeVar("T")
+L = TypeVar("L", bound=Identified)
+P = TypeVar("P")
 
 
-def cut(listed: Sequence[T], limit: int, after: str | None, before: str | None = None, *,
-        fields: tuple[str, str] = ("after", "before")) -> tuple[Sequence[T], bool]:
-    """The page that follows one id, or ends before another, and whether there is more in that direction.
+class PageQuery(Struct, kw_only=True):
+    """Which page is shown."""
+
+    limit: Annotated[int, Meta(ge=1, le=100)] = 20
+    order: Literal["asc", "desc"] = "asc"
+    after: Identifier | None = None
+
+
+class Page(Struct, Generic[T], kw_only=True):
+    """A page, as OpenAI's API has it."""
+
+    object: Literal["list"] = "list"
+    data: list[T]
+    first_id: str
+    last_id: str
+    has_more: bool
+
+
+def page(kind: Callable[..., P], listed: Sequence[Any], query: PageQuery, before: str | None = None) -> P:
+    """The page of this kind that a query asks for, of things that are listed in ascending order."""
+    found, more = cut(listed if query.order == "asc" else listed[::-1], query.limit, query.after, before)
+    first, last = (found[0].id, found[-1].id) if found else ("", "")
+    return kind(data=list(found), first_id=first, last_id=last, has_more=more)
+
+
+def cut(listed: Sequence[L], limit: int, after: str | None, before: str | None = None, *,
+        fields: tuple[str, str] = ("after", "before")) -> tuple[Sequence[L], bool]:
+    """Those that follow one id, or come right before another, and whether there are more in that direction.
 
     `fields` are the names of the two in the request.
     """

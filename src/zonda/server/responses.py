@@ -19,7 +19,7 @@ from zonda.server.conversations import going_on, kept_in, talk_of
 from zonda.server.errors import Envelope, NotFound
 from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent, Event, hidden
-from zonda.server.responses_items import ItemList, ItemQuery, Names, page
+from zonda.server.responses_items import ItemList, ItemQuery, Names, item_page
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
     Compacted,
@@ -134,7 +134,7 @@ async def cancel(call: Call) -> Response:
 
 async def input_items(call: Call, query: ItemQuery) -> ItemList:
     """The items that led to a response, a page at a time."""
-    return page(_find(call).items, query)
+    return item_page(_find(call).items, query)
 
 
 async def input_tokens(call: Call, body: InputTokensRequest) -> TokenCount:

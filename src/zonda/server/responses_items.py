@@ -3,12 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, Struct
-
-from zonda.server.paging import cut
-from zonda.server.responses_schema import Identifier, Item
+from zonda.server.paging import Page, PageQuery, page
+from zonda.server.responses_schema import Item
+from zonda.server.schema import Identifier
 
 
 @dataclass(slots=True)
@@ -28,28 +27,17 @@ class Names:
         return f"{prefix}_{self.core}{self.count + place:04x}"
 
 
-class ItemList(Struct, kw_only=True):
+class ItemList(Page[Item], kw_only=True):
     """A page of items."""
 
-    object: Literal["list"] = "list"
-    data: list[Item]
-    first_id: str
-    last_id: str
-    has_more: bool
 
-
-class ItemQuery(Struct, kw_only=True):
+class ItemQuery(PageQuery, kw_only=True):
     """Which page of items is shown."""
 
-    limit: Annotated[int, Meta(ge=1, le=100)] = 20
     order: Literal["asc", "desc"] = "desc"
-    after: Identifier | None = None
     before: Identifier | None = None
 
 
-def page(items: Sequence[Item], query: ItemQuery) -> ItemList:
+def item_page(items: Sequence[Item], query: ItemQuery) -> ItemList:
     """The page of the items that is asked for."""
-    listed = list(items) if query.order == "asc" else list(reversed(items))
-    found, more = cut(listed, query.limit, query.after, query.before)
-    return ItemList(data=list(found), first_id=found[0].id if found else "", last_id=found[-1].id if found else "",
-                    has_more=more)
+    return page(ItemList, items, query, query.before)

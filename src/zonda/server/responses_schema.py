@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
-from zonda.server.schema import ConversationFields, Name, TokenLogprob
+from zonda.server.schema import ConversationFields, Identifier, Metadata, Name, TokenLogprob
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Detail = Literal["auto", "concise", "detailed"]
@@ -16,8 +16,6 @@ Include = Literal[
     "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
     "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
     "reasoning.encrypted_content", "message.output_text.logprobs"]
-Identifier = Annotated[str, Meta(max_length=512)]
-Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Identifier], Meta(max_length=16)]
 
 
 class InputPart(Struct, kw_only=True):

@@ -22,8 +22,9 @@ from zonda.server.errors import Envelope
 from zonda.server.front import attend
 from zonda.server.responses_events import Event, SocketError, hidden
 from zonda.server.responses_run import Writing
-from zonda.server.responses_schema import Identifier, ResponseRequest
+from zonda.server.responses_schema import ResponseRequest
 from zonda.server.responses_store import Kept
+from zonda.server.schema import Identifier
 from zonda.server.sse import stream
 
 PATH = "/v1/responses"

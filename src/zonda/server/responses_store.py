@@ -1,5 +1,5 @@
-"""Responses and conversations that are kept for a while: a bounded number of them, of bytes and of hours, the least
-used go first."""
+"""Responses, conversations and chat completions that are kept for a while: a bounded number of them, of bytes and of
+hours, the least used go first."""
 from __future__ import annotations
 
 import asyncio
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import msgspec
 
 from zonda.options import ServerOptions
+from zonda.server.chat_schema import ChatCompletion, StoredMessage
 from zonda.server.responses_events import Event
 from zonda.server.responses_schema import Item, Response
 
@@ -70,6 +71,27 @@ class Talk:
     def count(self) -> int:
         """About the bytes that it takes."""
         self.size = len(_encoder.encode(self.items)) + len(_encoder.encode(self.metadata))
+        return self.size
+
+
+@dataclass(slots=True, eq=False)
+class Chat:
+    """A chat completion with what it answers."""
+
+    completion: ChatCompletion
+    messages: list[StoredMessage]
+    owner: bytes = b""
+    born: float = 0.0
+    size: int = 0
+    running: bool = False
+
+    @property
+    def id(self) -> str:
+        return self.completion.id
+
+    def count(self) -> int:
+        """About the bytes that it takes."""
+        self.size = len(_encoder.encode(self.completion)) + len(_encoder.encode(self.messages))
         return self.size
 
 
@@ -181,6 +203,11 @@ class Store(Generic[E]):
         """The owner's entry of this id; may be called in any thread."""
         kept = self._kept.get(id)
         return kept if kept and kept.owner == owner else None
+
+    def all(self, owner: bytes) -> list[E]:
+        """All entries of an owner, the oldest first."""
+        self._expire()
+        return sorted((kept for kept in self._kept.values() if kept.owner == owner), key=lambda kept: kept.born)
 
     def drop(self, id: str) -> None:
         """Forget one."""

@@ -19,6 +19,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Salt = Annotated[str, Meta(max_length=256)]
 """Keeps cached prefixes apart from those of requests with another one."""
+Identifier = Annotated[str, Meta(max_length=512)]
+Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Identifier], Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 

@@ -10,7 +10,7 @@ from zonda.options import ServerOptions
 from zonda.server.errors import Crowded
 from zonda.server.metrics import Metrics
 from zonda.server.registry import Lease, Registry
-from zonda.server.responses_store import Kept, Store, Talk
+from zonda.server.responses_store import Chat, Kept, Store, Talk
 from zonda.server.schema import Health
 from zonda.server.served import Served
 
@@ -62,6 +62,7 @@ class Service:
         """What connections may go on from though it is not stored; each is the owner of its own."""
         self.connections: set[Connected] = set()
         self.conversations: Store[Talk] = Store(options)
+        self.chats: Store[Chat] = Store(options)
         self.metrics = Metrics(self)
         registry.overdue = self._end_requests
 
