@@ -47,7 +47,7 @@ def test_an_answer_has_thinking_text_and_tool_uses_as_blocks() -> None:
     assert [each.type for each in message.content] == ["thinking", "text", "tool_use", "tool_use"]
     thought, text, look, go = message.content
     assert (thought.thinking, text.text) == ("Let me see.", "Hello") and thought.signature  # type: ignore[union-attr]
-    assert (look.id, look.name, look.input, go.input) == ("call_a", "look", {"x": 1}, {})  # type: ignore[union-attr]
+    assert (look.id, look.name, look.input, go.input) == ("toolu_a", "look", {"x": 1}, {})  # type: ignore[union-attr]
     assert text.citations == []  # type: ignore[union-attr]
     assert (message.stop_reason, message.stop_sequence) == ("tool_use", None)
     assert (message.usage.input_tokens, message.usage.cache_read_input_tokens) == (7, 4)
@@ -132,8 +132,9 @@ def test_a_tool_round_trip_reaches_the_model_as_a_chat(display: str) -> None:
                                {"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}],
                        tools=[LOOK, GO], thinking={"type": "adaptive", "display": display})
         message = client.messages.create(**fields)
-        results = [{"type": "tool_result", "tool_use_id": "call_a", "content": "42"},
-                   {"type": "tool_result", "tool_use_id": "call_b", "content": [{"type": "text", "text": "ok"}]},
+        results = [{"type": "tool_result", "tool_use_id": "toolu_a", "content": "42"},
+                   {"type": "tool_result", "tool_use_id": "toolu_b", "is_error": True,
+                    "content": [{"type": "text", "text": "no"}]},
                    {"type": "text", "text": "And now?"}]
         fields["messages"] += [{"role": "assistant", "content": message.content}, {"role": "user", "content": results}]
         client.messages.create(**fields)
@@ -144,16 +145,17 @@ def test_a_tool_round_trip_reaches_the_model_as_a_chat(display: str) -> None:
     assert first.variables == {"enable_thinking": True}
     assert second.messages[2:] == [
         {"role": "assistant", "content": "Hello", "reasoning_content": "Let me see.", "tool_calls": [
-            {"id": "call_a", "type": "function", "function": {"name": "look", "arguments": '{"x":1}'}},
-            {"id": "call_b", "type": "function", "function": {"name": "go", "arguments": "{}"}}]},
-        {"role": "tool", "tool_call_id": "call_a", "content": "42"},
-        {"role": "tool", "tool_call_id": "call_b", "content": "ok"}, {"role": "user", "content": "And now?"}]
+            {"id": "toolu_a", "type": "function", "function": {"name": "look", "arguments": '{"x":1}'}},
+            {"id": "toolu_b", "type": "function", "function": {"name": "go", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "toolu_a", "content": "42"},
+        {"role": "tool", "tool_call_id": "toolu_b", "content": "Error: no"}, {"role": "user", "content": "And now?"}]
 
 
 @pytest.mark.parametrize(("fields", "told"), [
     ({}, {"enable_thinking": False}), ({"enable_thinking": True}, {"enable_thinking": True}),
     ({"reasoning_effort": "low"}, {"enable_thinking": True, "reasoning_effort": "low"}),
     ({"chat_template_kwargs": {"date_string": "x"}}, {"enable_thinking": False, "date_string": "x"}),
+    ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, {"enable_thinking": True, "thinking_budget": 2000}),
     ({"thinking": {"type": "disabled"}, "enable_thinking": True}, {"enable_thinking": False})])
 def test_thinking_is_asked_for_by_the_fields_of_other_routes_too(fields: dict[str, Any], told: dict[str, Any]) -> None:
     llm: Any = speaking()

@@ -131,7 +131,8 @@ def _call(block: Block, place: str) -> dict[str, Any]:
 
 
 def _result(block: Block, place: str) -> str:
-    return _lines(block.content, place, _text)
+    said = _lines(block.content, place, _text)
+    return f"Error: {said}" if block.is_error else said
 
 
 def _lines(content: str | Sequence[Block] | None, place: str, read: Callable[[Block, str], str]) -> str:
@@ -179,4 +180,6 @@ def form_of(body: CountRequest) -> Wanted | tuple[str, None]:
 
 def _variables(body: CountRequest) -> dict[str, Any]:
     effort = body.output_config.effort if body.output_config else None
-    return told(body, effort) | {"enable_thinking": thinks(body)}
+    asked = told(body, effort) | {"enable_thinking": thinks(body)}
+    budget = body.thinking.budget_tokens if body.thinking and body.thinking.type == "enabled" else None
+    return asked if budget is None else asked | {"thinking_budget": budget}

@@ -70,7 +70,7 @@ class Writer:
                     told += self._ensure(ThinkingBlock("", ""))
                     told += self._add(text, AddedThinking(text) if self._thinking == "shown" else None)
                 case CallStart(_, id, name):
-                    told += self._close() + self._open(ToolUseBlock(id, name, {}))
+                    told += self._close() + self._open(ToolUseBlock(_id(id), name, {}))
                 case CallArguments(_, json) if json:
                     told += self._add(json, AddedJson(json))
         return told
@@ -117,6 +117,11 @@ class Writer:
         self.message = msgspec.structs.replace(self.message, content=[*self.message.content, block])
         self._block = None
         return told
+
+
+def _id(id: str) -> str:
+    """The id of a call as Anthropic's begin, unless it has a form that the model's own template wants."""
+    return f"toolu_{id.removeprefix('call_')}" if id.startswith("call_") else id
 
 
 def _signed(thought: str) -> str:
