@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaError
-from zonda.server import errors
+from zonda.server import errors, responses_tools
 from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.conversation import ending
@@ -80,7 +80,7 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
                        salt=call.salt(body.cache_salt))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
-        for field, grammar in given.grammars_of(body):
+        for field, grammar in responses_tools.grammars_of(body):
             await compiled(llm, grammar, field)
         await compiled(llm, prepared.grammar, given.form_of(body)[0])
         kept = Kept(_response(call, llm, body, names.core), items, call.owner, talk=talk, own=items[known:])
@@ -230,12 +230,12 @@ def _before(call: Call, body: ContextFields) -> tuple[Item, ...]:
 
 
 def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
-    choice, allowed = given.choice_of(body)
+    choice, allowed = responses_tools.choice_of(body)
     said, variables = given.messages_of(items, body.instructions), given.variables_of(body)
     with _named():
         begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
                             thinks=bool(variables.get("enable_thinking")))
-    return Turn(messages=said, tools=given.as_chat(given.tools_of(body)),
+    return Turn(messages=said, tools=responses_tools.as_chat(responses_tools.tools_of(body)),
                 choice=choice, allowed=allowed, parallel=body.parallel_tool_calls is not False,
                 format=given.form_of(body)[1], variables=variables | end, begun=begun)
 
@@ -289,7 +289,8 @@ def _response(call: Call, llm: AsyncLLM, body: ResponseRequest, core: str) -> Re
         temperature=_drawn(body.temperature, llm, "temperature"), top_p=_drawn(body.top_p, llm, "top_p"),
         presence_penalty=body.presence_penalty or 0.0, frequency_penalty=body.frequency_penalty or 0.0,
         text=TextUsed(format=_format(wanted), verbosity=(body.text and body.text.verbosity) or "medium"),
-        tool_choice=body.tool_choice or "auto", tools=given.tools_of(body), top_logprobs=body.top_logprobs or 0,
+        tool_choice=body.tool_choice or "auto", tools=responses_tools.tools_of(body),
+        top_logprobs=body.top_logprobs or 0,
         truncation=body.truncation or "disabled", metadata=body.metadata or {},
         user=UNSET if body.user is None else body.user,
         safety_identifier=body.safety_identifier, prompt_cache_key=body.prompt_cache_key)

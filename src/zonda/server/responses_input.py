@@ -2,26 +2,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.formats import ANY_OBJECT, Wanted, wanted_form
 from zonda.server.responses_schema import (
-    Choice,
     Compaction,
     ContextFields,
     CustomCall,
     CustomCallOutput,
-    CustomFormat,
-    CustomTool,
     FunctionCall,
     FunctionCallOutput,
-    FunctionTool,
     InputItem,
     InputPart,
     InputText,
@@ -32,11 +29,10 @@ from zonda.server.responses_schema import (
     ReasoningText,
     Refusal,
     SummaryText,
-    Tool,
 )
+from zonda.server.responses_tools import qualified
 from zonda.server.responses_writer import unseal
 from zonda.server.thinking import told
-from zonda.turns import Named, ToolChoice
 from zonda.types import Grammar
 
 Role = Literal["user", "assistant", "system", "developer"]
@@ -68,13 +64,15 @@ def item_of(given: InputItem, place: str, name: Callable[[str], str], find: Call
             return _message(given, place, name)
         case "function_call":
             return FunctionCall(id=given.id or name("fc"), call_id=needed(given, "call_id", place),
-                                name=needed(given, "name", place), arguments=needed(given, "arguments", place))
+                                name=needed(given, "name", place), namespace=given.namespace or UNSET,
+                                arguments=needed(given, "arguments", place))
         case "function_call_output":
             return FunctionCallOutput(id=given.id or name("fco"), call_id=needed(given, "call_id", place),
                                       output=_output(given, place))
         case "custom_tool_call":
             return CustomCall(id=given.id or name("ctc"), call_id=needed(given, "call_id", place),
-                              name=needed(given, "name", place), input=needed(given, "input", place))
+                              name=needed(given, "name", place), namespace=given.namespace or UNSET,
+                              input=needed(given, "input", place))
         case "custom_tool_call_output":
             return CustomCallOutput(id=given.id or name("ctco"), call_id=needed(given, "call_id", place),
                                     output=_output(given, place))
@@ -172,9 +170,10 @@ def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[st
             case ReasoningItem():
                 _assistant(found, fresh=True)["reasoning_content"] = _thought(item)
             case FunctionCall():
-                _called(found, item.call_id, item.name, item.arguments)
+                _called(found, item.call_id, qualified(item.name, item.namespace or None), item.arguments)
             case CustomCall():
-                _called(found, item.call_id, item.name, custom_tools.arguments(item.input))
+                _called(found, item.call_id, qualified(item.name, item.namespace or None),
+                        custom_tools.arguments(item.input))
             case FunctionCallOutput() | CustomCallOutput():
                 found.append({"role": "tool", "tool_call_id": item.call_id, "content": _joined(item.output)})
     return [each for each in found if each["role"] != "assistant" or each["content"] or len(each) > 2]
@@ -214,85 +213,6 @@ def _joined(content: str | Sequence[InputText | OutputText | Refusal]) -> Any:
 def _thought(item: ReasoningItem) -> str:
     told = "".join(part.text for part in item.content) or "\n".join(part.text for part in item.summary)
     return told or unseal(item.encrypted_content or "")
-
-
-def tools_of(body: ContextFields) -> list[FunctionTool | CustomTool]:
-    """The tools, all of which the client runs; a search that may not look anything up is left out."""
-    return [_tool(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ())
-            if not (tool.type.startswith("web_search") and tool.external_web_access is False)]
-
-
-def _tool(tool: Tool, place: str) -> FunctionTool | CustomTool:
-    if tool.type not in ("function", "custom"):
-        raise Unsupported(f"`{place}.type` is a tool that this server does not have", param=f"{place}.type",
-                          hint="only function and custom tools are supported")
-    if tool.function is not None:
-        tool = _unfolded(tool.function, place)
-    if not tool.name:
-        raise missing(f"{place}.name")
-    if tool.type == "custom":
-        return CustomTool(name=tool.name, description=tool.description, format=_custom(tool, f"{place}.format"))
-    check_depth(tool.parameters, f"{place}.parameters")
-    return FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
-
-
-def _custom(tool: Tool, place: str) -> CustomFormat:
-    found = tool.format or CustomFormat(type="text")
-    for name in ("syntax", "definition") if found.type == "grammar" else ():
-        needed(found, name, place)
-    return found if found.type == "grammar" else CustomFormat(type="text")
-
-
-def grammars_of(body: ContextFields) -> list[tuple[str, Grammar]]:
-    """The grammars of custom tools, with the fields that they come from."""
-    return [(f"tools[{index}].format.definition", Grammar(tool.format.syntax or "lark", tool.format.definition or ""))
-            for index, tool in enumerate(body.tools or ()) if tool.format and tool.format.type == "grammar"]
-
-
-def _unfolded(function: dict[str, Any], place: str) -> Tool:
-    try:
-        return msgspec.convert({**function, "type": "function", "function": None}, Tool)
-    except msgspec.ValidationError:
-        raise InvalidRequest(f"`{place}.function` is no function", param=f"{place}.function",
-                             hint='expected {"name": ..., "parameters": {...}}') from None
-
-
-def as_chat(tools: Sequence[FunctionTool | CustomTool]) -> list[dict[str, Any]]:
-    """Tools as a chat has them."""
-    return [{"type": "function", "function": _function(tool)} for tool in tools]
-
-
-def _function(tool: FunctionTool | CustomTool) -> dict[str, Any]:
-    if isinstance(tool, CustomTool):
-        return custom_tools.function(tool.name, tool.description, tool.format.syntax, tool.format.definition)
-    return {name: value for name, value in (("name", tool.name), ("description", tool.description),
-                                            ("parameters", tool.parameters), ("strict", tool.strict))
-            if value is not None}
-
-
-def choice_of(body: ContextFields) -> tuple[ToolChoice, tuple[str, ...]]:
-    """Which tool must be called, and which may be."""
-    choice = body.tool_choice
-    if not isinstance(choice, Choice):
-        return choice or "auto", ()
-    if choice.type in ("function", "custom"):
-        if not choice.name:
-            raise missing("tool_choice.name")
-        return Named(choice.name), ()
-    if choice.type == "allowed_tools":
-        return choice.mode or "auto", tuple(_allowed(tool, index) for index, tool in enumerate(choice.tools or ()))
-    raise Unsupported("`tool_choice.type` is not supported", param="tool_choice.type",
-                      hint="expected function, custom or allowed_tools")
-
-
-def _allowed(tool: Mapping[str, Any], index: int) -> str:
-    place = f"tool_choice.tools[{index}]"
-    function = tool.get("function")
-    name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
-    if tool.get("type") not in ("function", "custom") or not isinstance(name, str):
-        raise InvalidRequest(f"`{place}` is no tool that is known", param=place,
-                             hint='expected {"type": "function", "name": ...}')
-    return name
 
 
 def form_of(body: ContextFields) -> Wanted | tuple[str, None]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
+from zonda.server.responses_tool_schema import Choice, CustomTool, FunctionTool, NamespaceTool, Tool
 from zonda.server.schema import ConversationFields, Identifier, Metadata, Name, TokenLogprob
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -35,41 +36,12 @@ class InputItem(Struct, kw_only=True):
     content: str | list[InputPart] | None = None
     call_id: Identifier | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     input: str | None = None
     output: str | list[InputPart] | None = None
     summary: list[InputPart] | None = None
     encrypted_content: str | None = None
-
-
-class CustomFormat(Struct, kw_only=True, omit_defaults=True):
-    """What the input of a custom tool must look like."""
-
-    type: Literal["text", "grammar"]
-    syntax: Literal["lark", "regex"] | None = None
-    definition: str | None = None
-
-
-class Tool(Struct, kw_only=True):
-    """A tool; functions may also come nested, as chat completions have them."""
-
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-    function: dict[str, Any] | None = None
-    format: CustomFormat | None = None
-    external_web_access: bool | None = None
-
-
-class Choice(Struct, kw_only=True, omit_defaults=True):
-    """Which tool must be called, or which may be."""
-
-    type: str
-    name: str | None = None
-    mode: Literal["auto", "required"] | None = None
-    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
 
 
 class TextFormat(Struct, kw_only=True, omit_defaults=True):
@@ -197,6 +169,7 @@ class FunctionCall(Struct, tag="function_call", tag_field="type", kw_only=True):
     id: str
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     arguments: str
     status: ItemStatus = "completed"
 
@@ -216,6 +189,7 @@ class CustomCall(Struct, tag="custom_tool_call", tag_field="type", kw_only=True)
     id: str
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     input: str
     status: ItemStatus = "completed"
 
@@ -287,23 +261,6 @@ class Incomplete(Struct):
     reason: Literal["max_output_tokens", "content_filter"]
 
 
-class FunctionTool(Struct, tag="function", tag_field="type", kw_only=True):
-    """A function that could be called."""
-
-    name: str
-    description: str | None
-    parameters: dict[str, Any] | None
-    strict: bool | None
-
-
-class CustomTool(Struct, tag="custom", tag_field="type", kw_only=True):
-    """A tool that could be called with any text."""
-
-    name: str
-    description: str | None
-    format: CustomFormat
-
-
 class TextUsed(Struct, kw_only=True):
     """How the answer's text had to be written."""
 
@@ -345,7 +302,7 @@ class Response(Struct, kw_only=True):
     frequency_penalty: float
     text: TextUsed
     tool_choice: Literal["none", "auto", "required"] | Choice
-    tools: list[FunctionTool | CustomTool]
+    tools: list[FunctionTool | CustomTool | NamespaceTool]
     top_logprobs: int
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None = None

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from zonda.server import responses_events as events
 from zonda.server.custom_tools import Input, arguments
 from zonda.server.responses_events import Event
 from zonda.server.responses_schema import (
     CustomCall,
-    CustomTool,
     FunctionCall,
     Incomplete,
     InputDetails,
@@ -33,6 +32,8 @@ from zonda.server.responses_schema import (
     SummaryText,
     Written,
 )
+from zonda.server.responses_tool_schema import CustomTool
+from zonda.server.responses_tools import known, qualified
 from zonda.server.schema import TokenLogprob
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
 from zonda.types import Usage
@@ -82,7 +83,7 @@ class Writer:
         self._pieces: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         self._waiting: list[TokenLogprob] = []
-        self._customs = {tool.name for tool in response.tools if isinstance(tool, CustomTool)}
+        self._known = known(response.tools)
         self._input = Input()
 
     @property
@@ -199,10 +200,12 @@ class Writer:
         return events.TextDelta(**self._place(), delta=text, logprobs=logprobs)
 
     def _call(self, id: str, name: str) -> list[Event]:
-        if name not in self._customs:
-            return self._open(FunctionCall, call_id=id, name=name, arguments="")
+        found = self._known.get(name)
+        said = {"name": found.tool.name, "namespace": found.namespace or UNSET} if found else {"name": name}
+        if not found or not isinstance(found.tool, CustomTool):
+            return self._open(FunctionCall, call_id=id, arguments="", **said)
         self._input = Input()
-        return self._open(CustomCall, call_id=id, name=name, input="")
+        return self._open(CustomCall, call_id=id, input="", **said)
 
     def _arguments(self, json: str) -> list[Event]:
         custom = isinstance(self._item, CustomCall)
@@ -281,8 +284,12 @@ def _parts(item: Item) -> list[Part]:
         case ReasoningItem(content=content):
             return [Thought(part.text) for part in content]
         case FunctionCall():
-            return [CallStart(0, item.call_id, item.name), CallArguments(0, item.arguments)]
+            return [CallStart(0, item.call_id, _full(item)), CallArguments(0, item.arguments)]
         case CustomCall():
-            return [CallStart(0, item.call_id, item.name), CallArguments(0, arguments(item.input))]
+            return [CallStart(0, item.call_id, _full(item)), CallArguments(0, arguments(item.input))]
         case _:
             return []
+
+
+def _full(item: FunctionCall | CustomCall) -> str:
+    return qualified(item.name, item.namespace or None)
