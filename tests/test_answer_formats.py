@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 import pydantic
 import pytest
-from letters import LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
+from letters import PATIENCE, LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
 
 from zonda import LLM, AsyncLLM, Grammar, InvalidRequest, ZondaError
 from zonda.formats import take_format
@@ -98,7 +98,7 @@ async def test_a_grammar_that_takes_long_does_not_hold_up_the_event_loop() -> No
 
         def slowly(grammar: Grammar) -> Any:
             begun.set()
-            assert go_on.wait(20)
+            assert go_on.wait(PATIENCE)
             return make(grammar)
 
         llm.engine.grammars._make = slowly  # type: ignore[method-assign]
@@ -106,7 +106,7 @@ async def test_a_grammar_that_takes_long_does_not_hold_up_the_event_loop() -> No
         dropped = llm.generate("a", grammar=Grammar("regex", "q"))
         texts = asyncio.gather(stream.completion(), other.completion())
         gone = asyncio.create_task(anext(dropped))
-        assert await asyncio.to_thread(begun.wait, 20)
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
         assert (await llm.complete("a", max_tokens=2)).text == "bc" and not texts.done()
         dropped.cancel()
         go_on.set()

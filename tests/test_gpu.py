@@ -68,9 +68,11 @@ def card(old_card: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
 
 
-def test_doctor_tells_whose_kernels_do_what_and_why(card: None, monkeypatch: pytest.MonkeyPatch,
+def test_doctor_tells_whose_kernels_do_what_and_why(card: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
                                                     capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for name in ("ZONDA_CACHE", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(choose, "ATTENTION", {"Absent": "zonda-attention", "Present": "numpy"})
     assert main.call(["doctor", "--json"]) == 0
     found = [each for each in json.loads(capsys.readouterr().out)["kernels"] if each["work"] == "attention"]

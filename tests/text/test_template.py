@@ -103,7 +103,9 @@ def test_tools_of_another_shape_are_refused(tools: Any) -> None:
 def test_the_time_is_told_as_the_template_asks() -> None:
     template = ChatTemplate("{{ strftime_now('%d %b %Y') }}{{ date_string }}", now=lambda: datetime(2025, 1, 2))
     assert template.render(HI) == "02 Jan 2025"
-    assert ChatTemplate("{{ date_string }}").render(HI) == datetime.now(UTC).strftime("%d %b %Y")
+    before, told, after = (datetime.now(UTC).strftime("%d %b %Y"), ChatTemplate("{{ date_string }}").render(HI),
+                           datetime.now(UTC).strftime("%d %b %Y"))
+    assert told in {before, after}
 
 
 def test_another_template_is_taken_for_tools() -> None:

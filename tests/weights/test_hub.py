@@ -40,6 +40,7 @@ def fake(monkeypatch):
 
     one = FakeHub()
     with serve(one) as address:
+        monkeypatch.setattr(hub, "SHORT_PATIENCE", 120)
         monkeypatch.setattr(constants, "ENDPOINT", address)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
