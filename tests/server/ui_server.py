@@ -35,10 +35,10 @@ class Scripted(Server):
         super().__init__({}, options)
 
     def assemble(self, models: Models, options: ServerOptions, default: str | None) -> Service:
-        answers = {"/v1/chat/completions": self._chat, "/v1/models": self._models}
+        answers = {"POST /v1/chat/completions": self._chat, "GET /v1/models": self._models}
         made = super().assemble(models, options, default)
-        made.endpoints = [dataclasses.replace(each, answer=answers[each.path], body=None) if each.path in answers
-                          else each for each in made.endpoints]
+        made.endpoints = [dataclasses.replace(each, answer=answers[name], body=None, query=None) if name in answers
+                          else each for each in made.endpoints for name in [f"{each.method} {each.path}"]]
         return made
 
     async def _models(self, call: Call) -> dict[str, Any]:
