@@ -227,6 +227,48 @@ def test_what_a_model_writes_cannot_run(pages: Pages, server: Scripted) -> None:
     assert "<script>window.hit = 1</script>" in page.text(".prose") and page.count(".prose details summary") == 1
 
 
+@pytest.mark.parametrize("text", [
+    ">" * 20_000 + " x", "- " * 5_000 + "x", "\n".join("  " * depth + "- x" for depth in range(200)), "**a_" * 10_000,
+    "[a](" * 10_000, "$" + "{" * 5_000 + "x" + "}" * 5_000 + "$", "<details>" * 2_000, "`" * 9_999, "x" * 30_000],
+    ids=["quotes", "list in one line", "lists", "emphasis", "links", "braces", "details", "ticks", "one word"])
+def test_absurd_texts_leave_the_page_in_working_order(pages: Pages, server: Scripted, text: str) -> None:
+    server.scripts = [[text], ["Still here."]]
+    page = pages()
+    page.ask("Hi")
+    page.sees("128.0", ".stats")
+    page.ask("And now?")
+    page.sees("Still here.")
+
+
+def test_a_growing_text_is_read_as_the_whole_would_be(pages: Pages) -> None:
+    text = ("Lazy\nheading\n===\n\n- a\n\n  b\n\n1. c\n   - d\n\n     e\n2. f\n\n> g\nlazy\n> - h\n\n    code\n\n\n    more\n\ni\n"
+            "| a | b |\n|--|--|\n| 1 | 2 |\nj\n\n<details>\n<summary>k</summary>\n\nl\n\n</details>\n\n***\n\n~~~py\nm\n\nn\n~~~\n"
+            "o\r\np\r\n\r\n- q\r\n- r\r\n\r\n\r\ns\n\n$$\nt\n$$\n\\[ u \\]\n\n- [x] v\n- [ ] w\n\n# x\n#y\nz\n---\n- - -\n") * 3
+    assert pages().js("""(async text => {
+        const { Growing, blocks } = await import("./ui/markdown.js");
+        const told = found => JSON.stringify(found.map(({ raw, token }) => [raw, token.type]));
+        const wrong = [];
+        for (const step of [1, 2, 3, 7, 20]) {
+            const growing = new Growing();
+            for (let end = 0; end < text.length + step; end += step) {
+                const part = text.slice(0, end);
+                if (told(growing.blocks(part)) !== told(blocks(part))) wrong.push([step, end]);
+            }
+        }
+        return wrong;
+    })(""" + json.dumps(text) + ")") == []
+
+
+def test_code_that_grows_is_whole_and_coloured_in_the_end(pages: Pages, server: Scripted) -> None:
+    lines = [f"value_{line} = {line}\n" for line in range(300)]
+    server.scripts = [["```python\n", *lines, "```\n\nDone."]]
+    page = pages()
+    page.ask("Count")
+    page.sees("128.0", ".stats")
+    assert page.text(".prose pre").strip() == "".join(lines).strip()
+    assert page.count(".prose pre .hljs-number") == len(lines)
+
+
 def test_settings_go_with_the_request_and_stay(pages: Pages, server: Scripted) -> None:
     page = pages()
     page.label("Settings")

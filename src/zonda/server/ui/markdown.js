@@ -2,12 +2,12 @@
  * Markdown of models to DOM. Its HTML is shown as text but for a few bare tags, what marked makes passes DOMPurify, and
  * the page's policy lets HTML be parsed in no other way.
  */
-import { Marked } from "./vendor/marked.js";
+import { Lexer, Marked } from "./vendor/marked.js";
 import highlighter from "./vendor/highlight.js";
-import "./vendor/purify.js";
 import { copy } from "./files.js";
+import { calculate, extensions } from "./mathematics.js";
+import { escape, purify } from "./safe.js";
 
-const purify = globalThis.DOMPurify;
 const TAGS = ["a", "blockquote", "br", "code", "del", "details", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img",
   "input", "kbd", "li", "mark", "ol", "p", "pre", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "th",
   "thead", "tr", "u", "ul"];
@@ -15,44 +15,75 @@ const ATTRIBUTES = ["align", "alt", "checked", "data-lang", "data-math", "disabl
 const BARE = /&lt;(\/?(?:br|details|kbd|mark|sub|summary|sup|u)\s*\/?)&gt;/gi;
 const SAFE_LINK = /^(?:https?:|mailto:)/i;
 const SAFE_IMAGE = /^data:image\/(?:png|jpeg|gif|webp);/i;
+const CLOSED = /\n *(?:`{3,}|~{3,}) *\n*$/; // the fence of a code block
 const LONG_CODE = 40_000; // characters; longer code stays plain
 const FLOWING = ":is(p, h1, h2, h3, h4, h5, h6, ul, ol, blockquote, .wide):not(:is(ul, ol, blockquote) *)";
-const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-
-const escape = text => text.replace(/[&<>"']/g, each => ESCAPES[each]);
-
-/** Mathematics between dollars, or escaped brackets; a dollar before a digit or a space is money. */
-function math(name, level, start, pattern, display) {
-  return {
-    name, level,
-    start: source => source.match(start)?.index,
-    tokenizer(source) {
-      const found = pattern.exec(source);
-      return found ? { type: name, raw: found[0], text: (found[1] ?? found[2]).trim() } : undefined;
-    },
-    renderer: ({ text }) => `<span data-math="${display}">${escape(text)}</span>`,
-  };
-}
+const DEEPEST = 16; // blocks, or spans, within each other; what lies deeper is shown as it is written
+const LONGEST = 10_000; // characters of a paragraph in which there are links, emphasis and the like
 
 const marked = new Marked({
   gfm: true,
   extensions: null,
   renderer: {
     html: ({ text }) => escape(text).replace(BARE, "<$1>"),
-    code: ({ text, lang }) => `<pre data-lang="${escape((lang ?? "").split(/\s/)[0])}"><code>${escape(text)}</code></pre>\n`,
+    code: ({ text, lang }) => `<pre data-lang="${escape(named(lang))}"><code>${escape(text)}</code></pre>\n`,
   },
 });
-marked.use({ extensions: [
-  math("mathBlock", "block", /(?:^|\n) {0,3}(?:\$\$|\\\[)/,
-    /^ {0,3}(?:\$\$((?:[^$]|\\\$)+?)\$\$|\\\[([\s\S]+?)\\\])[ \t]*(?:\n|$)/, "block"),
-  math("mathDisplay", "inline", /\$\$|\\\[/, /^(?:\$\$((?:[^$\n]|\\\$)+?)\$\$|\\\[([^\n]+?)\\\])/, "block"),
-  math("mathInline", "inline", /\$|\\\(/, /^(?:\$(?![\s$])((?:\\.|[^$\\\n])*?[^\s\\$]|\S)\$(?!\d)|\\\(([\s\S]+?)\\\))/, "inline"),
-] });
+marked.use({ extensions });
 
-/** The blocks of a text: each is {raw, token}; all but the last stay as they are while the text grows. */
+/** Texts may be of any shape: this takes neither all of the stack, nor ages for what is in one line. */
+class Bounded extends Lexer {
+  #depth = 0;
+
+  blockTokens(source, tokens = [], ...rest) {
+    return this.#bounded(source, tokens, () => super.blockTokens(source, tokens, ...rest));
+  }
+
+  inlineTokens(source, tokens = []) {
+    return this.#bounded(source, tokens, () => super.inlineTokens(source, tokens), LONGEST);
+  }
+
+  #bounded(source, tokens, lex, longest = Infinity) {
+    if (this.#depth === DEEPEST || source.length > longest) {
+      tokens.push({ type: "text", raw: source, text: source });
+      return tokens;
+    }
+    this.#depth++;
+    try {
+      return lex();
+    } finally {
+      this.#depth--;
+    }
+  }
+}
+
+/** The blocks of a text: each is {raw, token}. */
 export function blocks(text) {
-  return marked.lexer(text).filter(token => token.type !== "space" && token.type !== "def")
-    .map(token => ({ raw: token.raw, token }));
+  return shown(lexed(text));
+}
+
+function lexed(text) {
+  return new Bounded(marked.defaults).lex(text);
+}
+
+function shown(tokens) {
+  return tokens.filter(token => token.type !== "space" && token.type !== "def").map(token => ({ raw: token.raw, token }));
+}
+
+/** The blocks of a text that grows. All but the last two stay as they are, so that no more than these is read again. */
+export class Growing {
+  #text = "";
+  #done = [];
+
+  blocks(text) {
+    const whole = text.replace(/\r\n?/g, "\n");
+    if (!whole.startsWith(this.#text)) this.#text = "", this.#done = [];
+    const tokens = lexed(whole.slice(this.#text.length));
+    const done = tokens.splice(0, Math.max(0, tokens.length - 4)); // what stays is two blocks, and spaces between
+    this.#text += done.map(token => token.raw).join("");
+    this.#done = [...this.#done, ...shown(done)];
+    return [...this.#done, ...shown(tokens)];
+  }
 }
 
 /** Make an element show a block. */
@@ -117,12 +148,22 @@ function frame(pre) {
   colour(pre.firstElementChild, language);
 }
 
-function recode(figure, { text, lang }) {
+/** Code that grows is coloured anew when it is a fifth longer or complete: each time, it would take time by its square. */
+function recode(figure, { raw, text, lang }) {
   const code = figure.querySelector("code");
-  code.textContent = text + "\n";
-  const language = (lang ?? "").split(/\s/)[0];
-  figure.querySelector(".bar").firstChild.data = language || "text";
-  colour(code, language);
+  const bar = figure.querySelector(".bar").firstChild;
+  const language = named(lang);
+  const before = code.textContent;
+  const grows = bar.data === (language || "text") && text.startsWith(before) && !CLOSED.test(raw);
+  if (grows && text.length < 1.2 * (figure.coloured ?? 0)) return code.append(text.slice(before.length));
+  code.textContent = text;
+  bar.data = language || "text";
+  figure.coloured = text.length;
+  return colour(code, language);
+}
+
+function named(lang) {
+  return (lang ?? "").split(/\s/)[0];
 }
 
 /** Highlight code in a known language. */
@@ -139,40 +180,4 @@ function scroll(table) {
   around.setAttribute("aria-label", "Table");
   table.replaceWith(around);
   around.append(table);
-}
-
-let loading = null;
-
-/** KaTeX, fetched when there is something for it to do. */
-function katex() {
-  loading ??= new Promise((resolve, reject) => {
-    const sheet = document.createElement("link");
-    sheet.rel = "stylesheet";
-    sheet.href = new URL("./vendor/katex/katex.css", import.meta.url);
-    document.head.append(sheet);
-    import("./vendor/katex/katex.js").then(() => resolve(globalThis.katex), reject);
-  });
-  return loading;
-}
-
-async function calculate(element) {
-  const found = [...element.querySelectorAll("[data-math]")];
-  if (!found.length) return;
-  const { renderToString } = await katex();
-  for (const each of found) typeset(each, renderToString);
-}
-
-/** The page's policy forbids style attributes, so KaTeX's are set as properties. */
-function typeset(element, renderToString) {
-  const displayMode = element.dataset.math === "block";
-  const html = renderToString(element.textContent, { displayMode, throwOnError: false, errorColor: "var(--bad)", strict: "ignore", trust: false, maxExpand: 500, maxSize: 50 });
-  const fragment = purify.sanitize(html.replaceAll(' style="', ' data-css="'), {
-    USE_PROFILES: { html: true, svg: true, mathMl: true }, ADD_TAGS: ["semantics", "annotation"], ADD_ATTR: ["data-css", "encoding"],
-    FORBID_ATTR: ["id", "href", "src"], RETURN_DOM_FRAGMENT: true,
-  });
-  fragment.querySelectorAll("[data-css]").forEach(each => {
-    each.style.cssText = each.dataset.css;
-    delete each.dataset.css;
-  });
-  element.replaceChildren(fragment);
 }

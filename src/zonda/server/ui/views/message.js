@@ -55,7 +55,7 @@ function Answer({ node, versions, run, last }) {
   const empty = !node.text && !node.thought && !node.calls.length;
   return html`<article class="answer" aria-label=${node.model ?? "Model"} aria-busy=${writing}>
     ${node.thought && html`<${Thought} key=${node.id} node=${node} thinking=${writing && node.thoughtMs === undefined} />`}
-    ${node.text && html`<${Prose} key=${node.id} text=${node.text} live=${writing} />`}
+    ${node.text && html`<${Prose} key=${node.id} text=${node.text} grows=${writing} live=${writing} />`}
     ${node.calls.map(call => html`<${Call} call=${call} />`)}
     ${writing && empty && (run.waiting ? html`<${Waiting} run=${run} />` : html`<p class="breath" role="status">
       <span class="unseen">The model is working</span><i></i><i></i><i></i></p>`)}
@@ -107,7 +107,7 @@ function Thought({ node, thinking }) {
   return html`<section class=${thinking ? "thought thinking" : "thought"}>
     <button type="button" aria-expanded=${shown} onClick=${() => choose(!shown)}><${Icon} name="right" />${label}</button>
     ${shown && html`<div class="inner" ref=${inner} tabindex="0" role="region" aria-label="Reasoning">
-      <${Prose} text=${node.thought} live=${false} /></div>`}</section>`;
+      <${Prose} text=${node.thought} grows=${thinking} /></div>`}</section>`;
 }
 
 function Call({ call }) {

@@ -1,6 +1,6 @@
 /** A text of the model as formatted blocks; a block is made anew only when its own text changes. */
 import { Component, html, useEffect, useMemo, useRef } from "../vendor/preact.js";
-import { blocks, fill } from "../markdown.js";
+import { Growing, blocks, fill } from "../markdown.js";
 import { announce } from "../state.js";
 
 class Block extends Component {
@@ -21,15 +21,17 @@ class Block extends Component {
   }
 }
 
-/** `live` while the text grows: then each block is read to screen readers as soon as it is complete. */
-export function Prose({ text, live }) {
-  const found = useMemo(() => blocks(text), [text]);
+/** `grows` while the text does; a `live` one has a cursor, and its blocks are read to screen readers once complete. */
+export function Prose({ text, grows = false, live = false }) {
+  const growing = useRef(null);
+  growing.current ??= new Growing();
+  const found = useMemo(() => grows ? growing.current.blocks(text) : blocks(text), [text, grows]);
   const element = useRef(null);
   const said = useRef(live ? 0 : Infinity);
   useEffect(() => {
     const complete = live ? found.length - 1 : found.length;
     for (; said.current < complete; said.current++) announce(element.current.children[said.current].textContent);
   }, [found.length, live]);
-  return html`<div class=${live ? "prose live" : "prose"} ref=${element}>
-    ${found.map((block, index) => html`<${Block} key=${index} block=${block} />`)}</div>`;
+  return useMemo(() => html`<div class=${live ? "prose live" : "prose"} ref=${element}>
+    ${found.map((block, index) => html`<${Block} key=${index} block=${block} />`)}</div>`, [found, live]);
 }
