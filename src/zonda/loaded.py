@@ -80,7 +80,9 @@ class Loaded:
     @property
     def capabilities(self) -> tuple[str, ...]:
         """What it can be asked for."""
-        return ("completion", "chat") if self.template else ("completion",)
+        if not self.template:
+            return ("completion",)
+        return ("completion", "chat", "reasoning") if self.manner.reasons else ("completion", "chat")
 
     def abandon(self) -> None:
         """Leave an engine behind that does not stop; the interpreter will end without it."""

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,10 @@ class Page:
 
     def close(self) -> None:
         self._browser.call("Target.disposeBrowserContext", browserContextId=self._context)
+
+
+Pages = Callable[..., Page]
+"""Opens a page on a server, `url`, with the options of `Browser.page`."""
 
 
 def _labelled(name: str) -> str:

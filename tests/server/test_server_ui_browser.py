@@ -1,80 +1,22 @@
 """The web UI as a person meets it: in headless Chromium, against scripted answers and against a real server."""
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from browser import Browser, Page
+from browser import Browser, Pages
 from fakes import model, serving, until
 from ui_server import Scripted, scripted
 
 from zonda.errors import Closed, InvalidRequest, Overloaded
 
-Pages = Callable[..., Page]
-ATTACK = """Before <script>window.hit = 1</script> <img src=x onerror="window.hit = 2">
-<svg onload="window.hit = 3"></svg>
-
-[press](javascript:window.hit=4) [data](data:text/html,<script>window.hit=5</script>)
-<a href="javascript:window.hit=6">raw</a>
-
-<iframe srcdoc="<script>parent.hit = 7</script>"></iframe><style>body { display: none }</style>
-
-<details><summary>more</summary>inside</details>
-
-![pixel](https://evil.example/pixel.png) ![local](/metrics)
-
-```html" onmouseover="window.hit=8
-<script>window.hit = 9</script>
-```
-
-$\\href{javascript:window.hit=10}{x} \\htmlStyle{color:red}{y}$
-<math><mtext><img src=x onerror=window.hit=11></mtext></math>
-
-<form action="https://evil.example"><input name=a></form><base href="https://evil.example/">
-<b style="color:red">bold</b> After"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    browser = Browser(tmp_path_factory.mktemp("chromium"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Scripted]:
-    with scripted() as server:
-        yield server
-
 
 @pytest.fixture
-def server(shared: Scripted) -> Scripted:
-    """One server for all; each test writes its own scripts."""
-    shared.scripts = [["Hello."]]
-    shared.asked.clear()
-    del shared.cards[1:]
-    shared.cards[0].pop("capabilities", None)
-    return shared
-
-
-@pytest.fixture
-def pages(browser: Browser, server: Scripted) -> Iterator[Pages]:
-    """Opens pages, which in the end must have complained of nothing and asked nobody but the server."""
-    opened: list[Page] = []
-
-    def page(url: str = "", **options: object) -> Page:
-        opened.append(browser.page(**options))  # type: ignore[arg-type]
-        opened[-1].go((url or server.url) + "/ui")
-        return opened[-1]
-
-    yield page
-    for each in opened:
-        assert each.problems == []
-        assert all(request.startswith(("http://127.0.0.1:", "data:", "blob:")) for request in each.requests)
-        each.close()
+def server(script: Scripted) -> Scripted:
+    """Each test writes its own scripts."""
+    return script
 
 
 def test_a_real_server_answers(pages: Pages) -> None:
@@ -84,54 +26,6 @@ def test_a_real_server_answers(pages: Pages) -> None:
         page.sees("yz", ".answer")
         page.sees("tokens/s", ".stats")
         assert page.js("document.querySelector('.models select').value") == "chain"
-
-
-def test_an_answer_is_formatted_while_it_streams(pages: Pages, server: Scripted) -> None:
-    go = threading.Event()
-    server.scripts = [["# Wind\n\nIt is **warm** and", go, " dry.\n\n```python\nprint(1)\n```\n"]]
-    page = pages()
-    page.ask("Tell me")
-    page.sees("It is warm and")
-    assert (page.text(".prose h1"), page.text(".prose strong")) == ("Wind", "warm")
-    assert page.count(".prose.live") == 1 and page.count("article[aria-busy=true]") == 1
-    go.set()
-    page.sees("128.0 tokens/s · first after 42 ms", ".stats")
-    assert page.text(".prose pre").strip() == "print(1)" and page.count(".hljs-built_in") == 1
-    assert page.count(".prose.live") == 0
-    page.sees("It is warm and dry.", "#announcer")
-
-
-def test_mathematics_is_typeset_and_money_is_not(pages: Pages, server: Scripted) -> None:
-    server.scripts = [["It costs $5 or $6: $\\sqrt{x}$ and \\(a\\).\n\n$$\\int_0^1 x\\,dx$$\n\n\\[\nb\n\\]"]]
-    page = pages()
-    page.ask("Compute")
-    page.until("document.querySelectorAll('.katex').length === 4")
-    assert page.count(".katex-display") == 2 and page.count(".katex svg") == 1
-    assert "It costs $5 or $6" in page.text(".prose")
-
-
-def test_broken_mathematics_can_be_read_in_light_and_dark(pages: Pages, server: Scripted) -> None:
-    server.scripts = [["$\\frac{1}{$ and $\\undefined{x}$"]]
-    page = pages(dark=True)
-    page.ask("Compute")
-    page.until("document.querySelector('.katex-error') && document.querySelector('.katex .mord.text')")
-    colour = "getComputedStyle(document.querySelector({!r})).color"
-    for scheme in ("light", "dark"):
-        page.scheme(scheme)
-        page.js("document.body.appendChild(document.createElement('i')).style.color = 'var(--bad)'")
-        found = {page.js(colour.format(each)) for each in ("body > i", ".katex-error", ".katex .mord.text > .mord")}
-        assert len(found) == 1
-
-
-def test_each_text_runs_its_own_way(pages: Pages, server: Scripted) -> None:
-    server.scripts = [["مرحبا `code` English\n\n- أولا\n\n> اقتباس\n\n| عمود |\n|---|\n| 1 |\n\n"
-                       "```js\nlet x\n```\n\nEnglish مرحبا"]]
-    page = pages()
-    page.ask("اكتب (now)")
-    page.sees("128.0", ".stats")
-    texts = "[...document.querySelectorAll('.said, .prose p, .prose ul, .prose blockquote, .prose table, .prose pre')]"
-    assert page.js(texts + ".map(each => getComputedStyle(each).direction)") == ["rtl"] * 6 + ["ltr", "ltr"]
-    assert page.js("getComputedStyle(document.querySelector('.conversation')).direction") == "ltr"
 
 
 def test_reasoning_is_shown_apart_and_folded_away_after(pages: Pages, server: Scripted) -> None:
@@ -211,64 +105,6 @@ def test_answering_again_makes_a_branch(pages: Pages, server: Scripted) -> None:
     assert [each["content"] for each in server.asked[2]["messages"]] == ["Toss", "Heads.", "Once more"]
 
 
-def test_what_a_model_writes_cannot_run(pages: Pages, server: Scripted) -> None:
-    server.scripts = [[ATTACK]]
-    page = pages()
-    page.ask("Attack")
-    page.sees("After")
-    page.until("document.querySelector('.katex')")
-    links = page.js("[...document.querySelectorAll('.prose a')].map(each => each.getAttribute('href'))")
-    assert links == ["https://evil.example/pixel.png"]
-    assert page.count(".prose :is(script, iframe, style, form, base, object, embed, link, meta, img)") == 0
-    assert page.js("[...document.querySelectorAll('.prose *')].flatMap(each => each.getAttributeNames())"
-                   ".filter(each => each.startsWith('on') || each === 'srcdoc')") == []
-    page.js("document.querySelectorAll('.prose *').forEach(each => each.dispatchEvent(new Event('click')))")
-    assert page.js("window.hit ?? null") is None
-    assert "<script>window.hit = 1</script>" in page.text(".prose") and page.count(".prose details summary") == 1
-
-
-@pytest.mark.parametrize("text", [
-    ">" * 20_000 + " x", "- " * 5_000 + "x", "\n".join("  " * depth + "- x" for depth in range(200)), "**a_" * 10_000,
-    "[a](" * 10_000, "$" + "{" * 5_000 + "x" + "}" * 5_000 + "$", "<details>" * 2_000, "`" * 9_999, "x" * 30_000],
-    ids=["quotes", "list in one line", "lists", "emphasis", "links", "braces", "details", "ticks", "one word"])
-def test_absurd_texts_leave_the_page_in_working_order(pages: Pages, server: Scripted, text: str) -> None:
-    server.scripts = [[text], ["Still here."]]
-    page = pages()
-    page.ask("Hi")
-    page.sees("128.0", ".stats")
-    page.ask("And now?")
-    page.sees("Still here.")
-
-
-def test_a_growing_text_is_read_as_the_whole_would_be(pages: Pages) -> None:
-    text = ("Lazy\nheading\n===\n\n- a\n\n  b\n\n1. c\n   - d\n\n     e\n2. f\n\n> g\nlazy\n> - h\n\n    code\n\n\n    more\n\ni\n"
-            "| a | b |\n|--|--|\n| 1 | 2 |\nj\n\n<details>\n<summary>k</summary>\n\nl\n\n</details>\n\n***\n\n~~~py\nm\n\nn\n~~~\n"
-            "o\r\np\r\n\r\n- q\r\n- r\r\n\r\n\r\ns\n\n$$\nt\n$$\n\\[ u \\]\n\n- [x] v\n- [ ] w\n\n# x\n#y\nz\n---\n- - -\n") * 3
-    assert pages().js("""(async text => {
-        const { Growing, blocks } = await import("./ui/markdown.js");
-        const told = found => JSON.stringify(found.map(({ raw, token }) => [raw, token.type]));
-        const wrong = [];
-        for (const step of [1, 2, 3, 7, 20]) {
-            const growing = new Growing();
-            for (let end = 0; end < text.length + step; end += step) {
-                const part = text.slice(0, end);
-                if (told(growing.blocks(part)) !== told(blocks(part))) wrong.push([step, end]);
-            }
-        }
-        return wrong;
-    })(""" + json.dumps(text) + ")") == []
-
-
-def test_code_that_grows_is_whole_and_coloured_in_the_end(pages: Pages, server: Scripted) -> None:
-    lines = [f"value_{line} = {line}\n" for line in range(300)]
-    server.scripts = [["```python\n", *lines, "```\n\nDone."]]
-    page = pages()
-    page.ask("Count")
-    page.sees("128.0", ".stats")
-    assert page.text(".prose pre").strip() == "".join(lines).strip()
-    assert page.count(".prose pre .hljs-number") == len(lines)
-
-
 def test_settings_go_with_the_request_and_stay(pages: Pages, server: Scripted) -> None:
     page = pages()
     page.label("Settings")
@@ -302,84 +138,40 @@ def test_the_chosen_model_is_asked(pages: Pages, server: Scripted) -> None:
     assert not {"temperature", "tools", "enable_thinking"} & set(server.asked[0])
 
 
-def drop(page: Page, name: str, kind: str, data: str) -> None:
-    """Let a file, in base64, fall onto the message."""
-    page.until("document.querySelector('#question').placeholder.startsWith('Ask')")
-    page.js(f"""{{
-        const bytes = Uint8Array.from(atob({data!r}), each => each.charCodeAt(0));
-        const dataTransfer = new DataTransfer();
-        dataTransfer.items.add(new File([bytes], {name!r}, {{type: {kind!r}}}));
-        const drop = new DragEvent('drop', {{dataTransfer, bubbles: true}});
-        document.querySelector('.composer').dispatchEvent(drop); }}""")
-
-
-def test_text_files_are_put_into_the_message(pages: Pages, server: Scripted) -> None:
+def test_models_that_hold_no_conversations_are_not_offered(pages: Pages, server: Scripted) -> None:
+    server.cards[:0] = [{"id": "embed", "object": "model", "status": "loaded", "capabilities": ["embeddings"]}]
     page = pages()
-    drop(page, "notes.txt", "text/plain", "YSBgYGAgYg==")  # a ``` b
-    page.sees("notes.txt", ".composer .files")
-    page.ask("Sum up")
-    page.sees("Hello.")
-    assert server.asked[0]["messages"][0]["content"] == "File: notes.txt\n````\na ``` b\n````\n\nSum up"
-    drop(page, "noise.bin", "", "AAECAw==")
-    page.sees("noise.bin is not a text file.", ".notice")
-
-
-def test_pictures_are_taken_where_the_model_sees(pages: Pages, server: Scripted) -> None:
-    pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
-    page = pages()
-    drop(page, "dot.png", "image/png", pixel)
-    page.sees("This model takes no images", ".notice")
-    server.cards[0]["capabilities"] = ["vision"]
+    page.until("document.querySelector('.models select')")
+    assert page.js("[...document.querySelectorAll('.models option')].map(each => each.value)") == ["zonda/breeze-1b"]
+    server.cards.pop()
     page.go(server.url + "/ui")
-    drop(page, "dot.png", "image/png", pixel)
-    page.sees("dot.png", ".composer .files")
-    page.ask("What is it?")
-    page.sees("Hello.")
-    assert server.asked[0]["messages"][0]["content"] == [
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{pixel}"}},
-        {"type": "text", "text": "What is it?"}]
+    page.sees("No model here chats", ".head")
+    server.cards[:] = [{"id": "zonda/breeze-1b", "object": "model"}]
+    page.until("document.querySelector('.models select')")
 
 
-def test_conversations_are_kept_found_renamed_and_deleted(pages: Pages, server: Scripted) -> None:
+def test_a_model_that_must_be_loaded_first_says_so(pages: Pages, server: Scripted) -> None:
+    go = threading.Event()
+    server.cards[0] |= {"status": "unloaded", "capabilities": None}
+    server.scripts = [[go, "Here."]]
     page = pages()
-    for text in ("Apples", "Pears"):
-        page.ask(text)
-        page.sees("Hello.")
-        page.sees(text, ".heads")
-        page.label("New chat")
-        page.sees("What is on your mind?")
+    page.ask("Hi")
+    page.sees("Loading the model…", ".answer")
+    assert page.text(".models option").endswith("not loaded")
+    server.cards[0] |= {"status": "loaded", "capabilities": ["completion", "chat"]}
+    go.set()
+    page.sees("Here.")
+    page.until("document.querySelector('.models option').innerText === 'zonda/breeze-1b'")
+
+
+def test_thinking_is_asked_only_of_models_that_can(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    page.js("localStorage.setItem('zonda.settings', JSON.stringify({thinking: 'high'}))")
+    server.cards[0]["capabilities"] = ["completion", "chat"]
     page.go(server.url + "/ui")
-    page.sees("Pears", ".heads")
-    page.type("apple", "#search")
-    page.until("document.querySelectorAll('.heads li').length === 1")
-    page.click(".heads .open")
+    page.ask("Hi")
     page.sees("Hello.")
-    page.label("Options of Apples")
-    page.label("Rename")
-    page.fill(".naming", "Fruit")
-    page.press("Enter")
-    page.sees("Fruit", ".heads")
-    page.label("Options of Fruit")
-    page.label("Delete")
-    page.sees("Deleted “Fruit”.")
-    page.until("!document.querySelector('.heads').innerText.includes('Fruit')")
-    page.label("Undo")
-    page.sees("Fruit", ".heads")
-    page.sees("Apples", ".said")
-
-
-def test_a_conversation_can_be_exported(pages: Pages, server: Scripted) -> None:
-    page = pages()
-    page.js("window.saved = []; URL.createObjectURL = blob => { window.saved.push(blob.text()); return '#'; }")
-    page.ask("Apples")
-    page.sees("Hello.")
-    for form in ("Markdown", "JSON"):
-        page.label("Options of Apples")
-        page.label(f"Export as {form}")
-        page.until(f"window.saved.length === {1 + (form == 'JSON')}")
-    text, data = page.js("Promise.all(window.saved)")
-    assert text == "# Apples\n\n## You\n\nApples\n\n## zonda/breeze-1b\n\nHello.\n"
-    assert [each["text"] for each in json.loads(data)["nodes"].values()] == ["Apples", "Hello."]
+    assert page.count("label.thinking") == 0 and "reasoning_effort" not in server.asked[0]
 
 
 def test_dark_follows_the_system_and_can_be_chosen(pages: Pages) -> None:
@@ -405,6 +197,8 @@ def test_a_phone_has_room_for_everything(pages: Pages, server: Scripted) -> None
     assert page.js("document.documentElement.scrollWidth") == 360
     assert page.js("document.querySelector('.conversation').scrollWidth") <= 360
     assert page.count(".list[hidden]") == 1
+    page.label("New chat")
+    page.sees("What is on your mind?")
     page.label("Show conversations")
     page.sees("A question that is rather", ".heads")
     page.until("document.querySelector('main').inert")
@@ -421,6 +215,10 @@ def test_a_key_is_asked_for_and_used(pages: Pages, browser: Browser) -> None:
         page.type("wrong", "dialog input")
         page.press("Enter")
         page.sees("The server does not accept this key.", "dialog")
+        page.label("Close")
+        page.until("!document.querySelector('dialog')")
+        page.label("Enter the API key")
+        page.sees("This server asks for a key.", "dialog")
         page.fill("dialog input", "secret")
         page.press("Enter")
         page.ask("Hi")
@@ -462,6 +260,7 @@ def test_errors_are_said_in_words_and_can_be_tried_again(pages: Pages, server: S
     page = pages()
     page.ask("Hi")
     page.sees("The prompt is too long (shorten it)", "[role=alert]")
+    assert page.count("[aria-label='Answer again']") == 0  # one way is enough
     page.label("Try again")
     page.sees("Better.")
     assert page.count(".trouble") == 0 and page.count(".branches") == 0

@@ -39,6 +39,11 @@ class Manner:
     thinks: bool = False
     """The template has a switch for reasoning, and the model reasons unless it is off."""
 
+    @property
+    def reasons(self) -> bool:
+        """Whether there may be reasoning before an answer."""
+        return bool(self.reasoning or self.dialect.reasons)
+
     def marks(self, *, tools: bool) -> tuple[str, ...]:
         """Special tokens that belong to the text."""
         calls = self.dialect.marks if tools or self.dialect.reasons else ()
@@ -46,7 +51,7 @@ class Manner:
 
     def parser(self, prompt: str, tools: Tools) -> Parser:
         """A parser of one answer to a prompt, of which the end counts."""
-        if not tools and not self.reasoning and not self.dialect.reasons:
+        if not tools and not self.reasons:
             return Plain()
         opened = bool(self.reasoning and self.reasoning.opened(prompt))
 

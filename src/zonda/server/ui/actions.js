@@ -4,7 +4,7 @@ import { again, answer, connect, keep, refresh, stop } from "./answering.js";
 import * as database from "./database.js";
 import { download } from "./files.js";
 import { changed, notice, set, showList, state } from "./state.js";
-import { ROOT, add, conversation, markdown, path, titled, turn } from "./tree.js";
+import { ROOT, add, conversation, imported, markdown, path, titled, turn } from "./tree.js";
 
 /** Send a message at the end of the shown branch. */
 export function send(text, files) {
@@ -93,6 +93,18 @@ export async function save(id, form) {
   const name = (tree?.title ?? "zonda conversations").replace(/[^\p{L}\p{N} _-]+/gu, "").trim() || "conversation";
   if (form === "markdown") download(`${name}.md`, markdown(tree), "text/markdown");
   else download(`${name}.json`, JSON.stringify(tree ?? await database.all(), null, 2), "application/json");
+}
+
+/** Take in the conversations of a file that was exported; they replace those of the same origin. */
+export async function restore(file) {
+  try {
+    const found = imported(await file.text());
+    for (const tree of found) await database.save(tree);
+    await refresh();
+    notice(found.length === 1 ? `Imported “${found[0].title}”.` : `Imported ${found.length} chats.`);
+  } catch (error) {
+    notice(error.message);
+  }
 }
 
 export async function search(words) {

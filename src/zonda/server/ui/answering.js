@@ -14,11 +14,13 @@ let polling = 0;
 export async function connect() {
   clearTimeout(polling);
   try {
-    const models = await api.models();
-    set({ models, server: models.some(each => each.status !== "loading") ? "ready" : "loading" });
+    const found = await api.models();
+    const models = found.filter(api.chats);
+    set({ models, server: found.length && !models.length ? "mute"
+      : models.some(each => each.status !== "loading") ? "ready" : "loading" });
   } catch (error) {
     set({ server: ["network", "key", "loading"].includes(error.kind) ? error.kind : "server" });
-    if (error.kind === "key") set({ dialog: "key" });
+    if (error.kind === "key" && !state.dialog) set({ dialog: "key" });
   }
   if (state.server !== "ready" && state.server !== "key") polling = setTimeout(connect, POLL);
 }
@@ -28,7 +30,7 @@ export async function answer(tree, parent) {
   const node = add(tree, parent, {
     role: "assistant", text: "", thought: "", calls: [], model: model()?.id ?? null, finish: null, error: null,
   });
-  const run = { tree, node, controller: new AbortController(), waiting: null, began: performance.now() };
+  const run = { tree, node, controller: new AbortController(), waiting: null, began: performance.now(), sleeps: sleeps(model()) };
   state.runs.set(tree.id, run);
   changed();
   try {
@@ -39,7 +41,12 @@ export async function answer(tree, parent) {
     await keep(tree);
     changed();
   }
-  if (!model()?.capabilities && state.server === "ready") connect(); // known once it is loaded
+  if (model()?.status !== "loaded" && state.server === "ready") connect(); // it is now, or is gone
+}
+
+/** Whether a model has to be loaded before it answers. */
+export function sleeps(card) {
+  return !["loaded", "stuck", undefined].includes(card?.status);
 }
 
 /** Ask again in the place of a failed answer. */
@@ -88,7 +95,7 @@ async function insist(run) {
 function give({ node }, error) {
   node.error = { kind: error.kind ?? "server", message: error.kind ? error.message : `The page failed: ${error.message}` };
   if (error.kind === "key") set({ dialog: "key", server: "key" });
-  if (error.kind === "network") connect();
+  else connect(); // the server may be another one by now, with other models
 }
 
 /** Wait as long as the server asked for, or until the user is impatient. */
@@ -128,7 +135,7 @@ async function receive(run) {
 /** The body of a request; what is not set is left to the model's defaults. */
 export function request(nodes, settings) {
   const body = { model: model()?.id, messages: messages(nodes, settings.system), stream: true,
-    stream_options: { include_usage: true }, ...thinking(settings.thinking) };
+    stream_options: { include_usage: true }, ...(api.reasons(model()) && thinking(settings.thinking)) };
   for (const name of NUMBERS) if (settings[name] !== "") body[name] = Number(settings[name]);
   if (settings.tools.trim()) body.tools = tools(settings.tools);
   return body;

@@ -26,6 +26,16 @@ export async function models() {
   return (await response.json()).data;
 }
 
+/** Whether a model holds conversations, or may: what a model can do is known once it has been loaded. */
+export function chats(card) {
+  return card.capabilities?.includes("chat") ?? true;
+}
+
+/** Whether a model has something to say before it answers, or may. */
+export function reasons(card) {
+  return card?.capabilities?.includes("reasoning") ?? true;
+}
+
 /** Whether a model sees pictures. */
 export function seesImages(card) {
   const said = [card?.capabilities, card?.modalities?.input, card?.input_modalities].flat();

@@ -34,5 +34,6 @@ const root = document.getElementById("app");
 root.replaceChildren();
 render(html`<${Page} />`, root);
 document.addEventListener("keydown", press);
+document.addEventListener("visibilitychange", () => document.hidden || connect()); // the server may have changed meanwhile
 await Promise.all([connect(), refresh()]);
 if (location.hash.length > 1) await open(location.hash.slice(1));

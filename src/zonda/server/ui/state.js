@@ -15,7 +15,7 @@ export const state = {
   /** The answers that are being written, by conversation. */
   runs: new Map(),
   models: [],
-  /** One of connecting, ready, loading, network, key, server. */
+  /** One of connecting, ready, loading, network, key, mute, server; mute where no model holds conversations. */
   server: "connecting",
   settings: { ...DEFAULTS, ...remembered("settings", {}) },
   theme: remembered("theme", "system"),

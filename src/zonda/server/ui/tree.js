@@ -99,6 +99,36 @@ function inlined({ name, text }) {
   return `File: ${name}\n${fence}\n${text.replace(/\n$/, "")}\n${fence}`;
 }
 
+/** Conversations out of a file that was exported; throws in words for people. */
+export function imported(text) {
+  let found = [];
+  try {
+    found = [JSON.parse(text)].flat();
+  } catch {
+    // said below
+  }
+  if (!found.length || !found.every(sound)) throw new Error("This file holds no exported chats.");
+  return found;
+}
+
+function sound(tree) {
+  const nodes = Object.entries(tree?.nodes ?? {});
+  return nodes.length > 0 && typeof tree.id === "string" && typeof tree.title === "string" && Number.isFinite(tree.updated)
+    && nodes.every(([id, node]) => node?.id === id && whole(node) && rooted(tree, node, nodes.length))
+    && Object.entries(tree.chosen ?? {}).every(([parent, child]) => tree.nodes[child]?.parent === parent);
+}
+
+function whole({ role, text, files, calls }) {
+  if (typeof text !== "string") return false;
+  if (role === "user") return Array.isArray(files) && files.every(each => typeof (each?.image ?? each?.text) === "string");
+  return role === "tool" || (role === "assistant" && Array.isArray(calls) && calls.every(each => typeof each?.arguments === "string"));
+}
+
+function rooted(tree, node, most) {
+  for (let steps = 0; node && steps < most; steps++, node = tree.nodes[node.parent]) if (node.parent === ROOT) return true;
+  return false;
+}
+
 /** A title from the first words. */
 export function titled(text) {
   const line = text.trim().split("\n", 1)[0].trim();

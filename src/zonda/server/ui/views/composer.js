@@ -1,20 +1,26 @@
 /** Where messages are written. */
 import { html, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { halt, send } from "../actions.js";
-import { seesImages } from "../api.js";
+import { reasons, seesImages } from "../api.js";
 import { attachment } from "../files.js";
 import { configure, model, notice, set, state } from "../state.js";
 import { path } from "../tree.js";
-import { File } from "./message.js";
+import { Attachment } from "./message.js";
 import { Icon, IconButton } from "./icons.js";
 
 const THINKING = [["", "Default"], ["off", "Off"], ["on", "On"], ["low", "Low"], ["medium", "Medium"], ["high", "High"],
   ["xhigh", "Highest"]];
+const LONG_TEXT = 10_000; // characters; what is longer is pasted as a file
+
+/** What is written but not sent, by conversation. */
+const drafts = new Map();
 
 export function Composer({ run }) {
   const area = useRef(null);
-  const [files, keep] = useState([]);
-  const [text, write] = useState("");
+  const draft = drafts.get(state.current.id) ?? { text: "", files: [] };
+  const [files, keep] = useState(draft.files);
+  const [text, write] = useState(draft.text);
+  drafts.set(state.current.id, { text, files });
   useLayoutEffect(() => fit(area.current), [text]);
   useLayoutEffect(() => area.current.focus(), []);
   const ready = state.server === "ready" && !run && (text.trim() || files.length);
@@ -42,7 +48,10 @@ export function Composer({ run }) {
     if (event.key === "ArrowUp" && !text && !run) rewriteLast(event);
   };
   const paste = event => {
-    if (event.clipboardData.files.length) event.preventDefault(), take(event.clipboardData.files);
+    const found = [...event.clipboardData.files];
+    const long = event.clipboardData.getData("text/plain");
+    if (!found.length && long.length > LONG_TEXT) found.push(new File([long], "pasted text", { type: "text/plain" }));
+    if (found.length) event.preventDefault(), take(found);
   };
   const drop = event => {
     if (event.dataTransfer.files.length) event.preventDefault(), take(event.dataTransfer.files);
@@ -50,14 +59,14 @@ export function Composer({ run }) {
 
   return html`<form class="composer" aria-label="Message" onSubmit=${submit} onDrop=${drop}
       onDragOver=${event => event.preventDefault()}>
-    ${files.length > 0 && html`<ul class="files" aria-label="Attachments">${files.map(each => html`<${File} file=${each}
+    ${files.length > 0 && html`<ul class="files" aria-label="Attachments">${files.map(each => html`<${Attachment} file=${each}
       drop=${() => keep(files.filter(other => other !== each))} />`)}</ul>`}
     <textarea id="question" ref=${area} dir="auto" rows="1" aria-label="Your message" placeholder=${placeholder()} enterkeyhint="send"
       value=${text} onInput=${event => write(event.target.value)} onKeyDown=${press} onPaste=${paste}></textarea>
     <div class="row"><${Attach} take=${take} />
-      <label class="thinking">Thinking <select value=${state.settings.thinking}
+      ${reasons(model()) && html`<label class="thinking">Thinking <select value=${state.settings.thinking}
         onChange=${event => configure({ thinking: event.target.value })}>
-        ${THINKING.map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label>
+        ${THINKING.map(([value, name]) => html`<option value=${value}>${name}</option>`)}</select></label>`}
       <span class="gap"></span>
       ${run ? html`<button type="button" class="send stop" aria-label="Stop" title="Stop (Esc)" onClick=${halt}>
           <${Icon} name="stop" /></button>`
@@ -80,7 +89,7 @@ function Attach({ take }) {
 function placeholder() {
   const name = model()?.id.split("/").at(-1);
   return { ready: `Ask ${name}`, loading: "The model is loading…", connecting: "Connecting…", key: "An API key is needed",
-    network: "The server cannot be reached" }[state.server] ?? "The server is not ready";
+    network: "The server cannot be reached", mute: "No model of this server holds conversations" }[state.server] ?? "The server is not ready";
 }
 
 function fit(area) {

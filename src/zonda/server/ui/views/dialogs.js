@@ -1,6 +1,6 @@
 /** Settings, the API key, and the list of shortcuts. */
 import { html, useLayoutEffect, useRef } from "../vendor/preact.js";
-import { save, unlock } from "../actions.js";
+import { restore, save, unlock } from "../actions.js";
 import { tools } from "../answering.js";
 import * as api from "../api.js";
 import { DEFAULTS, configure, set, state } from "../state.js";
@@ -65,9 +65,18 @@ function Settings() {
       <textarea name="tools" rows="3" class="mono" spellcheck="false" value=${settings.tools} onInput=${change}
         placeholder='[{"name": "weather", "parameters": {"type": "object"}}]'></textarea>${broken(settings.tools)}</label>
     <div class="choices spread"><button type="button" onClick=${() => set({ dialog: "key" })}>API key</button>
-      <button type="button" onClick=${() => save(null, "json")}>Export all chats</button>
       <button type="button" onClick=${() => set({ dialog: "shortcuts" })}>Shortcuts</button>
-      <button type="button" onClick=${() => configure({ ...DEFAULTS, model: settings.model })}>Reset</button></div><//>`;
+      <button type="button" onClick=${() => configure({ ...DEFAULTS, model: settings.model })}>Reset settings</button>
+      <button type="button" onClick=${() => save(null, "json")}>Export all chats</button><${Import} /></div><//>`;
+}
+
+function Import() {
+  const input = useRef(null);
+  const change = event => {
+    if (event.target.files.length) restore(event.target.files[0]), set({ dialog: null });
+  };
+  return html`<input type="file" hidden accept=".json,application/json" ref=${input} onChange=${change} />
+    <button type="button" onClick=${() => input.current.click()}>Import chats</button>`;
 }
 
 function broken(text) {
@@ -89,10 +98,11 @@ function Key() {
     event.preventDefault();
     unlock(new FormData(event.target).get("key"));
   };
+  const refused = api.key() && state.server === "key";
   return html`<${Dialog} title="API key" name="key"><form onSubmit=${submit}>
-    <p>${api.key() && state.server === "key" ? "The server does not accept this key." : "This server asks for a key."} It
-      is kept until this tab is closed.</p>
-    <label class="tall">Key<input name="key" type="password" ref=${input} autocomplete="off" spellcheck="false" required /></label>
+    <p>${state.server === "key" ? "This server asks for a key. " : ""}A key is kept until this tab is closed.</p>
+    <label class="tall">Key<input name="key" type="password" ref=${input} autocomplete="off" spellcheck="false"
+      aria-invalid=${refused ? "true" : null} />${refused && html`<small class="bad" role="alert">The server does not accept this key.</small>`}</label>
     <div class="choices"><button class="main">Use key</button></div></form><//>`;
 }
 

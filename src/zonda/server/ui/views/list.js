@@ -54,6 +54,7 @@ function Menu({ head, name }) {
   const around = useRef(null);
   useEffect(() => {
     if (!shown) return undefined;
+    around.current.querySelector(".menu").scrollIntoView({ block: "nearest" });
     around.current.querySelector(".menu button").focus();
     const away = event => {
       if (!around.current.contains(event.target)) show(false);

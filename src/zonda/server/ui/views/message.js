@@ -16,7 +16,7 @@ export function Message({ node, versions, run, last }) {
 function Question({ node, versions, run }) {
   const editing = state.editing === node.id;
   return html`<article class="question" aria-label="You">
-    ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${File} file=${each} />`)}</ul>`}
+    ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${Attachment} file=${each} />`)}</ul>`}
     ${editing ? html`<${Rewriting} node=${node} />` : node.text && html`<div class="said" dir="auto">${node.text}</div>`}
     ${!editing && html`<div class="deeds"><${Branches} node=${node} versions=${versions} run=${run} />
       <${CopyButton} text=${node.text} label="Copy message" />
@@ -58,7 +58,7 @@ function Answer({ node, versions, run, last }) {
     ${node.text && html`<${Prose} key=${node.id} text=${node.text} grows=${writing} live=${writing} />`}
     ${node.calls.map(call => html`<${Call} call=${call} />`)}
     ${writing && empty && (run.waiting ? html`<${Waiting} run=${run} />` : html`<p class="breath" role="status">
-      <span class="unseen">The model is working</span><i></i><i></i><i></i></p>`)}
+      <i></i><i></i><i></i><span class=${run.sleeps ? "" : "unseen"}>${run.sleeps ? "Loading the model…" : "The model is working"}</span></p>`)}
     ${node.error && html`<${Trouble} node=${node} run=${run} />`}
     ${last && !run && node.calls.length > 0 && !node.error && html`<${Results} node=${node} />`}
     ${!writing && html`<${Foot} node=${node} versions=${versions} run=${run} />`}
@@ -68,16 +68,16 @@ function Answer({ node, versions, run, last }) {
 function Foot({ node, versions, run }) {
   return html`<div class="deeds"><${Branches} node=${node} versions=${versions} run=${run} />
     ${node.text && html`<${CopyButton} text=${node.text} label="Copy answer" />`}
-    <${IconButton} icon="again" label="Answer again" disabled=${run} onClick=${() => regenerate(node)} />
+    ${!node.error && html`<${IconButton} icon="again" label="Answer again" disabled=${run} onClick=${() => regenerate(node)} />`}
     <${Stats} node=${node} /></div>`;
 }
 
 const ENDS = { stopped: "stopped", length: "cut at the token limit", content_filter: "cut by a filter" };
 
 function Stats({ node: { stats, finish, model } }) {
-  const parts = [ENDS[finish], stats && `${stats.rate.toFixed(1)} tokens/s`, stats && `first after ${time(stats.first)}`];
-  const more = stats && `${stats.tokens} tokens generated, ${stats.prompt} in the prompt${
-    stats.cached ? `, ${stats.cached} of them cached` : ""}`;
+  const parts = [ENDS[finish], state.models.length > 1 && model, stats && `${stats.tokens} tokens`,
+    stats && `${stats.rate.toFixed(1)} tokens/s`, stats && `first after ${time(stats.first)}`];
+  const more = stats && `${stats.prompt} tokens in the prompt${stats.cached ? `, ${stats.cached} of them cached` : ""}`;
   return html`<span class="stats" title=${[model, more].filter(Boolean).join(" · ")}>${parts.filter(Boolean).join(" · ")}</span>`;
 }
 
@@ -172,7 +172,7 @@ function CopyButton({ text, label }) {
 }
 
 /** An attachment, with a way to take it off while it is not sent. */
-export function File({ file, drop }) {
+export function Attachment({ file, drop }) {
   return html`<li class="file">${file.image ? html`<img src=${file.image} alt="" />` : html`<${Icon} name="file" />`}
     <span class="name">${file.name}</span><span class="size">${bytes(file.size)}</span>
     ${drop && html`<${IconButton} icon="close" label=${`Remove ${file.name}`} onClick=${drop} />`}</li>`;

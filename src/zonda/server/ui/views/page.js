@@ -1,5 +1,7 @@
 /** The whole page. */
 import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "../vendor/preact.js";
+import { begin } from "../actions.js";
+import { sleeps } from "../answering.js";
 import { configure, listen, model, set, showList, state, theme } from "../state.js";
 import { families, path } from "../tree.js";
 import { Composer } from "./composer.js";
@@ -27,7 +29,8 @@ function Head() {
   const [icon, next] = THEMES[state.theme];
   return html`<header class="head">
     ${!state.listShown && html`<${IconButton} icon="list" label="Show conversations" aria-controls="list"
-      aria-expanded="false" onClick=${() => showList(true)} />`}
+      aria-expanded="false" onClick=${() => showList(true)} />
+      <${IconButton} icon="pen" label="New chat" onClick=${begin} />`}
     <${Models} />
     <span class="gap"></span>
     <${IconButton} icon=${icon} label=${`Theme: ${state.theme}; switch to ${next}`} onClick=${() => theme(next)} />
@@ -35,13 +38,20 @@ function Head() {
 }
 
 const STATES = { loading: "Loading the model…", connecting: "Connecting…", network: "Server not reached",
-  key: "API key needed", server: "Server not ready" };
+  key: "Enter the API key", mute: "No model here chats", server: "Server not ready" };
 
 function Models() {
+  if (state.server === "key") return html`<button type="button" class="locked" onClick=${() => set({ dialog: "key" })}>
+    <${Icon} name="key" />${STATES.key}</button>`;
   if (state.server !== "ready") return html`<p class="state" role="status"><i class="busy"></i>${STATES[state.server]}</p>`;
   return html`<label class="models"><span class="unseen">Model</span><select value=${model().id}
     onChange=${event => configure({ model: event.target.value })}>
-    ${state.models.map(each => html`<option value=${each.id}>${each.id}</option>`)}</select></label>`;
+    ${state.models.map(each => html`<option value=${each.id}>${each.id}${note(each)}</option>`)}</select></label>`;
+}
+
+function note(card) {
+  if (card.status === "failed") return " · failed to load";
+  return sleeps(card) ? " · not loaded" : "";
 }
 
 /** The messages; the view follows the end unless the reader has scrolled away from it. */

@@ -1,0 +1,232 @@
+"""What the web UI makes of texts: Markdown, mathematics and code, however they come, and none of it runs."""
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from browser import Pages
+from contrast import FAINT
+from ui_server import Scripted
+
+from zonda.errors import InvalidRequest
+
+ATTACK = """Before <script>window.hit = 1</script> <img src=x onerror="window.hit = 2">
+<svg onload="window.hit = 3"></svg>
+
+[press](javascript:window.hit=4) [data](data:text/html,<script>window.hit=5</script>)
+<a href="javascript:window.hit=6">raw</a>
+
+<iframe srcdoc="<script>parent.hit = 7</script>"></iframe><style>body { display: none }</style>
+
+<details><summary>more</summary>inside</details>
+
+![pixel](https://evil.example/pixel.png) ![local](/metrics)
+
+```html" onmouseover="window.hit=8
+<script>window.hit = 9</script>
+```
+
+$\\href{javascript:window.hit=10}{x} \\htmlStyle{color:red}{y}$
+<math><mtext><img src=x onerror=window.hit=11></mtext></math>
+
+<form action="https://evil.example"><input name=a></form><base href="https://evil.example/">
+<b style="color:red">bold</b> After"""
+MIXED = """Lazy
+heading
+===
+
+- a
+
+  b
+
+1. c
+   - d
+
+     e
+2. f
+
+> g
+lazy
+> - h
+
+    code
+
+
+    more
+
+i
+| a | b |
+|--|--|
+| 1 | 2 |
+j
+
+<details>
+<summary>k</summary>
+
+l
+
+</details>
+
+***
+
+~~~py
+m
+
+n
+~~~
+o\r
+p\r
+\r
+- q\r
+- r\r
+\r
+s
+
+$$
+t
+$$
+\\[ u \\]
+
+- [x] v
+- [ ] w
+
+# x
+#y
+z
+---
+- - -
+"""
+
+
+@pytest.fixture
+def server(script: Scripted) -> Scripted:
+    """Each test writes its own scripts."""
+    return script
+
+
+def test_an_answer_is_formatted_while_it_streams(pages: Pages, server: Scripted) -> None:
+    go = threading.Event()
+    server.scripts = [["# Wind\n\nIt is **warm** and", go, " dry.\n\n```python\nprint(1)\n```\n"]]
+    page = pages()
+    page.ask("Tell me")
+    page.sees("It is warm and")
+    assert (page.text(".prose h1"), page.text(".prose strong")) == ("Wind", "warm")
+    assert page.count(".prose.live") == 1 and page.count("article[aria-busy=true]") == 1
+    go.set()
+    page.sees("128.0 tokens/s · first after 42 ms", ".stats")
+    assert page.text(".prose pre").strip() == "print(1)" and page.count(".hljs-built_in") == 1
+    assert page.count(".prose.live") == 0
+    page.sees("It is warm and dry.", "#announcer")
+
+
+def test_mathematics_is_typeset_and_money_is_not(pages: Pages, server: Scripted) -> None:
+    server.scripts = [["It costs $5 or $6: $\\sqrt{x}$ and \\(a\\).\n\n$$\\int_0^1 x\\,dx$$\n\n\\[\nb\n\\]"]]
+    page = pages()
+    page.ask("Compute")
+    page.until("document.querySelectorAll('.katex').length === 4")
+    assert page.count(".katex-display") == 2 and page.count(".katex svg") == 1
+    assert "It costs $5 or $6" in page.text(".prose")
+
+
+def test_broken_mathematics_can_be_read_in_light_and_dark(pages: Pages, server: Scripted) -> None:
+    server.scripts = [["$\\frac{1}{$ and $\\undefined{x}$"]]
+    page = pages(dark=True)
+    page.ask("Compute")
+    page.until("document.querySelector('.katex-error') && document.querySelector('.katex .mord.text')")
+    colour = "getComputedStyle(document.querySelector({!r})).color"
+    for scheme in ("light", "dark"):
+        page.scheme(scheme)
+        page.js("document.body.appendChild(document.createElement('i')).style.color = 'var(--bad)'")
+        found = {page.js(colour.format(each)) for each in ("body > i", ".katex-error", ".katex .mord.text > .mord")}
+        assert len(found) == 1
+
+
+def test_each_text_runs_its_own_way(pages: Pages, server: Scripted) -> None:
+    server.scripts = [["مرحبا `code` English\n\n- أولا\n\n> اقتباس\n\n| عمود |\n|---|\n| 1 |\n\n"
+                       "```js\nlet x\n```\n\nEnglish مرحبا"]]
+    page = pages()
+    page.ask("اكتب (now)")
+    page.sees("128.0", ".stats")
+    texts = "[...document.querySelectorAll('.said, .prose p, .prose ul, .prose blockquote, .prose table, .prose pre')]"
+    assert page.js(texts + ".map(each => getComputedStyle(each).direction)") == ["rtl"] * 6 + ["ltr", "ltr"]
+    assert page.js("getComputedStyle(document.querySelector('.conversation')).direction") == "ltr"
+
+
+def test_what_a_model_writes_cannot_run(pages: Pages, server: Scripted) -> None:
+    server.scripts = [[ATTACK]]
+    page = pages()
+    page.ask("Attack")
+    page.sees("After")
+    page.until("document.querySelector('.katex')")
+    links = page.js("[...document.querySelectorAll('.prose a')].map(each => each.getAttribute('href'))")
+    assert links == ["https://evil.example/pixel.png"]
+    assert page.count(".prose :is(script, iframe, style, form, base, object, embed, link, meta, img)") == 0
+    assert page.js("[...document.querySelectorAll('.prose *')].flatMap(each => each.getAttributeNames())"
+                   ".filter(each => each.startsWith('on') || each === 'srcdoc')") == []
+    page.js("document.querySelectorAll('.prose *').forEach(each => each.dispatchEvent(new Event('click')))")
+    assert page.js("window.hit ?? null") is None
+    assert "<script>window.hit = 1</script>" in page.text(".prose") and page.count(".prose details summary") == 1
+
+
+@pytest.mark.parametrize("text", [
+    ">" * 20_000 + " x", "- " * 5_000 + "x", "\n".join("  " * depth + "- x" for depth in range(200)), "**a_" * 10_000,
+    "[a](" * 10_000, "$" + "{" * 5_000 + "x" + "}" * 5_000 + "$", "<details>" * 2_000, "`" * 9_999, "x" * 30_000],
+    ids=["quotes", "list in one line", "lists", "emphasis", "links", "braces", "details", "ticks", "one word"])
+def test_absurd_texts_leave_the_page_in_working_order(pages: Pages, server: Scripted, text: str) -> None:
+    server.scripts = [[text], ["Still here."]]
+    page = pages()
+    page.ask("Hi")
+    page.sees("128.0", ".stats")
+    page.ask("And now?")
+    page.sees("Still here.")
+
+
+def test_a_growing_text_is_read_as_the_whole_would_be(pages: Pages) -> None:
+    assert pages().js("""(async text => {
+        const { Growing, blocks } = await import("./ui/markdown.js");
+        const told = found => JSON.stringify(found.map(({ raw, token }) => [raw, token.type]));
+        const wrong = [];
+        for (const step of [1, 2, 3, 7, 20]) {
+            const growing = new Growing();
+            for (let end = 0; end < text.length + step; end += step) {
+                const part = text.slice(0, end);
+                if (told(growing.blocks(part)) !== told(blocks(part))) wrong.push([step, end]);
+            }
+        }
+        return wrong;
+    })(""" + json.dumps(MIXED) + ")") == []
+
+
+def test_code_that_grows_is_whole_and_coloured_in_the_end(pages: Pages, server: Scripted) -> None:
+    lines = [f"value_{line} = {line}\n" for line in range(300)]
+    server.scripts = [["```python\n", *lines, "```\n\nDone."]]
+    page = pages()
+    page.ask("Count")
+    page.sees("128.0", ".stats")
+    assert page.text(".prose pre").strip() == "".join(lines).strip()
+    assert page.count(".prose pre .hljs-number") == len(lines)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_text_stands_out(pages: Pages, server: Scripted, *, dark: bool) -> None:
+    code = ("```python\n@d\nclass A(B):\n    def f(self, y=None): return f'{y} a' + 1  # c\n```\n\n"
+            "```diff\n- old\n+ new\n@@ -1 +1 @@\n```\n\n```css\n.a #b:hover { color: #fff; --x: 1px }\n```\n\n"
+            "```html\n<!-- c --><a id='x'>t &amp; u</a>\n```\n\n```md\n# h\n*e* **s** [a](b) `c`\n> q\n- l\n```\n\n")
+    text = ("# T\n\n*a* [b](https://b.example) ~~c~~ `d` <mark>e</mark> <kbd>f</kbd> $x^2$\n\n"
+            "> q\n\n1. l\n\n|t|\n|-|\n|u|\n\n")
+    server.scripts = [[{"reasoning_content": "Hm."}, text + code], [InvalidRequest("this is too long")]]
+    page = pages(dark=dark)
+    page.ask("Hi")
+    page.until("document.querySelector('.stats') && document.querySelector('.katex')")
+    page.click(".thought button")
+    page.ask("More")
+    page.sees("This is too long.", "[role=alert]")
+    page.until("document.querySelector('.models select')")
+    assert page.js(FAINT) == []
+    page.label("Settings")
+    page.type("[", "textarea[name=tools]")
+    page.sees("not JSON", "dialog")
+    assert page.js(FAINT) == []
+    assert all("400" in each for each in page.problems)
+    page.problems.clear()
