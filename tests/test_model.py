@@ -63,9 +63,15 @@ def test_a_wanted_context_that_does_not_fit_is_refused_with_the_arithmetic() -> 
 
 
 @pytest.mark.parametrize(("options", "kv_bytes"), [
-    (EngineOptions(kv_memory_mb=10), 10 << 20), (EngineOptions(kv_memory_fraction=0.25), GB // 4)])
+    (EngineOptions(kv_memory_mb=10), 10 << 20), (EngineOptions(kv_memory_fraction=0.25), GB // 4),
+    (EngineOptions(kv_tokens=300), 300 * TOKEN)])
 def test_the_cache_may_be_given_a_size_or_a_share(options: EngineOptions, kv_bytes: int) -> None:
     assert plan(TOKEN, 128, options, free=GB).kv_bytes == kv_bytes
+
+
+def test_two_sizes_of_the_cache_exclude_each_other() -> None:
+    with pytest.raises(InvalidRequest, match="kv_memory_mb and kv_tokens exclude each other"):
+        plan(TOKEN, 128, EngineOptions(kv_memory_mb=10, kv_tokens=5), free=GB)
 
 
 def test_a_wanted_context_is_taken_when_it_fits() -> None:

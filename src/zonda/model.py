@@ -19,7 +19,7 @@ from zonda.kernels.cpu.frame import HEAD
 from zonda.memory import available, mb
 from zonda.models import build
 from zonda.nn import Decoder
-from zonda.options import EngineOptions, ModelOptions, cache_folder
+from zonda.options import EngineOptions, ModelOptions, cache_folder, hub_token
 from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
@@ -54,7 +54,7 @@ def resolve_model(model: ModelOptions, *, refresh: bool = False, progress: bool 
     from zonda.weights.hub import resolve
 
     return resolve(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
-                   cache_dir=model.cache_dir, refresh=refresh, progress=progress)
+                   cache_dir=model.cache_dir, refresh=refresh, progress=progress, token=hub_token(model.token_source))
 
 
 def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progress | None = None) -> Parts:
@@ -65,7 +65,8 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
     files = resolve_model(model, progress=progress is not None)
     root = files.root
     if model.tok_model:
-        root = resolve_texts(model.tok_model, cache_dir=model.cache_dir, progress=progress is not None)
+        root = resolve_texts(model.tok_model, cache_dir=model.cache_dir, progress=progress is not None,
+                             token=hub_token(model.token_source))
     own = files.kind == "safetensors" or root != files.root
     with ThreadPoolExecutor(1) as beside:
         beside.submit(import_module, "zonda.engine.cpu_runner")
@@ -83,7 +84,7 @@ def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
 
     with TemporaryDirectory(ignore_cleanup_errors=True) as headers:
         ahead = foresee(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
-                        cache_dir=model.cache_dir, headers=Path(headers))
+                        cache_dir=model.cache_dir, headers=Path(headers), token=hub_token(model.token_source))
         if ahead and ahead.kind == "gguf":
             from zonda.weights.gguf import GGUFSource
 
@@ -144,7 +145,7 @@ def plan(token: int, context: int, options: EngineOptions, *, free: int, share: 
     """
     wanted = options.max_seq_len or context
     positions = max(max(wanted, context) * _SEQUENCES, (options.max_seqs or 0) * _USUAL)
-    budget = _budget(token * positions, options, free, share)
+    budget = _budget(token, token * positions, options, int(free * share), free)
     fitting = budget // token
     if options.max_seq_len and fitting < wanted:
         raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {mb(wanted * token)}, but the cache has "
@@ -155,14 +156,17 @@ def plan(token: int, context: int, options: EngineOptions, *, free: int, share: 
     return Plan(min(wanted, fitting), budget, token)
 
 
-def _budget(plenty: int, options: EngineOptions, free: int, share: float) -> int:
-    if options.kv_memory_mb and options.kv_memory_fraction:
-        raise InvalidRequest("kv_memory_mb and kv_memory_fraction exclude each other", param="kv_memory_fraction")
+def _budget(token: int, plenty: int, options: EngineOptions, usual: int, free: int) -> int:
+    given = [name for name in ("kv_memory_mb", "kv_memory_fraction", "kv_tokens") if getattr(options, name)]
+    if len(given) > 1:
+        raise InvalidRequest(f"{given[0]} and {given[1]} exclude each other", param=given[1])
+    if options.kv_tokens:
+        return token * options.kv_tokens
     if options.kv_memory_mb:
         return options.kv_memory_mb << 20
     if options.kv_memory_fraction:
         return int(free * options.kv_memory_fraction)
-    return min(int(free * share), plenty)
+    return min(usual, plenty)
 
 
 def in_situ(model: ModelOptions) -> Convert | None:

@@ -58,6 +58,8 @@ class ModelOptions:
                                    "unless given", flags=("--reasoning", "--reasoning-parser"), metavar="NAME")
     cache_dir: str | None = option(None, "folder of the Hugging Face cache", flags=("--cache-dir", "--hf-cache"),
                                    metavar="DIR")
+    token_source: str = option("cache", "where the hub's token comes from: cache (HF_TOKEN, or what was stored), "
+                               "env:NAME, path:FILE, literal:TOKEN, or none", metavar="SPEC")
     threads: int | None = option(None, "threads that compute; all cores unless given", env="ZONDA_THREADS", low=1)
     cpu: bool = option(False, "compute on the processor, also where there is a GPU")
     device: str = option("auto", "where to compute: cpu, cuda, cuda:1, or auto for a GPU where there is one",
@@ -81,9 +83,12 @@ class EngineOptions:
     max_queue: int = option(1024, "sequences that may wait; more are refused with status 429", low=1)
     max_seq_len: int | None = option(None, "positions of one sequence; default: the model's context, as memory allows",
                                      low=1)
-    kv_memory_mb: int | None = option(None, "memory of the key-value cache in MB; default: from what is free", low=1)
+    kv_memory_mb: int | None = option(None, "memory of the key-value cache in MB; default: from what is free",
+                                      flags=("--kv-memory-mb", "--pa-memory-mb"), low=1)
     kv_memory_fraction: float | None = option(None, "share of free memory that the key-value cache takes, 0 to 1",
-                                              low=0, high=1)
+                                              flags=("--kv-memory-fraction", "--pa-memory-fraction"), low=0, high=1)
+    kv_tokens: int | None = option(None, "positions that the key-value cache holds, over all sequences",
+                                   flags=("--kv-tokens", "--pa-context-len"), low=1)
     prefix_cache: bool = option(True, "reuse the cached pages of a shared beginning of prompts")
     seed: int = option(0, "seed from which requests without their own seed draw one")
 
@@ -250,6 +255,22 @@ def token_file() -> Path:
 def _hub_home() -> Path:
     named = os.environ.get("HF_HOME")
     return Path(named) if named else _user_folder("XDG_CACHE_HOME", ".cache") / "huggingface"
+
+
+def hub_token(source: str) -> str | bool | None:
+    """The token that a `token_source` names; None for what the hub's library finds itself, False for none."""
+    kind, _, rest = source.partition(":")
+    if source in ("cache", "none"):
+        return None if source == "cache" else False
+    try:
+        found = {"literal": lambda: rest, "env": lambda: os.environ[rest],
+                 "path": lambda: Path(rest).expanduser().read_text("utf-8")}[kind]().strip()
+    except (KeyError, OSError, UnicodeDecodeError):
+        found = ""
+    if not found:
+        raise InvalidRequest(f"there is no token in {kind if kind == 'literal' else source!r:.100}",
+                             param="token_source", hint="expected cache, none, env:NAME, path:FILE or literal:TOKEN")
+    return found
 
 
 def hub_address() -> str:

@@ -19,6 +19,8 @@ class FakeHub:
         self.refusals: dict[str, tuple[int, str]] = {}
         self.requests: list[str] = []
         self.corrupt = False
+        self.tokens: list[str | None] = []
+        """What clients have sent to be let in."""
         self.ranges: list[str] = []
         """What was asked for of files, as clients said it."""
         self.resumed: list[int] = []
@@ -64,6 +66,7 @@ def serve(hub: FakeHub) -> Iterator[str]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             hub.requests.append(self.path)
+            hub.tokens.append(self.headers.get("Authorization"))
             status, headers, body = hub.answer(self.path)
             if "Range" in self.headers:
                 hub.ranges.append(self.headers["Range"])

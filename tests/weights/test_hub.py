@@ -13,7 +13,7 @@ from files import CONFIG, write_gguf, write_safetensors
 
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
 from zonda.model import forecast
-from zonda.options import EngineOptions, ModelOptions
+from zonda.options import EngineOptions, ModelOptions, hub_token
 from zonda.weights import aliases, headers, hub
 from zonda.weights.aliases import Alias, Package
 from zonda.weights.gguf import GGUFSource
@@ -233,6 +233,28 @@ def test_a_file_that_is_no_gguf_is_found_by_its_beginning(tmp_path, fake, monkey
     with pytest.raises((InvalidModel, Unsupported), match=says):
         forecast(ModelOptions(model=REPO, cpu=True), EngineOptions())
     assert fake.ranges == ["bytes=0-1023"]
+
+
+def test_the_token_is_the_one_that_is_named(tmp_path, fake, monkeypatch):
+    fake.repos[REPO] = {"x-Q4_0.gguf": write_gguf(tmp_path / "x.gguf", {"token_embd.weight": values(9, 64)},
+                                                   SIZES).read_bytes()}
+    monkeypatch.setenv("HF_TOKEN", "hf_usual")
+    monkeypatch.setenv("MINE", "hf_mine")
+    (tmp_path / "token").write_text("hf_file\n")
+    for source, token in (("cache", "hf_usual"), ("env:MINE", "hf_mine"), (f"path:{tmp_path / 'token'}", "hf_file"),
+                          ("literal:hf_here", "hf_here"), ("none", None)):
+        fake.tokens.clear()
+        forecast(ModelOptions(model=REPO, cpu=True, token_source=source), EngineOptions(kv_memory_mb=1))
+        assert set(fake.tokens) == {token and f"Bearer {token}"}
+    resolve(REPO, token="hf_whole")
+    assert fake.tokens[-1] == "Bearer hf_whole"
+
+
+@pytest.mark.parametrize("source", ["", "env:NOWHERE", "path:/nowhere", "literal:", "other:x", "env"])
+def test_a_source_without_a_token_is_refused(source):
+    with pytest.raises(InvalidRequest, match="there is no token in") as caught:
+        hub_token(source)
+    assert caught.value.param == "token_source"
 
 
 def test_only_what_is_not_on_the_disk_is_foreseen(tmp_path, fake, monkeypatch):

@@ -30,6 +30,7 @@ PATIENCE = 15.0
 """Seconds to wait for the hub's first answer."""
 SHORT_PATIENCE = 4.0
 """The same where there is another place to look."""
+Token = str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,12 @@ class Cached:
 
 def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | None = None, quant: str | None = None,
             revision: str | None = None, cache_dir: str | Path | None = None, refresh: bool = False,
-            progress: bool = False) -> Files:
+            progress: bool = False, token: Token = None) -> Files:
     """The local files of the model that is asked for; downloads only what the disk does not have.
 
     `file` names weight files in the folder or repository, or by themselves local files. `refresh` asks the hub
-    for a newer revision even if the model is on the disk. `progress` draws bars on standard error.
+    for a newer revision even if the model is on the disk. `progress` draws bars on standard error. `token` is the
+    hub's, None for what its library finds itself, False for none.
     """
     files = tuple(name for each in file for name in each.split(";") if name)
     wish = Wish(files, format, quant)
@@ -72,7 +74,7 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
         return _folder(path, wish, name=path.resolve().name)
     if path.exists():
         return _files_of([path])
-    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, refresh, progress)
+    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, refresh, progress, token)
     if model in aliases.ALIASES:
         return hub.alias(model, wish)
     if path.suffix in (".gguf", ".safetensors") or model.startswith((".", "/", "~")) or "\\" in model:
@@ -92,17 +94,19 @@ class Foreseen:
 
 
 def foresee(model: str | None, *, file: tuple[str, ...] = (), format: Format | None = None, quant: str | None = None,
-            revision: str | None = None, cache_dir: str | Path | None = None, headers: Path) -> Foreseen | None:
+            revision: str | None = None, cache_dir: str | Path | None = None, headers: Path,
+            token: Token = None) -> Foreseen | None:
     """What the hub tells of a repository that is not on the disk; downloads no weights, and of GGUF files the headers
     alone, to the folder `headers`. None for everything else: a file tells more.
     """
     if model is None or not REPO.fullmatch(model) or Path(model).expanduser().exists():
         return None
-    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, False, False)
+    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, False, False, token)
     return hub.foreseen(model, Wish(file, format, quant), headers)
 
 
-def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: bool = False) -> Path:
+def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: bool = False,
+                  token: Token = None) -> Path:
     """The local folder of a model's tokenizer, chat template and configuration; downloads no weights."""
     path = Path(model).expanduser()
     if path.is_dir():
@@ -110,7 +114,7 @@ def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: 
     repo = aliases.ALIASES[model].repo if model in aliases.ALIASES else model
     if not REPO.fullmatch(repo):
         raise aliases.unknown(model)
-    return _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), None, False, progress).texts(repo)
+    return _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), None, False, progress, token).texts(repo)
 
 
 def open_source(files: Files) -> Source:
@@ -194,6 +198,7 @@ class _Hub:
     revision: str | None
     refresh: bool
     progress: bool
+    token: Token = None
 
     def alias(self, name: str, wish: Wish) -> Files:
         """An alias's own choice of file stands unless the user made one."""
@@ -301,7 +306,7 @@ class _Hub:
         found = {name: headers / name.rpartition("/")[2] for name in chosen}
         with told(repo, self.revision):
             for name, path in found.items():
-                fetch_header(repo, name, self.revision, sizes[name], path, patience=PATIENCE)
+                fetch_header(repo, name, self.revision, sizes[name], path, token=self.token, patience=PATIENCE)
         return Foreseen(kind, tuple(found.values()), size)
 
     def _download(self, repo: str, pick: Callable[[list[str]], Sequence[str]], patience: float) -> Path:
@@ -314,8 +319,9 @@ class _Hub:
         from huggingface_hub import HfApi
 
         with told(repo, self.revision):
-            info = within(patience, lambda: HfApi().model_info(repo, revision=self.revision, timeout=patience,
-                                                               files_metadata=True))
+            asked = HfApi(token=self.token)
+            info = within(patience, lambda: asked.model_info(repo, revision=self.revision, timeout=patience,
+                                                             files_metadata=True))
             return {one.rfilename: one.size or 0 for one in info.siblings or [] if ".." not in one.rfilename}
 
     def _fetch(self, repo: str, wanted: Sequence[str]) -> Path:
@@ -323,7 +329,7 @@ class _Hub:
 
         with told(repo, self.revision), _bars(self.progress) as drawn:
             return Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
-                                          allow_patterns=[glob.escape(one) for one in wanted]))
+                                          token=self.token, allow_patterns=[glob.escape(one) for one in wanted]))
 
 
 
