@@ -76,3 +76,9 @@ def test_a_default_that_is_not_served_ends_the_command(tmp_path: Path, capsys: p
     text = 'command = "serve"\ndefault_model_id = "three"\n[server]\nport = 0\n[[models]]\nmodel = "./one"\n'
     assert main.call(["from-config", str(written(tmp_path, text))]) == 1
     assert "`default_model_id` is 'three'" in capsys.readouterr().err
+
+
+def test_other_engines_names_of_keys_are_taken_for_one_model_too(tmp_path: Path) -> None:
+    text = 'command = "run"\n[model]\nmodel_id = "maker/one"\nquantized_file = "a.gguf"\n[run]\ninput = "hi"\n'
+    command, (model, run, *_) = read(written(tmp_path, text))
+    assert (command, model.model, model.file, run.input) == ("run", "maker/one", ("a.gguf",), "hi")

@@ -28,7 +28,7 @@ TABLES: dict[str, dict[str, type]] = {
 }
 DEFAULT = "default_model_id"
 OLD_NAMES = {"model_id": "model", "quantized_file": "file", "tok_model_id": "tok_model", "hf_cache": "cache_dir"}
-"""Keys of [[models]] that other engines' files have, and ours for the same."""
+"""Keys of [model] and [[models]] that other engines' files have, and ours for the same."""
 
 
 @click.command()
@@ -90,7 +90,7 @@ def _model(path: Path, table: Any, engine: Any) -> Wanted:
     if not isinstance(table, dict):
         raise InvalidRequest(f"{path}: `models` has {table!r}, expected a table [[models]]", param="models")
     own = table.pop("engine", {})
-    values = {OLD_NAMES.get(str(name), str(name)): value for name, value in table.items()}
+    values = _renamed(table)
     known = [each.name for group in (ModelOptions, ServedOptions) for each in options_of(group)]
     reject_unknown(values, known, where=f"key in [[models]] of {path}")
     both = engine | own if isinstance(own, dict) else own
@@ -101,5 +101,10 @@ def _model(path: Path, table: Any, engine: Any) -> Wanted:
 def _group(path: Path, name: str, values: Any, group: type) -> Any:
     if not isinstance(values, dict):
         raise InvalidRequest(f"{path}: `{name}` is {values!r}, expected a table [{name}]", param=name)
+    values = _renamed(values) if group is ModelOptions else values
     reject_unknown(values, (each.name for each in options_of(group)), where=f"key in [{name}] of {path}")
     return make(group, values)
+
+
+def _renamed(table: dict[str, Any]) -> dict[str, Any]:
+    return {OLD_NAMES.get(name, name): value for name, value in table.items()}
