@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET
 
+from zonda.completion import Call as ModelCall
 from zonda.errors import InvalidRequest
 from zonda.server import conversation
 from zonda.server.call import Call
@@ -21,6 +22,9 @@ from zonda.server.chat_schema import (
     ChatCompletion,
     ChatRequest,
     ChunkChoice,
+    CustomDelta,
+    CustomInput,
+    CustomToolCall,
     Delta,
     Ending,
     Function,
@@ -28,6 +32,7 @@ from zonda.server.chat_schema import (
     ToolCall,
     ToolCallDelta,
 )
+from zonda.server.custom_tools import Input, customs, text
 from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
 from zonda.server.sampling import check_length, check_stream, sampling_of
@@ -54,6 +59,8 @@ async def create(call: Call, body: ChatRequest) -> None:
     async with call.flight():
         prepared = await call.beside(lambda: llm.prepare(turn))
         await compiled(llm, prepared.grammar, field)
+        for grammar in customs(body.tools or ()).values():
+            await compiled(llm, grammar, "tools")
         reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body)
         async with llm.converse(prepared, request_id=reply.id) as speech:
             if body.stream:
@@ -72,6 +79,10 @@ def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` true", param="top_logprobs")
     return sampling_of(body, max_tokens=wanted, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
+
+
+def _function(call: ModelCall) -> Function:
+    return Function(name=call.name, arguments=call.arguments)
 
 
 @dataclass(frozen=True)
@@ -96,15 +107,28 @@ class Reply:
         message = AssistantMessage(content=choice.text or (None if choice.calls else ""))
         if choice.thought:
             message.reasoning_content = message.reasoning = choice.thought
-        calls = [ToolCall(id=call.id, function=Function(name=call.name, arguments=call.arguments))
-                 for call in choice.calls]
-        if calls and self._old:
-            message.function_call = calls[0].function
-        elif calls:
-            message.tool_calls = calls
+        if choice.calls and self._old:
+            message.function_call = _function(choice.calls[0])
+        elif choice.calls:
+            message.tool_calls = [self._tool_call(call) for call in choice.calls]
         logprobs = self._logprobs(visible(choice.logprobs, choice.finish_reason, choice.stop))
         return ChatChoice(index=choice.index, message=message, finish_reason=self._ending(choice.finish_reason),
                           logprobs=logprobs)
+
+    def _tool_call(self, call: ModelCall) -> ToolCall | CustomToolCall:
+        if call.name in self._customs:
+            return CustomToolCall(id=call.id, custom=CustomInput(name=call.name, input=text(call.arguments)))
+        return ToolCall(id=call.id, function=_function(call))
+
+    @cached_property
+    def _customs(self) -> Collection[str]:
+        """The names of custom tools."""
+        return customs(self.body.tools or ())
+
+    @cached_property
+    def _inputs(self) -> dict[tuple[int, int], Input]:
+        """The texts of calls of custom tools on their way, by answer and call."""
+        return {}
 
     async def frames(self, speech: Conversing) -> AsyncIterator[bytes]:
         """The answer as events: for each choice its role, its pieces and, with an empty delta, its end."""
@@ -129,7 +153,7 @@ class Reply:
 
     def _events(self, spoken: Spoken, *, opening: bool) -> Iterator[bytes]:
         logprobs = self._logprobs(visible(spoken.chunk.logprobs, spoken.ending, spoken.chunk.stop))
-        deltas = [self._delta(part) for part in spoken.parts]
+        deltas = [delta for part in spoken.parts if (delta := self._delta(spoken.index, part))]
         if logprobs and not deltas:
             deltas = [Delta(content="")]
         if opening and (deltas or spoken.ending):
@@ -139,14 +163,28 @@ class Reply:
             yield self._frame(spoken.index, delta, logprobs)
             logprobs = None
         if spoken.ending:
+            yield from (self._frame(spoken.index, delta) for delta in self._rests(spoken.index))
             yield self._end(spoken)
 
-    def _delta(self, part: Part) -> Delta:
+    def _rests(self, answer: int) -> Iterator[Delta]:
+        """What else belongs to the texts of an answer's calls of custom tools."""
+        for (each, index), taken in self._inputs.items():
+            if each == answer and (piece := taken.finish()):
+                yield self._call(ToolCallDelta(index=index, custom=CustomDelta(input=piece)))
+
+    def _delta(self, answer: int, part: Part) -> Delta | None:
         match part:
             case Text(text):
                 return Delta(content=text)
             case Thought(text):
                 return Delta(reasoning_content=text, reasoning=text)
+            case CallStart(index, id, name) if name in self._customs:
+                self._inputs[answer, index] = Input()
+                custom = CustomDelta(name=name, input="")
+                return self._call(ToolCallDelta(index=index, id=id, type="custom", custom=custom))
+            case CallArguments(index, json) if taken := self._inputs.get((answer, index)):
+                piece = taken.feed(json)
+                return self._call(ToolCallDelta(index=index, custom=CustomDelta(input=piece))) if piece else None
             case CallStart(index, id, name):
                 function = FunctionDelta(name=name, arguments="")
                 return self._call(ToolCallDelta(index=index, id=id, type="function", function=function))

@@ -70,12 +70,25 @@ class Function(Struct, kw_only=True):
     arguments: str
 
 
-class ToolCall(Struct, kw_only=True):
+class ToolCall(Struct, tag="function", tag_field="type", kw_only=True):
     """A call that the model makes."""
 
     id: str
-    type: Literal["function"] = "function"
     function: Function
+
+
+class CustomInput(Struct, kw_only=True):
+    """The custom tool that a call is for, and the text for it."""
+
+    name: str
+    input: str
+
+
+class CustomToolCall(Struct, tag="custom", tag_field="type", kw_only=True):
+    """A call of a custom tool."""
+
+    id: str
+    custom: CustomInput
 
 
 class AssistantMessage(Struct, kw_only=True):
@@ -86,7 +99,7 @@ class AssistantMessage(Struct, kw_only=True):
     refusal: str | None = None
     reasoning_content: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
-    tool_calls: list[ToolCall] | UnsetType = UNSET
+    tool_calls: list[ToolCall | CustomToolCall] | UnsetType = UNSET
     function_call: Function | UnsetType = UNSET
 
 
@@ -120,13 +133,21 @@ class FunctionDelta(Struct, kw_only=True):
     arguments: str
 
 
+class CustomDelta(Struct, kw_only=True):
+    """What a chunk adds to a call of a custom tool: its name, or a piece of the text."""
+
+    name: str | UnsetType = UNSET
+    input: str
+
+
 class ToolCallDelta(Struct, kw_only=True):
     """A call that begins, with its id, or a piece of one."""
 
     index: int
     id: str | UnsetType = UNSET
-    type: Literal["function"] | UnsetType = UNSET
-    function: FunctionDelta
+    type: Literal["function", "custom"] | UnsetType = UNSET
+    function: FunctionDelta | UnsetType = UNSET
+    custom: CustomDelta | UnsetType = UNSET
 
 
 class Delta(Struct, kw_only=True):

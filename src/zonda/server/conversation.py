@@ -5,6 +5,7 @@ from typing import Any
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
+from zonda.server.custom_tools import arguments
 from zonda.server.decode import check_depth, needed
 from zonda.server.thinking import told
 from zonda.server.tools import check_function, choice_of, function_tools, name_of
@@ -85,6 +86,7 @@ def _calls(message: ChatMessage, place: str) -> list[dict[str, Any]]:
         calls = message.tool_calls or []
         names = [f"{place}.tool_calls[{index}]" for index in range(len(calls))]
     check_depth(calls, f"{place}.tool_calls")
+    calls = [_as_function(call) for call in calls]
     for call, name in zip(calls, names):
         function = call.get("function")
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
@@ -93,6 +95,15 @@ def _calls(message: ChatMessage, place: str) -> list[dict[str, Any]]:
         if not isinstance(function.get("arguments", ""), str | dict):
             raise InvalidRequest(f"`{name}.function.arguments` is no text", param=f"{name}.function.arguments")
     return calls
+
+
+def _as_function(call: dict[str, Any]) -> dict[str, Any]:
+    """A call of a custom tool as that of the function that stands for it."""
+    custom = call.get("custom")
+    if call.get("type") != "custom" or not isinstance(custom, dict) or not isinstance(custom.get("input"), str):
+        return call
+    function = {"name": custom.get("name"), "arguments": arguments(custom["input"])}
+    return {"id": call.get("id"), "type": "function", "function": function}
 
 
 def _content(message: ChatMessage, place: str) -> str | list[dict[str, str]] | None:

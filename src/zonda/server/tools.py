@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zonda.errors import InvalidRequest, Unsupported
+from zonda.server.custom_tools import custom_tool, function
 from zonda.server.decode import check_depth
 from zonda.turns import Named, ToolChoice
 
@@ -14,37 +15,42 @@ _EXPECTED = 'expected {"type": "function", "function": {"name": ...}}'
 
 
 def function_tools(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Function tools in the shape of chat completions, whether they came in it or flat."""
+    """Tools as functions in the shape of chat completions, whether they came in it or flat."""
     check_depth(given, "tools")
     return [_function_tool(tool, f"tools[{index}]") for index, tool in enumerate(given)]
 
 
 def _function_tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
     kind = tool.get("type")
+    if kind == "custom":
+        custom = custom_tool(tool, place)
+        syntax, definition = (custom.grammar.syntax, custom.grammar.definition) if custom.grammar else (None, None)
+        return {"type": "function", "function": function(custom.name, custom.description, syntax, definition)}
     if kind != "function":
         if isinstance(kind, str) and kind:
-            raise Unsupported(f"`{place}` is of type {kind!r:.60}; only function tools are supported", param=place)
+            raise Unsupported(f"`{place}` is of type {kind!r:.60}; only function and custom tools are supported",
+                              param=place)
         raise InvalidRequest(f"`{place}` is not a function tool", param=place, hint=_EXPECTED)
     nested = "function" in tool
-    function = tool["function"] if nested else {name: value for name, value in tool.items() if name != "type"}
-    if not isinstance(function, dict):
+    given = tool["function"] if nested else {name: value for name, value in tool.items() if name != "type"}
+    if not isinstance(given, dict):
         raise InvalidRequest(f"`{place}` is not a function tool", param=place, hint=_EXPECTED)
-    check_function(function, f"{place}.function" if nested else place)
-    return {"type": "function", "function": function}
+    check_function(given, f"{place}.function" if nested else place)
+    return {"type": "function", "function": given}
 
 
-def check_function(function: dict[str, Any], place: str) -> None:
+def check_function(given: dict[str, Any], place: str) -> None:
     """Refuse a function without a usable name, or whose parameters are no schema."""
-    name = function.get("name")
+    name = given.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidRequest(f"`{place}.name` is no name", param=f"{place}.name",
                              hint="expected up to 128 letters, digits, `_`, `-` and `.`")
-    if not isinstance(function.get("parameters", {}), dict | None):
+    if not isinstance(given.get("parameters", {}), dict | None):
         raise InvalidRequest(f"`{place}.parameters` is no JSON schema", param=f"{place}.parameters",
                              hint='expected {"type": "object", "properties": {...}}')
-    if not isinstance(function.get("description", ""), str | None):
+    if not isinstance(given.get("description", ""), str | None):
         raise InvalidRequest(f"`{place}.description` is no text", param=f"{place}.description")
-    if not isinstance(function.get("strict", False), bool | None):
+    if not isinstance(given.get("strict", False), bool | None):
         raise InvalidRequest(f"`{place}.strict` is not true or false", param=f"{place}.strict")
 
 
@@ -55,7 +61,7 @@ def choice_of(given: ToolChoice | dict[str, Any] | None,
         return given or "auto", ()
     if given.get("type") == "allowed_tools":
         return _allowed(given, field)
-    if given.get("type") == "function":
+    if given.get("type") in ("function", "custom"):
         return Named(name_of(given, field)), ()
     raise InvalidRequest(f"`{field}` is not known", param=field,
                          hint='expected "auto", "none", "required", a function, or "allowed_tools"')
@@ -63,8 +69,8 @@ def choice_of(given: ToolChoice | dict[str, Any] | None,
 
 def name_of(given: Any, place: str) -> str:
     """The name of the function that a choice is for."""
-    function = given.get("function", given) if isinstance(given, dict) else None
-    name = function.get("name") if isinstance(function, dict) else None
+    named = given.get("function", given.get("custom", given)) if isinstance(given, dict) else None
+    name = named.get("name") if isinstance(named, dict) else None
     if not isinstance(name, str) or not name:
         raise InvalidRequest(f"`{place}` does not name a function", param=place,
                              hint='expected {"type": "function", "function": {"name": ...}}')
