@@ -62,7 +62,7 @@ CHAT_ONLY = [
     ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "sometimes"}, "tool_choice"),
     ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function.name"),
     ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].parameters"),
-    ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0]"),
+    ({"tools": [{"type": "mcp", "name": "f"}]}, "tools[0]"),
     ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
     ({"tool_choice": {"type": "function"}}, "tool_choice"),
     ({"functions": [{"name": "f"}], "function_call": {"name": "g"}}, "tool_choice"),
@@ -171,7 +171,7 @@ def test_an_unknown_model_is_not_found_and_a_path_is_no_model(server: Server, pa
 
 def test_unknown_routes_and_methods_get_the_envelope(server: Server) -> None:
     assert server.get("/v1/nothing").status == 404 and server.get("/v1/nothing").error["code"] == "not_found"
-    reply = server.get("/v1/chat/completions")
+    reply = server.get("/v1/completions")
     assert (reply.status, reply.headers["allow"]) == (405, "POST") and reply.error["code"] == "method_not_allowed"
 
 
