@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -270,6 +271,66 @@ def test_whoever_drops_a_model_does_not_wait_for_its_engine() -> None:
     assert not dropping.is_alive() and not runner.closed
     gate.release(100)
     until(lambda: runner.closed)
+
+
+def dropped(*streams: Any) -> None:
+    """Leave streams to the garbage collector, and have it come on this thread."""
+    cycle: list[Any] = [*streams]
+    cycle.append(cycle)
+    del streams, cycle
+    gc.collect()
+
+
+def test_the_collector_may_drop_a_stream_in_any_thread_at_any_time() -> None:
+    """While that thread holds the engine's locks, or those of grammars, and on the engine's own thread."""
+    with LLM.from_parts(*texts(), name="letters") as llm:
+        engine, gate = llm.engine, slow(llm)
+        streams: list[Any] = []
+
+        def start() -> None:
+            gate.release(2)
+            streams.append(llm.generate([FIRST], Sampling(ignore_eos=True)))
+            next(streams[-1])
+
+        def drop(*locks: Any) -> None:
+            with ExitStack() as held:
+                for lock in locks:
+                    held.enter_context(lock)
+                dropped(streams.pop())
+
+        def checked(ended: int, *locks: Any) -> None:
+            start()
+            dropping = threading.Thread(target=drop, args=locks, daemon=True)
+            dropping.start()
+            dropping.join(20)
+            assert not dropping.is_alive()
+            gate.release(2)
+            until(lambda: engine.stats().finished["cancelled"] == ended)
+
+        checked(1, engine._wake)
+        checked(2, engine.grammars._lock, engine.grammars._compiling)
+        start()
+        engine.submit(Request("x", (FIRST,), Sampling(max_tokens=1)), lambda events: drop(engine._wake))
+        gate.release(4)
+        until(lambda: engine.stats().finished["cancelled"] == 3)
+        gate.release(100)
+        assert llm.complete("x").text == "yz"
+
+
+async def test_so_it_may_with_one_of_an_event_loop(many: AsyncLLM) -> None:
+    gate = slow(many)
+    stream = [many.generate([FIRST], Sampling(ignore_eos=True))]
+    gate.release()
+    await anext(stream[0])
+
+    def drop() -> None:
+        with many.engine._wake:
+            dropped(stream.pop())
+
+    await asyncio.wait_for(asyncio.to_thread(drop), 20)
+    gate.release(100)
+    await asyncio.to_thread(until, lambda: many.engine.stats().finished["cancelled"] == 1)
+    assert (await many.complete("x")).text == "yz"
 
 
 def test_an_unknown_load_option_is_refused_before_anything_is_loaded() -> None:
