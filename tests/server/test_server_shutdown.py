@@ -4,6 +4,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from apart import Process
 from fakes import PATIENCE, hold, let_go, logged, model, serving, until
 
+from zonda.engine import trial
 from zonda.errors import InvalidRequest, ZondaError
 from zonda.options import ServerOptions
 from zonda.server import create_app, serve
@@ -33,6 +36,19 @@ else:
 serve(llm, ServerOptions(port=0, drain_timeout=float(sys.argv[2])))
 print("ended")
 """
+LOADING = """
+import threading
+from zonda.options import ServerOptions
+from zonda.server import serve
+
+def load(progress):
+    print("loading", flush=True)
+    threading.Event().wait()
+
+serve(load, ServerOptions(port=0))
+print("ended")
+"""
+GRAMMAR = {"type": "lark", "value": 'start: "a"'}
 
 
 @pytest.fixture
@@ -92,6 +108,46 @@ def test_a_second_signal_ends_at_once_even_when_the_engine_hangs(started: Callab
     assert b'"code":"unavailable"' in rest(sock)
     code, out, err = process.end()
     assert (code, out) == (0, "ended\n"), err
+
+
+def test_a_signal_ends_a_server_whose_model_still_loads() -> None:
+    command = [sys.executable, "-c", LOADING]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (0, "ended\n") and "Traceback" not in err, err
+
+
+def test_who_is_still_sending_is_told_that_the_server_ends() -> None:
+    with serving(model(), access_log=False) as server:
+        slow = socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE)
+        slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
+        until(lambda: server.service.calls)
+        server.listener.drain()
+        said = rest(slow)
+        assert said.startswith(b"HTTP/1.1 503 ") and b'"code":"unavailable"' in said
+        server.thread.join(PATIENCE)
+        assert not server.thread.is_alive()
+
+
+def test_a_grammar_that_takes_long_does_not_keep_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "trial_worker.py").write_text("input(); print('ready', flush=True); [input() for _ in iter(int, 1)]")
+    monkeypatch.setattr(trial, "__file__", str(tmp_path / "trial.py"))
+    monkeypatch.setattr(trial, "PATIENCE", 10 * PATIENCE)
+    with serving(model(), drain_timeout=0, access_log=False) as server:
+        replies: list[Any] = []
+        asks = [threading.Thread(target=lambda: replies.append(server.chat("x", grammar=GRAMMAR))) for _ in range(3)]
+        for ask in asks:
+            ask.start()
+        engine = server.llm.engine  # type: ignore[union-attr]
+        until(lambda: engine.grammars._trial and engine.grammars._trial._process and len(server.service.flights) == 3)
+        server.listener.drain()
+        for ask in asks:
+            ask.join()
+        server.thread.join(PATIENCE)  # which waits for all threads that were started to do something beside it
+        assert not server.thread.is_alive()
+        assert [each.status for each in replies] == [503, 503, 503]
 
 
 def test_while_draining_new_requests_are_refused_and_health_says_so() -> None:

@@ -152,6 +152,7 @@ class Engine:
 
     def close(self) -> None:
         """Stop the thread, fail what still runs, and close the runner."""
+        self.grammars.close()
         with self._wake:
             self._closing = True
             self._wake.notify_all()

@@ -13,7 +13,7 @@ from zonda.engine import trial
 from zonda.engine.complaints import complaint
 from zonda.engine.schema import check, prepared
 from zonda.engine.trial import Trial
-from zonda.errors import InvalidRequest, Unsupported
+from zonda.errors import Closed, InvalidRequest, Unsupported
 from zonda.types import Grammar
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ class Grammars:
         self._lock = threading.Lock()
         self._compiling = threading.Lock()
         self._trial: Trial | None = None
+        self._closed = False
 
     def compile(self, grammar: Grammar) -> Compiled:
         """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
@@ -136,8 +137,10 @@ class Grammars:
     def _make(self, grammar: Grammar) -> LLMatcher:
         from llguidance import LLMatcher, LLParserLimits
 
+        self._refuse_closed()
         internal = _internal(grammar)
         if trial.needed(grammar.kind, internal) and not self._tried().passes(internal):
+            self._refuse_closed()
             raise InvalidRequest("the grammar takes too much time or memory to compile", param="grammar",
                                  hint=f"make it simpler: it may take {trial.SECONDS} s and {trial.MEMORY >> 20} MB")
         start = LLMatcher(self._vocabulary(), internal, log_level=0, limits=LLParserLimits(**_LIMITS))
@@ -154,9 +157,14 @@ class Grammars:
         return self._trial
 
     def close(self) -> None:
-        """End the process beside this one, if there is one."""
+        """Compile nothing more, and end the process beside this one, if there is one; it may be at work."""
+        self._closed = True
         if self._trial:
             self._trial.close()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Closed("the engine has stopped")
 
     def _vocabulary(self) -> LLTokenizer:
         if self._tokenizer is None:

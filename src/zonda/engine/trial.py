@@ -70,7 +70,7 @@ class Trial:
             question.write(json.dumps(value).encode() + b"\n")
             question.flush()
             return answer.readline()
-        except BrokenPipeError:
+        except (BrokenPipeError, ValueError):  # it has ended, or `close` has closed its pipes
             return b""
         finally:
             clock.cancel()

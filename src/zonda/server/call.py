@@ -4,8 +4,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -111,15 +111,16 @@ class Call:
         if declared.isdigit() and int(declared[:20]) > limit:
             raise _too_large(limit)
         parts, more = [], True
-        while more:
-            message = await self._next()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            parts.append(message.get("body", b""))
-            self.size += len(parts[-1])
-            if self.size > limit:
-                raise _too_large(limit)
-            more = message.get("more_body", False)
+        with self._stoppable():
+            while more:
+                message = await self._next()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                parts.append(message.get("body", b""))
+                self.size += len(parts[-1])
+                if self.size > limit:
+                    raise _too_large(limit)
+                more = message.get("more_body", False)
         body = b"".join(parts)
         if self.service.options.log_prompts:
             self.asked = body[:MAX_LOGGED]
@@ -184,24 +185,32 @@ class Call:
     async def flight(self) -> AsyncIterator[None]:
         """While inside, the client's leaving, the time limit or `stop` ends the work: what is awaited is cancelled."""
         self.service.admit(self)
-        self._task = asyncio.current_task()
         limit = self.service.options.request_timeout
         clock = asyncio.get_running_loop().call_later(limit - self.seconds, self._expire) if limit else None
         watch = asyncio.create_task(self._watch())
         self.service.flights.add(self)
         try:
-            yield
-        except asyncio.CancelledError:
-            if self._stopped is None or self._task is None:
-                raise
-            self._task.uncancel()
-            raise self._stopped from None
+            with self._stoppable():
+                yield
         finally:
             watch.cancel()
             if clock:
                 clock.cancel()
-            self._task = None
             self.service.flights.discard(self)
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """While inside, `stop` cancels what is awaited, and its error is raised instead."""
+        task = self._task = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if self._stopped is None or task is None:
+                raise
+            task.uncancel()
+            raise self._stopped from None
+        finally:
+            self._task = None
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -214,7 +223,7 @@ class Call:
                           hint="ask for fewer tokens, or raise --request-timeout"))
 
     def stop(self, why: Exception) -> None:
-        """End the flight, if there is one, with this error."""
+        """End the flight, or the reading of the body, with this error."""
         if self._task and not self._stopped and not self.complete:
             self._stopped = why
             self._task.cancel()

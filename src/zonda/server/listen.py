@@ -85,6 +85,8 @@ class Listener(uvicorn.Server):
         registry = self.service.registry
         try:
             await registry.start()
+        except asyncio.CancelledError:  # the server ends before
+            raise
         except BaseException as error:
             self.error = error
             self.should_exit = True
@@ -118,6 +120,12 @@ class Listener(uvicorn.Server):
         self.service.abort(stuck)
         await self._part()
         return True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close all connections, and end what threads would go on with, since the process waits for them."""
+        await super().shutdown(sockets)
+        for llm in self.service.registry.loaded().values():
+            llm.engine.grammars.close()
 
     async def _part(self) -> None:
         """Let those who are connected be told why that ends."""

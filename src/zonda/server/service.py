@@ -114,8 +114,8 @@ class Service:
             connection.leave()
 
     def abort(self, why: Exception | None = None) -> None:
-        """End what still runs; each client is told why."""
-        for flight in tuple(self.flights):
+        """End what still runs or comes in; each client is told why."""
+        for flight in {*self.flights, *self.calls}:
             flight.stop(why or Closed("the server has shut down before the answer was complete"))
 
     def _end_requests(self, served: Served) -> None:
