@@ -1,6 +1,7 @@
 """Keywords that the compiler does not know are followed by others that mean the same, or refused by name."""
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import re
@@ -103,6 +104,7 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "64 bits": ({"type": "integer", "minimum": -2**63, "maximum": 2**63 - 1}, [1, -2**62, 2**62], [2**64, 1.5]),
     "floats of 32 bits": ({"type": "number", "minimum": -3.4028235e38, "maximum": 3.4028235e38}, [1, -1.5], ["x"]),
     "tenths": ({"type": "number", "multipleOf": 0.1, "minimum": 0, "maximum": 9}, [0.3, 7], [0.25]),
+    "counts beyond 32 bits": ({"type": "string", "minLength": 1, "maxLength": 2**53 - 1}, ["x"], ["", 1]),
     "counts as floats": ({"type": "string", "minLength": 1.0, "maxLength": 2.0}, ["x"], ["", "xxx"]),
     "a dialect of one's own": ({"$schema": "https://example.com/dialect", "type": "null"}, [None], [1]),
     "keywords as names": (record(**{"not": WHOLE, "oneOf": WHOLE, "default": {"type": "string", "format": "date"}}),
@@ -208,6 +210,41 @@ def test_what_is_rewritten_never_takes_more() -> None:
             assert not lax, (seed, schema)
             followed += any(map(after.is_valid, VALUES))
     assert followed > 200
+
+
+JUNK = [None, True, 0, -1, 1.5, float("inf"), 10**400, "", "a", "#", [], {}, [[]], [{}], ["a", 1], {"a": []},
+        {"type": 5}]
+WORDS = ["$ref", "type", "required", "properties", "additionalProperties", "minLength", "multipleOf", "enum", "format",
+         "contentEncoding", "$schema", "items", "pattern", "minProperties", "propertyNames", "dependentRequired", "not",
+         "allOf", "anyOf", "oneOf", "if", "patternProperties"]
+
+
+def spoiled(dice: random.Random, schema: Any) -> Any:
+    """A schema with things in it that make no sense."""
+    if isinstance(schema, list):
+        return [spoiled(dice, each) for each in schema]
+    if not isinstance(schema, dict):
+        return dice.choice(JUNK) if dice.random() < 0.05 else schema
+    result = {word: spoiled(dice, each) for word, each in schema.items()}
+    if dice.random() < 0.15:
+        result[dice.choice([*schema, *WORDS])] = dice.choice(JUNK)
+    return result
+
+
+def test_what_makes_no_sense_is_left_or_refused() -> None:
+    for seed in range(2000):
+        dice = random.Random(seed)
+        schema = spoiled(dice, {"allOf": [any_schema(dice)], "$defs": {name: any_schema(dice, 1) for name in "XY"}})
+        with contextlib.suppress(InvalidRequest):
+            assert isinstance(prepared(schema), dict)
+
+
+@pytest.mark.parametrize("schema", [{"multipleOf": True}, {"multipleOf": 1e999}, {"propertyNames": {"pattern": []}},
+                                    {"not": {"required": [{}]}}, {"oneOf": [
+                                        {"additionalProperties": False, "properties": 5}, {"properties": {"a": {}}}]}])
+def test_a_keyword_of_the_wrong_kind_is_refused(grammars: Grammars, schema: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        compiled(grammars, schema)
 
 
 @pytest.mark.parametrize("schema", [

@@ -47,7 +47,8 @@ class Outside:
         if word in _BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
             return {"type": "number", _BOUNDS[word]: value}
         if word == "additionalProperties" and value is False and not schema.get("patternProperties"):
-            return some(_with(name) for name in self._names if name not in schema.get("properties", {}))
+            known = schema.get("properties", {})
+            return some(_with(name) for name in self._names if name not in known) if isinstance(known, dict) else None
         if word == "properties" and isinstance(value, Mapping) and len(value) <= MOST:
             return some(_with(name, self.of(inner, depth)) for name, inner in value.items())
         if word not in ("anyOf", "allOf", "oneOf") or not isinstance(value, list) or len(value) > MOST:
@@ -83,7 +84,7 @@ def _with(name: str, inner: Any = True) -> Schema | bool | None:
 
 
 def _without(names: Any) -> Schema | bool | None:
-    if not isinstance(names, list) or len(names) > MOST:
+    if not isinstance(names, list) or len(names) > MOST or not all(isinstance(name, str) for name in names):
         return None
     return some({"type": "object", "properties": {name: False}} for name in names)
 

@@ -14,6 +14,8 @@ from zonda.engine.formats import spelled
 from zonda.engine.outside import MOST, Outside
 
 Schema = dict[str, Any]
+MOST_COUNTED = (1 << 32) - 1
+"""The compiler's largest count of characters; no answer has as many of anything."""
 LARGEST = (1 << 63) - 1024
 """The compiler's largest bound, as a 64-bit float below 2^63."""
 _ALL = re.compile(r"\^?(?:(?:\.|\[(?:\\.|[^\]\\[])+\])\*)?")
@@ -21,6 +23,10 @@ _ALL = re.compile(r"\^?(?:(?:\.|\[(?:\\.|[^\]\\[])+\])\*)?")
 _UUID = "^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = {"minimum": max, "exclusiveMinimum": max, "maximum": min, "exclusiveMaximum": min}
+_WORDS = frozenset({*_COUNTS, *_BOUNDS, "$ref", "anyOf", "oneOf", "not", "if", "then", "else", "contains",
+                    "minContains", "maxContains", "uniqueItems", "propertyNames", "unevaluatedProperties",
+                    "unevaluatedItems", "patternProperties", "dependentRequired", "dependentSchemas", "dependencies"})
+"""What any rule looks for."""
 _ELSEWHERE = frozenset({"$ref", "$dynamicRef", "$recursiveRef", "allOf", "anyOf", "oneOf", "if", "not", "dependencies",
                         "dependentSchemas", "contains"})
 """What may evaluate properties and items beside the plain keywords."""
@@ -31,15 +37,16 @@ MOVED = re.compile(r'"\$ref": "[^"]*/(?:oneOf|if|then|else|not|dependen\w*|prope
 def rewritten(schema: Schema, apart: Apart) -> Schema:
     """A schema whose inner ones are as they were; `apart` compares schemas of its document."""
     result = dict(schema)
-    for rule in _RULES:
+    for rule in _RULES if schema.keys() & _WORDS else ():
         rule(result, apart)
     return result
 
 
 def _numbers(schema: Schema, _: Apart) -> None:
     for name in _COUNTS:
-        if isinstance(schema.get(name), float) and schema[name].is_integer():
-            schema[name] = int(schema[name])
+        count = schema.get(name)
+        if isinstance(count, int | float) and not isinstance(count, bool) and count % 1 == 0:
+            schema[name] = int(min(count, MOST_COUNTED))
     for name, nearer in _BOUNDS.items():
         bound, most = schema.get(name), -LARGEST if nearer is max else LARGEST
         if isinstance(bound, int | float) and nearer(bound, most) != bound and not isinstance(bound, bool):
@@ -127,7 +134,8 @@ def _pattern(names: Mapping[str, Any]) -> str | None:
         return _pattern(parts[0])
     if _only(names, "type", "format") and names["format"] == "uuid":
         return _UUID
-    return names.get("pattern") if _only(names, "type", "pattern") else None
+    pattern = names.get("pattern")
+    return pattern if isinstance(pattern, str) and _only(names, "type", "pattern") else None
 
 
 def _dependent(schema: Schema, _: Apart) -> None:

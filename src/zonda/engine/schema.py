@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ MAX_LITERAL = 1 << 13
 MAX_DEPTH = 120
 MAX_NAMES = 1000
 """Properties of one object: the compiler's time grows with their square."""
-MAX_PARTS = 400_000
+MAX_PARTS = 250_000
 """Keywords, schemas and values of a schema, with those that are written more than once."""
 MAX_STEP = 10_000
 """Largest `multipleOf`, without the zeros around it: a step's remainders are all states."""
@@ -55,13 +56,13 @@ def _check_one(value: Any) -> None:
         raise InvalidRequest(f"the schema has an object of {len(names)} properties", hint=f"at most {MAX_NAMES}",
                              param="grammar")
     step = value.get("multipleOf") if isinstance(value, dict) else None
-    if isinstance(step, int | float) and _digits(step) > MAX_STEP:
+    if isinstance(step, int | float) and not isinstance(step, bool) and not 0 <= _digits(step) <= MAX_STEP:
         raise InvalidRequest(f"`multipleOf` is {step}", hint=f"at most {MAX_STEP}, and its zeros", param="grammar")
 
 
 def _digits(number: float) -> int:
-    """The digits of a number without the zeros around them."""
-    return int("0" + repr(number).partition("e")[0].replace(".", "").strip("-0"))
+    """The digits of a number without the zeros around them; -1 where it has none."""
+    return -1 if abs(number) == math.inf else int("0" + repr(number).partition("e")[0].replace(".", "").strip("-0"))
 
 
 def _inside(value: Any) -> Sequence[Any]:
