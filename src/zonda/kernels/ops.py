@@ -96,10 +96,6 @@ class Ops(Protocol):
     def embed(self, table: Prepared, step: Any, *, scale: float = 1.0) -> Array:
         """Rows of `table` (vocab, dim) for the step's tokens, times `scale` -> (rows, dim)."""
 
-    def norm(self, x: Array, norm: Norm) -> Array: ...
-
-    def add(self, x: Array, y: Array) -> Array: ...
-
     def project(self, x: Array, weights: Sequence[Prepared], biases: Sequence[Prepared | None], *,
                 norm: Norm | None = None) -> Array:
         """norm(x) times each weight transposed, side by side -> (rows, sum of outs)."""

@@ -107,12 +107,6 @@ class ReferenceOps:
     def embed(self, table: np.ndarray, step: Batch, *, scale: float = 1.0) -> np.ndarray:
         return table[step.tokens] * np.float32(scale)
 
-    def norm(self, x: np.ndarray, norm: Norm) -> np.ndarray:
-        return normalize(x, norm)
-
-    def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return x + y
-
     def project(self, x: np.ndarray, weights: Sequence[np.ndarray], biases: Sequence[np.ndarray | None], *,
                 norm: Norm | None = None) -> np.ndarray:
         x = normalize(x, norm)

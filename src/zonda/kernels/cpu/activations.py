@@ -37,7 +37,6 @@ from zonda.kernels.cpu.words import (
     load3,
     load4,
     load5,
-    load6,
     load8,
     load_f32,
     load_i32,
@@ -171,23 +170,13 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
             _quantize_fast(words)
 
 
-def norm(op: int, frame: int, piece: int, thread: int) -> None:
-    """RMS norm of one row. Arguments: x, out, weight, eps bits, cols, residual or 0."""
-    x, out, weight, eps, cols, residual = load6(op, ARGUMENTS)
-    x, out = x + piece * cols * 4, out + piece * cols * 4
+def add_norm(op: int, frame: int, piece: int, thread: int) -> None:
+    """One row of residual + RMS norm of x, into residual. Arguments: x, weight, eps bits, cols, residual."""
+    x, weight, eps, cols, residual = load5(op, ARGUMENTS)
+    x, residual = x + piece * cols * 4, residual + piece * cols * 4
     factor = inverse_rms(x, cols, bits_f32(np.int32(eps)))
     for i in range(cols):
-        value = load_f32(x, i) * factor * load_f32(weight, i)
-        if residual:
-            value += load_f32(residual, piece * cols + i)
-        store_f32(out, i, value)
-
-
-def add(op: int, frame: int, piece: int, thread: int) -> None:
-    """One row of x + y. Arguments: x, y, out, cols."""
-    x, y, out, cols = load4(op, ARGUMENTS)
-    for i in range(piece * cols, (piece + 1) * cols):
-        store_f32(out, i, load_f32(x, i) + load_f32(y, i))
+        store_f32(residual, i, load_f32(x, i) * factor * load_f32(weight, i) + load_f32(residual, i))
 
 
 def gather(op: int, frame: int, piece: int, thread: int) -> None:
@@ -211,5 +200,3 @@ def embed(name: str) -> object:
         read_row(tile, token % TILE_ROWS, cols, out + piece * cols * 4, bits_f32(np.int32(scale)))
 
     return look_up
-
-

@@ -6,7 +6,7 @@ import mmap
 
 import numpy as np
 
-from zonda.kernels.cpu.frame import LINE, aligned
+from zonda.kernels.cpu.frame import LINE, ROWS, aligned
 
 _CHUNK = 64 << 20
 
@@ -29,6 +29,40 @@ class Arena:
             self._chunk, self._used = _map(max(size, _CHUNK), huge=self._huge), 0
         start, self._used = self._used, self._used + size
         return self._chunk[start:self._used]
+
+
+class Pool:
+    """Reusable memory for buffers, by size."""
+
+    def __init__(self, arena: Arena) -> None:
+        self._arena = arena
+        self._free: dict[int, list[np.ndarray]] = {}
+
+    def take(self, size: int) -> np.ndarray:
+        free = self._free.get(size)
+        return free.pop() if free else self._arena.take(size)
+
+    def give(self, memory: np.ndarray) -> None:
+        self._free.setdefault(memory.nbytes, []).append(memory)
+
+
+class Buffer:
+    """Memory of a recorded array: (rows, cols) float32, or blocks of activations. `rows` is the frame's word that
+    counts them; `fast`, blocks that hold the fast rows, which are then not among the others."""
+
+    def __init__(self, pool: Pool, size: int, cols: int, rows: int = ROWS) -> None:
+        self.memory = pool.take(aligned(size))
+        self.cols = cols
+        self.rows = rows
+        self.fast: Buffer | None = None
+        self._pool = pool
+
+    @property
+    def at(self) -> int:
+        return address(self.memory)
+
+    def __del__(self) -> None:
+        self._pool.give(self.memory)
 
 
 def _map(size: int, *, huge: bool) -> np.ndarray:

@@ -20,7 +20,7 @@ from zonda.kernels.cpu.layout import UNIT
 from zonda.kernels.cpu.library import Kernel, Library, Target
 from zonda.kernels.cpu.matmul import MOST_TOKENS
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
-from zonda.kernels.cpu.memory import Arena, address
+from zonda.kernels.cpu.memory import Arena, Buffer, Pool, address
 from zonda.kernels.cpu.panels import Form
 from zonda.kernels.cpu.wide import token_bytes, wide_units
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
@@ -55,40 +55,6 @@ def _most(target: Target) -> int:
 def bits(value: float) -> int:
     """A float32 as the word that kernels take it from."""
     return int(np.float32(value).view(np.int32))
-
-
-class Pool:
-    """Reusable memory for buffers, by size."""
-
-    def __init__(self, arena: Arena) -> None:
-        self._arena = arena
-        self._free: dict[int, list[np.ndarray]] = {}
-
-    def take(self, size: int) -> np.ndarray:
-        free = self._free.get(size)
-        return free.pop() if free else self._arena.take(size)
-
-    def give(self, memory: np.ndarray) -> None:
-        self._free.setdefault(memory.nbytes, []).append(memory)
-
-
-class Buffer:
-    """Memory of a recorded array: (rows, cols) float32, or blocks of activations. `rows` is the frame's word that
-    counts them; `fast`, blocks that hold the fast rows, which are then not among the others."""
-
-    def __init__(self, pool: Pool, size: int, cols: int, rows: int = f.ROWS) -> None:
-        self.memory = pool.take(f.aligned(size))
-        self.cols = cols
-        self.rows = rows
-        self.fast: Buffer | None = None
-        self._pool = pool
-
-    @property
-    def at(self) -> int:
-        return address(self.memory)
-
-    def __del__(self) -> None:
-        self._pool.give(self.memory)
 
 
 class CPUOps:
@@ -140,16 +106,6 @@ class CPUOps:
         out = self._rows(table.cols)
         kernel = Kernel(f"embed_{table.format}", 4, "activations:embed", (table.format,))
         self._emit(kernel, f.ROWS, 1, address(table.tiles), table.tile_bytes, out.at, table.cols, bits(scale))
-        return out
-
-    def norm(self, x: Buffer, norm: Norm) -> Buffer:
-        out = self._like(x, x.cols)
-        self._norm(x, norm, out, residual=None)
-        return out
-
-    def add(self, x: Buffer, y: Buffer) -> Buffer:
-        out = self._like(x, x.cols)
-        self._emit(Kernel("add", 4, "activations:add"), x.rows, 1, x.at, y.at, out.at, x.cols)
         return out
 
     def project(self, x: Buffer, weights: Sequence[Matrix], biases: Sequence[np.ndarray | None], *,
@@ -215,10 +171,9 @@ class CPUOps:
                 continue
             share = self._share(domain, gate, 2)
             blocks = self._pack(x, gate, norm, domain)
-            self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, -(-gate.height // share), blocks.at,
-                       blocks.cols, gate.units, domain, address(gate.tiles), gate.tile_bytes, gate.height, share,
-                       *self._tiles(gate, domain), address(up.tiles), up.tile_bytes, *self._tiles(up, domain), out.at,
-                       gate.rows, ACTIVATIONS[activation], *self._spread(domain, share, gate, up))
+            self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, *self._begin(blocks, gate, domain, share),
+                       address(up.tiles), up.tile_bytes, *self._tiles(up, domain), out.at, gate.rows,
+                       ACTIVATIONS[activation], *self._spread(domain, share, gate, up))
         return out
 
     def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
@@ -228,7 +183,8 @@ class CPUOps:
             blocks = self._pack(x, weight, None, domain)
             self._product(blocks, weight, out, domain, bias=bias, residual=None if norm else residual)
         if norm:
-            self._norm(out, norm, residual, residual=residual)
+            self._emit(Kernel("add_norm", 4, "activations:add_norm"), out.rows, 1, out.at, address(norm.weight),
+                       bits(norm.eps), out.cols, residual.at)
         return residual
 
     def experts(self, x: Buffer, experts: Experts, *, residual: Buffer, norm: Norm | None = None) -> Buffer:
@@ -379,38 +335,35 @@ class CPUOps:
         to = (out.at, out.cols, column, weight.rows, address(bias) if bias is not None else 0,
               residual.at if residual else 0, bits(scale), bits(softcap))
         if self._halved(domain, weight):
-            share, kernels = self._halves_share(weight)
-            self._emit(Kernel("product_bfloat", 4, "bfloat_tiles:product"), f.FAST + f.ANY, -(-weight.height // share),
-                       blocks.at, weight.cols // UNIT, address(weight.tiles), weight.tile_bytes, weight.height, share,
-                       *kernels, *to)
+            self._emit(Kernel("product_bfloat", 4, "bfloat_tiles:product"), f.FAST + f.ANY,
+                       *self._begin_halves(blocks, weight), *to)
             return
         share = self._share(domain, weight)
-        self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, -(-weight.height // share), blocks.at,
-                   blocks.cols, weight.units, domain, address(weight.tiles), weight.tile_bytes, weight.height, share,
-                   *self._tiles(weight, domain), *to, *self._spread(domain, share, weight))
+        self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, *self._begin(blocks, weight, domain, share),
+                   *to, *self._spread(domain, share, weight))
+
+    def _begin(self, blocks: Buffer, weight: Matrix, domain: int, share: int) -> tuple[int, ...]:
+        """The pieces of a product, of `share` tiles each, and the words that it begins with."""
+        return (-(-weight.height // share), blocks.at, blocks.cols, weight.units, domain, address(weight.tiles),
+                weight.tile_bytes, weight.height, share, *self._tiles(weight, domain))
 
     def _gated_halves(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
         """Blocks of the fast rows."""
         blocks, out = self._pack(x, gate, norm, f.FAST), self._halves(gate.rows)
-        share, kernels = self._halves_share(gate, 2)
-        self._emit(Kernel("gated_bfloat", 4, "bfloat_tiles:gated"), f.FAST + f.ANY, -(-gate.height // share), blocks.at,
-                   gate.cols // UNIT, address(gate.tiles), gate.tile_bytes, gate.height, share, *kernels,
-                   address(up.tiles), up.tile_bytes, self.library.address(up.halves[0]), out.at, gate.rows,
-                   ACTIVATIONS[activation])
+        self._emit(Kernel("gated_bfloat", 4, "bfloat_tiles:gated"), f.FAST + f.ANY,
+                   *self._begin_halves(blocks, gate, 2), address(up.tiles), up.tile_bytes,
+                   self.library.address(up.halves[0]), out.at, gate.rows, ACTIVATIONS[activation])
         return out
 
-    def _halves_share(self, weight: Matrix, matrices: int = 1) -> tuple[int, list[int]]:
-        """Tiles a piece, an even number; what spreads a tile, the tile kernel, and what releases the registers."""
+    def _begin_halves(self, blocks: Buffer, weight: Matrix, matrices: int = 1) -> tuple[int, ...]:
+        """The same for AMX, with an even number of tiles, and the kernels that spread, multiply and release them."""
         spread, size = weight.halves
         most = min(_HALVES // (size * matrices), weight.height // (2 * self.threads))
         share = max(2, most // 2 * 2)
         self._scratch(4 * amx.SQUARE + share * size * matrices)
         tile = Kernel("tile_bfloat", 4, "bfloat_tiles:tile", writer=True)
-        return share, [self.library.address(spread), self.library.address(tile), self._release]
-
-    def _norm(self, x: Buffer, norm: Norm, out: Buffer, *, residual: Buffer | None) -> None:
-        self._emit(Kernel("norm", 4, "activations:norm"), x.rows, 1, x.at, out.at, address(norm.weight), bits(norm.eps),
-                   x.cols, residual.at if residual else 0)
+        return (-(-weight.height // share), blocks.at, weight.cols // UNIT, address(weight.tiles), weight.tile_bytes,
+                weight.height, share, self.library.address(spread), self.library.address(tile), self._release)
 
     def _gated_apart(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
         """Gate and up in formats that share no blocks of activations, or no shape of AMX's registers."""

@@ -57,5 +57,3 @@ def run(program: int, count: int, frame: int, sync: int, thread: int, epoch: int
             spins += 1
             if spins > _SPINS and give_up:
                 call_yield(give_up)
-
-

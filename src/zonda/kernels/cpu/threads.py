@@ -83,5 +83,3 @@ class Team:
 def sync_lines(count: int) -> np.ndarray:
     """Zeroed lines for `count` instructions, at a multiple of 64 bytes."""
     return lines((count + 1) * LINE).view(np.int64)
-
-

@@ -62,12 +62,6 @@ class TorchOps:
         earlier = step.last[(-1 - step.tokens).clamp(min=0).long()]
         return torch.where(step.tokens < 0, earlier, step.tokens).clamp(min=0).long()
 
-    def norm(self, x: Tensor, norm: Norm) -> Tensor:
-        return normalize(x, norm)
-
-    def add(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + y
-
     def project(self, x: Tensor, weights: Sequence[Matrix], biases: Sequence[Tensor | None], *,
                 norm: Norm | None = None) -> Tensor:
         x = normalize(x, norm).to(self.dtype)
