@@ -33,7 +33,7 @@ def time(cut: Cut, seqs: int, length: int, kv: int, group: int, dim: int) -> flo
     heads, step = Heads(kv * group, kv, dim), step_of(seqs, length)
     pages = seqs * -(-length // PAGE)
     layer = Attend(0, heads, dim ** -0.5, Rotary(torch.rand(dim // 2, device="cuda"), dim))
-    attention = Attention(torch.device("cuda"), torch.bfloat16, early=True, cut=cut)
+    attention = Attention(torch.device("cuda"), torch.bfloat16, cut=cut)
     caches = [tuple(torch.randn(pages, kv, PAGE, dim, device="cuda", dtype=torch.bfloat16) for _ in range(2))
               for _ in range(LAYERS)]
     qkv = torch.randn(seqs, (group + 2) * kv * dim, device="cuda", dtype=torch.bfloat16)

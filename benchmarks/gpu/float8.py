@@ -11,7 +11,8 @@ from replay import FP8, MEMORY, Found, seconds, show
 from torch import Tensor
 
 from zonda.kernels.cuda import float8
-from zonda.kernels.cuda.float8 import Tile, Walk
+from zonda.kernels.cuda.float8 import Tile
+from zonda.kernels.cuda.shapes import Few
 from zonda.kernels.ops import Norm
 from zonda.kernels.torch.float8 import Float8Matrix
 
@@ -32,7 +33,7 @@ class Case:
     ins: int
     rows: int
     by: str = "rows"
-    how: Walk | Tile | str = "rule"
+    how: Few | Tile | str = "rule"
 
     def __str__(self) -> str:
         return f"{self.kind:8} {self.rows:5} rows {self.outs:6} x {self.ins:<6} scales of {self.by:6} {self.how}"

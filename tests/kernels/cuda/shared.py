@@ -40,7 +40,7 @@ def pretend() -> None:
     torch.Tensor.is_cuda = property(lambda self: True)  # type: ignore[assignment]
     torch.cuda.get_device_capability = lambda device=None: (8, 9)
     torch.mm = lambda *given, **named: None  # type: ignore[assignment]
-    attention.processors = shapes.processors = float8._processors = lambda device: 128
+    attention.processors = shapes.processors = float8.processors = lambda device: 128
     attention.room = shapes.room = lambda device: ROOM
     shapes.in_turn = lambda device: True
     run = launch.Kernel.run
@@ -82,7 +82,7 @@ def mixtures() -> None:
 
 
 def runs() -> None:
-    made = attention.Attention(torch.device("cpu"), HALF, early=False)
+    made = attention.Attention(torch.device("cpu"), HALF)
     made._dot = tl.bfloat16
     layer = Attend(0, Heads(2, 1, 256), 0.3, Rotary(torch.ones(128), 256))
     words = torch.zeros(70, dtype=torch.int32)

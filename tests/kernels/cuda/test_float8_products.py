@@ -8,14 +8,15 @@ from torch.nn import functional
 
 from tests.nearness import DEVICE, LIMITS, ON_CARD, near, on_card
 from zonda.kernels.cuda import float8, linear
-from zonda.kernels.cuda.float8 import Tile, Walk
+from zonda.kernels.cuda.float8 import Tile
+from zonda.kernels.cuda.shapes import Few
 from zonda.kernels.ops import Norm
 from zonda.kernels.torch.float8 import Float8Matrix, prepare_float8
 from zonda.kernels.torch.float8 import round_rows as plain_rounding
 from zonda.weights.formats.float8 import Float8, encode
 
 KINDS = {"rows": (1, True), "blocks": (128, False), "rows of blocks": (1, False)}
-SHAPES = {"few": Walk(2, 4, 7), "some": Tile(16, 32)}
+SHAPES = {"few": Few(2, 4, 7), "some": Tile(16, 32)}
 
 
 def random(outs: int, ins: int, kind: str, *, seed: int = 0, input_scale: float | None = None) -> Float8Matrix:

@@ -14,7 +14,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from zonda.kernels.cuda.launch import kernel
+from zonda.kernels.cuda.launch import early, kernel
 from zonda.kernels.cuda.runs import place, tiles
 from zonda.kernels.cuda.shapes import power, processors, room
 from zonda.kernels.cuda.turning import angles, turned
@@ -230,14 +230,13 @@ class Cut:
 class Attention:
     """Launches the kernels; keeps the memory where splits meet."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, *, early: bool,
-                 cut: Cut = Cut()) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, *, cut: Cut = Cut()) -> None:
         self._cut = cut
         self._device = device
         self._dot = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}.get(dtype, tl.float32)
         if device.type != "cuda":
             self._dot = tl.float32  # Triton's interpreter would multiply the bits of bfloat16
-        self._early = early
+        self._early = early(device)
         self._nvidia = device.type == "cuda" and torch.version.hip is None
         self._described: dict[Tensor, list[TensorDescriptor]] = {}
         self._arrived = torch.zeros(1 << 16, dtype=torch.int32, device=device)
@@ -263,8 +262,8 @@ class Attention:
             qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, out, sums, parts,
             self._arrived, *self._turning(layer), layer.sinks, layer.scale, layer.softcap, layer.window,
             **self._sizes(layer), GS=group, **self._turns(layer), PAGE=PAGE, BN=self._cut.block, SPLITS=splits,
-            SOFTCAP=layer.softcap > 0, DOT=self._dot, PDL=self._early, num_warps=self._cut.warps,
-            num_stages=self._cut.stages, **({"launch_pdl": True} if self._early else {}))
+            SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=self._cut.warps, num_stages=self._cut.stages,
+            **self._early)
 
     def _whole(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
         line = power(layer.heads.dim) * cache[0].element_size()
@@ -272,9 +271,8 @@ class Attention:
             qkv, step.singles, step.owners, step.positions, step.head, step.table, *cache, *self._blocks(cache), out,
             *self._turning(layer), layer.sinks, layer.scale, layer.softcap, layer.window, **self._sizes(layer),
             **self._turns(layer), PAGE=PAGE, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot,
-            PDL=self._early, num_warps=min(4, max(1, line // 128)),
-            num_stages=max(1, min(3, room(self._device) // (2 * PAGE * line))),
-            **({"launch_pdl": True} if self._early else {}))
+            num_warps=min(4, max(1, line // 128)), num_stages=max(1, min(3, room(self._device) // (2 * PAGE * line))),
+            **self._early)
 
     def _runs(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
         heads = layer.heads

@@ -11,7 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from zonda.kernels.cuda.eights import by_blocks, end, few, round_rows, some
-from zonda.kernels.cuda.shapes import power, staged
+from zonda.kernels.cuda.launch import early
+from zonda.kernels.cuda.shapes import Few, power, processors, staged
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import TYPE, Float8Matrix
 from zonda.weights.formats.float8 import BLOCK
@@ -20,15 +21,6 @@ WORD = 4
 """Codes that few rows read at a time."""
 FEW, SOME = 2, 64
 """Rows up to which multiply-adds keep up with the memory, and up to which tensor cores take inputs of 16 bits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """Few rows: `block` outs at a time in each of `programs` programs."""
-
-    block: int
-    warps: int
-    programs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,27 +57,27 @@ def rounds(rows: int, matrices: Sequence[object]) -> bool:
     return rows > SOME and len(whole) == 1 and None not in whole
 
 
-def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int | None = None) -> Walk:
+def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int | None = None) -> Few:
     """About as many `numbers` of a block in each thread, and programs that end together."""
     span = power(matrix.ins)
     warps = 4 if span <= 8192 else 8
     numbers = numbers or (64 if rows == 1 and span <= 4096 else 128)
     block = max(1, numbers // max(1, span // (32 * warps)) // (2 if gated else 1) // power(rows))
-    most = _processors(matrix.codes.device) * (20 if numbers <= 64 else 16) // warps  # as registers allow
+    most = processors(matrix.codes.device) * (20 if numbers <= 64 else 16) // warps  # as registers allow
     blocks = triton.cdiv(matrix.outs, block)
-    return Walk(block, warps, triton.cdiv(blocks, triton.cdiv(blocks, most)))
+    return Few(block, warps, triton.cdiv(blocks, triton.cdiv(blocks, most)))
 
 
 def tile(matrix: Float8Matrix, rows: int, *, gated: bool) -> Tile:
     """Narrow where every processor then has one at once."""
     height = max(16, power(min(rows, SOME)))
-    width = 64 if matrix.outs > 32 * _processors(matrix.codes.device) else 32
+    width = 64 if matrix.outs > 32 * processors(matrix.codes.device) else 32
     return Tile(height, width, 8 if gated and height > 32 else 4, 3 if gated else 4)
 
 
 def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, norm: Norm | None = None,
              bias: Tensor | None = None, residual: Tensor | None = None, up: Float8Matrix | None = None,
-             activation: Activation = "silu", shape: Walk | Tile | None = None) -> None:
+             activation: Activation = "silu", shape: Few | Tile | None = None) -> None:
     """norm(x) times the matrix transposed, with all that follows, into `out` (rows, outs).
 
     `up` makes it a gated product. Operands of tensor cores are of type `dot`, or E4M3 for many rows. `shape` replaces
@@ -107,11 +99,11 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
 
 
 def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, ...], norm: Norm | None,
-           shape: Walk | Tile, dot: torch.dtype, ends: dict[str, Any]) -> None:
-    codes = [each.codes.view(torch.int32) if isinstance(shape, Walk) else each.codes for each in (matrix, up)]
+           shape: Few | Tile, dot: torch.dtype, ends: dict[str, Any]) -> None:
+    codes = [each.codes.view(torch.int32) if isinstance(shape, Few) else each.codes for each in (matrix, up)]
     before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps, codes[0], matrix.scales,
               codes[1], up.scales)
-    options = {"INS": matrix.ins, "BN": shape.block if isinstance(shape, Walk) else shape.outs,
+    options = {"INS": matrix.ins, "BN": shape.block if isinstance(shape, Few) else shape.outs,
                "NORM": norm is not None, "HEIGHT": matrix.height, "WHOLE": matrix.whole, "HEIGHT2": up.height,
                "WHOLE2": up.whole, "num_warps": shape.warps, **ends}
     rows = x.shape[0]
@@ -124,12 +116,10 @@ def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, 
                            made=codes_wide * kind.primitive_bitwidth // 8)
         some[grid](*before, *after, BM=shape.rows, STAGES=stages, DOT=kind, **options)
         return
-    able = torch.cuda.get_device_capability(x.device) if x.is_cuda and torch.version.hip is None else (0, 0)
-    early = able >= (9, 0)
+    native = x.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 9)
     turns = triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs)
     few[(shape.programs,)](*before, *after, UNITS=max(1, power(matrix.ins) // 16),
-                           R=power(rows), TURNS=turns, PDL=early, NATIVE=able >= (8, 9), **options,
-                           **({"launch_pdl": True} if early else {}))
+                           R=power(rows), TURNS=turns, NATIVE=native, **options, **early(x.device))
 
 
 def blank(rows: int, matrices: Sequence[Float8Matrix], dtype: torch.dtype) -> tuple[Rounded, dict[str, Any]]:
@@ -176,7 +166,3 @@ def times(x: Tensor | Halves | Rounded, matrix: Float8Matrix, bias: Tensor | Non
     x = x if isinstance(x, Rounded) else rounded(x, [matrix])
     found = product(x, matrix).to(x.dtype)
     return found if bias is None else found + bias.to(x.dtype)
-
-
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4

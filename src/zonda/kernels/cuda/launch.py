@@ -1,6 +1,7 @@
 """What the host launches: kernels that can also be compiled ahead, beside each other."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,6 +47,13 @@ def compiling(device: torch.device, told: Callable[[], None]) -> Iterator[None]:
             yield
     finally:
         _ahead.reset(token)
+
+
+@functools.cache
+def early(device: torch.device) -> dict[str, bool]:
+    """Options of a launch: whether the kernel may start before the one before it has ended, and waits for it itself."""
+    able = device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+    return {"PDL": True, "launch_pdl": True} if able else {"PDL": False}
 
 
 def _enter(device: torch.device) -> None:

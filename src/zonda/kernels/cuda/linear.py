@@ -21,6 +21,7 @@ from zonda.kernels.cuda import few as few_kernels
 from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
 from zonda.kernels.cuda.float8 import Halves, Rounded
+from zonda.kernels.cuda.launch import early
 from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
@@ -125,7 +126,7 @@ def floats(matrix: Matrix, dtype: torch.dtype) -> Tensor:
         return matrix.dense(dtype)
     out = torch.empty(matrix.outs, matrix.ins, dtype=dtype, device=matrix.planes.low.device)
     grid = (triton.cdiv(matrix.outs, 16), triton.cdiv(matrix.ins, 256))
-    many_kernels.unpack[grid](*_tensors(matrix), out, matrix.outs, INS=matrix.ins, BN=16, BK=256, **_layout(matrix))
+    many_kernels.unpack[grid](*tensors(matrix), out, matrix.outs, INS=matrix.ins, BN=16, BK=256, **layout(matrix))
     return out
 
 
@@ -146,9 +147,8 @@ def multiply(x: Tensor, matrix: Matrix, out: Tensor, *, dot: torch.dtype, norm: 
     if shape is None:
         rows = len(x) if dot != torch.float32 else min(len(x), 32)  # larger tiles of these need too much memory
         shape = shapes.rule(matrix, rows, gated=up is not None)
-    early = _starts_early(x.device)
-    options = {"GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None, "PDL": early,
-               "num_warps": shape.warps, **({"launch_pdl": True} if early else {})}
+    options = {"GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None, "num_warps": shape.warps,
+               **early(x.device)}
     sizes = (out, x.shape[0], matrix.outs, out.stride(0))
     if isinstance(shape, Many):
         assert isinstance(matrix, GroupIntMatrix) and norm is None and residual is None
@@ -166,10 +166,10 @@ def _launch_few(before: tuple[Any, ...], matrix: DenseMatrix | GroupIntMatrix, u
     sizes = {"INS": matrix.ins, "SPAN": shapes.span(matrix), "R": shapes.power(after[3]), "BN": shape.block,
              "TURNS": triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs)}
     if isinstance(matrix, GroupIntMatrix):
-        few_kernels.few_packed[(shape.programs,)](*before, *_tensors(matrix), *_tensors(up), *after, 1, **sizes,
-                                                  **_layout(matrix), **options)
+        few_kernels.few_packed[(shape.programs,)](*before, *tensors(matrix), *tensors(up), *after, 1, **sizes,
+                                                  **layout(matrix), **options)
     else:
-        few_kernels.few_dense[(shape.programs,)](*before, matrix.values, _tensors(up)[0], *after, **sizes, **options)
+        few_kernels.few_dense[(shape.programs,)](*before, matrix.values, tensors(up)[0], *after, **sizes, **options)
 
 
 def _launch_many(x: Tensor, matrix: GroupIntMatrix, up: Matrix, bias: Tensor | None, sizes: tuple[Any, ...],
@@ -182,14 +182,14 @@ def _launch_many(x: Tensor, matrix: GroupIntMatrix, up: Matrix, bias: Tensor | N
         size = tiles * shape.splits * (1 + options["GATED"]) * shape.rows * shape.outs
         parts = torch.empty(size, dtype=torch.float32, device=x.device)
     ordered = x.new_empty(x.shape, dtype=options.pop("KIND"))
-    block, early = 2048 // matrix.layout.unit, {key: options[key] for key in ("launch_pdl", "PDL") if key in options}
     many_kernels.by_fields[(len(x), triton.cdiv(matrix.ins, 2048))](
-        x, ordered, arrived, INS=matrix.ins, LOW=matrix.layout.low, BLOCK=block, ARRIVALS=shapes.ARRIVALS, **early)
+        x, ordered, arrived, INS=matrix.ins, LOW=matrix.layout.low, BLOCK=2048 // matrix.layout.unit,
+        ARRIVALS=shapes.ARRIVALS, **early(x.device))
     inputs = TensorDescriptor.from_tensor(ordered, [shape.rows, shape.words]) if shape.bulk else ordered
     many_kernels.many[(tiles, shape.splits)](
-        inputs, *_tensors(matrix), *_tensors(up), x if bias is None else bias, parts, arrived, _lanes(x.device), *sizes,
+        inputs, *tensors(matrix), *tensors(up), x if bias is None else bias, parts, arrived, _lanes(x.device), *sizes,
         INS=matrix.ins, BM=shape.rows, BN=shape.outs, KW=shape.words, STAGES=shape.stages, SPLITS=shape.splits,
-        BULK=shape.bulk, **_layout(matrix), **options)
+        BULK=shape.bulk, **layout(matrix), **options)
 
 
 @functools.cache
@@ -198,7 +198,7 @@ def _lanes(device: torch.device) -> Tensor:
     return torch.tensor([0, 1, 2, 3, 0x3F800000], dtype=torch.int32, device=device)
 
 
-def _tensors(matrix: Matrix) -> tuple[Tensor, ...]:
+def tensors(matrix: Matrix) -> tuple[Tensor, ...]:
     """Low bits, high bits, scales and heads, or what stands in for them where there are none."""
     if isinstance(matrix, DenseMatrix):
         return (matrix.values,) * 4
@@ -207,22 +207,17 @@ def _tensors(matrix: Matrix) -> tuple[Tensor, ...]:
     return low, low if high is None else high, scales, scales if heads is None else heads  # type: ignore[return-value]
 
 
-def _layout(matrix: GroupIntMatrix) -> dict[str, Any]:
-    layout = matrix.layout
-    return {"LOW": layout.low, "HIGH": layout.high, "GROUP": layout.group, "OFFSET": layout.offset,
-            "MINS": layout.mins, "TWO": layout.two_level}
-
-
-def _starts_early(device: torch.device) -> bool:
-    """Whether a kernel may start before the one before it has ended."""
-    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
+def layout(matrix: GroupIntMatrix) -> dict[str, Any]:
+    """What a kernel is told of how a matrix is packed."""
+    one = matrix.layout
+    return {"LOW": one.low, "HIGH": one.high, "GROUP": one.group, "OFFSET": one.offset, "MINS": one.mins,
+            "TWO": one.two_level}
 
 
 def combine(gate: Tensor, up: Tensor, activation: Activation, out: Tensor) -> Tensor:
     """activation(gate) · up -> out (rows, ffn); rows may be strided."""
     rows, ffn = out.shape
     grid = (rows, triton.cdiv(ffn, 1024))
-    early = _starts_early(out.device)
     combined[grid](gate, up, out, ffn, gate.stride(0), up.stride(0), out.stride(0), ACTIVATION=activation, BLOCK=1024,
-                   PDL=early, **({"launch_pdl": True} if early else {}))
+                   **early(out.device))
     return out

@@ -14,7 +14,7 @@ from zonda.kernels.cuda import float8, linear, rows
 from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
 from zonda.kernels.cuda.float8 import Halves, Rounded
-from zonda.kernels.cuda.launch import compiling
+from zonda.kernels.cuda.launch import compiling, early
 from zonda.kernels.cuda.shapes import UNPACKED_ROWS, has_eights, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
@@ -44,8 +44,7 @@ class CUDAOps(TorchOps):
     def __init__(self, device: torch.device, dtype: torch.dtype, *, cache_dtype: torch.dtype | None = None) -> None:
         self._eights = has_eights(device)
         super().__init__(device, dtype, cache_dtype=cache_dtype if self._eights else None)
-        self.early = linear._starts_early(device)
-        self._attention = Attention(device, dtype, early=self.early)
+        self._attention = Attention(device, dtype)
 
     def compiling(self, told: Callable[[], None]) -> AbstractContextManager[None]:
         return compiling(self.device, told)
@@ -64,8 +63,8 @@ class CUDAOps(TorchOps):
         if isinstance(table, DenseMatrix):
             rows.embed[grid](step.tokens, step.last, table.values, out, scale, table.ins, BLOCK=1024)
         else:
-            rows.embed_packed[grid](step.tokens, step.last, *linear._tensors(table), out, scale, table.outs,
-                                    INS=table.ins, BLOCK=1024, **linear._layout(table))  # type: ignore[arg-type]
+            rows.embed_packed[grid](step.tokens, step.last, *linear.tensors(table), out, scale, table.outs,
+                                    INS=table.ins, BLOCK=1024, **linear.layout(table))  # type: ignore[arg-type]
         return Stream(out)
 
     def _settled(self, stream: Stream, norm: Norm | None = None, *matrices: Matrix) -> Tensor | Rounded | None:
@@ -85,8 +84,8 @@ class CUDAOps(TorchOps):
         rows.settle[(count,)](
             x, x if y is None else y, before.weight if before else x, norm.weight if norm else x,
             before.eps if before else 0.0, norm.eps if norm else 0.0, codes, scales, DIM=dim, BLOCK=block,
-            ADD=y is not None, BEFORE=before is not None, AFTER=norm is not None, PDL=self.early,
-            num_warps=min(16, max(1, block // 512)), **options, **({"launch_pdl": True} if self.early else {}))
+            ADD=y is not None, BEFORE=before is not None, AFTER=norm is not None,
+            num_warps=min(16, max(1, block // 512)), **options, **early(self.device))
         stream.y = stream.norm = None
         return Rounded(codes, scales, self.dtype) if eights else out
 
@@ -162,9 +161,8 @@ class CUDAOps(TorchOps):
             floor = torch.empty(count, dtype=torch.float32, device=self.device)
             rows.floors[(count,)](logits, step.temperature, step.top_k, step.top_p, step.min_p, floor, vocab,
                                   BLOCK=4096, num_warps=16)
-        early = {"launch_pdl": True} if self.early else {}
         rows.best[(count, chunks)](logits, floor, step.temperature, step.key, step.number, values, places, vocab,
-                                   chunks, BLOCK=CHUNK, SAMPLED=not greedy, PDL=self.early, **early)
+                                   chunks, BLOCK=CHUNK, SAMPLED=not greedy, **early(self.device))
         told = step.last if step.drawn is None else step.drawn
         rows.choose[(count,)](values, places, step.last, told, step.head, chunks, told.stride(0), BLOCK=power(chunks),
-                              TOLD=step.drawn is not None, PDL=self.early, **early)
+                              TOLD=step.drawn is not None, **early(self.device))
