@@ -2,14 +2,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from zonda.errors import Unsupported
 from zonda.kernels.cuda.grouped import choose, down_many, gated_many, mix, sort
+from zonda.kernels.cuda.linear import tensors
 from zonda.kernels.cuda.shapes import staged, width
 from zonda.kernels.cuda.slots import down_few, gated_few, normed, route
 from zonda.kernels.cuda.stacks import DENSE, FLOAT8, PACKED
@@ -78,12 +77,12 @@ def few(x: Tensor, experts: Experts, residual: Tensor, norm: Norm | None, dtype:
     inner = torch.empty((rows * top, ffn), dtype=dtype, device=x.device)
     gated, down = blocks.gated, blocks.down
     gated_few[(rows * top, triton.cdiv(ffn, gated.outs))](
-        hidden, logits, chosen, shares, inner, *_tensors(experts.gate), *_tensors(experts.up), E=count,
+        hidden, logits, chosen, shares, inner, *tensors(experts.gate), *tensors(experts.up), E=count,
         EP=triton.next_power_of_2(count), TOP=top, NORMALIZE=experts.normalize, OUTS=ffn, INS=dim,
         ACTIVATION=experts.activation, BN=gated.outs, BK=min(gated.cols, span), num_warps=gated.warps,
         **_constants(experts.gate, "KIND", "P"), **_constants(experts.up, "KIND2", "Q"))
     down_few[(rows, triton.cdiv(dim, down.outs))](
-        inner, chosen, shares, residual, *_tensors(experts.down), TOP=top, OUTS=dim, INS=ffn, BN=down.outs,
+        inner, chosen, shares, residual, *tensors(experts.down), TOP=top, OUTS=dim, INS=ffn, BN=down.outs,
         BK=min(down.cols, triton.next_power_of_2(ffn)), num_warps=down.warps, **_constants(experts.down, "KIND", "P"))
     return residual
 
@@ -106,11 +105,11 @@ def many(x: Tensor, experts: Experts, residual: Tensor, norm: Norm | None, dtype
     parts = torch.empty((slots, dim), dtype=dtype, device=x.device)
     gated, down = blocks.gated, blocks.down
     gated_many[(_most_blocks(slots, count, gated.slots) * triton.cdiv(ffn, gated.outs),)](
-        hidden, inner, starts, order, *_tensors(experts.gate), *_tensors(experts.up), E=count, EP=padded,
+        hidden, inner, starts, order, *tensors(experts.gate), *tensors(experts.up), E=count, EP=padded,
         TOP=top, OUTS=ffn, INS=dim, ACTIVATION=experts.activation, **_sizes(gated, hidden, experts.gate, experts.up),
         **_constants(experts.gate, "KIND", "P"), **_constants(experts.up, "KIND2", "Q"))
     down_many[(_most_blocks(slots, count, down.slots) * triton.cdiv(dim, down.outs),)](
-        inner, parts, starts, order, *_tensors(experts.down), E=count, EP=padded, OUTS=dim, INS=ffn,
+        inner, parts, starts, order, *tensors(experts.down), E=count, EP=padded, OUTS=dim, INS=ffn,
         **_sizes(down, inner, experts.down), **_constants(experts.down, "KIND", "P"))
     mix[(rows, triton.cdiv(dim, 1024))](parts, shares, residual, COLS=dim, TOP=top, BC=1024)
     return residual
@@ -147,18 +146,6 @@ def _sizes(shape: Shape, x: Tensor, *matrices: Matrix) -> dict[str, int]:
 def _constants(matrix: Matrix, kind: str, prefix: str) -> dict[str, int]:
     first, *rest = _layout(matrix)
     return {kind: first, **{f"{prefix}{i}": value for i, value in enumerate(rest)}}
-
-
-def _tensors(matrix: Matrix) -> tuple[Any, ...]:
-    """The four tensors that `tile` takes; those that a format does not have are its first."""
-    if isinstance(matrix, DenseMatrix):
-        return (matrix.values,) * 4
-    if isinstance(matrix, Float8Matrix):
-        return matrix.codes, matrix.scales, matrix.codes, matrix.codes
-    if isinstance(matrix, GroupIntMatrix):
-        low = matrix.planes.low
-        return tuple(low if each is None else each for each in matrix.planes.tensors())
-    raise Unsupported(f"the kernels for experts do not know {type(matrix).__name__}")
 
 
 def _layout(matrix: Matrix) -> tuple[int, ...]:

@@ -199,9 +199,11 @@ def _lanes(device: torch.device) -> Tensor:
 
 
 def tensors(matrix: Matrix) -> tuple[Tensor, ...]:
-    """Low bits, high bits, scales and heads, or what stands in for them where there are none."""
+    """The four tensors that kernels take of a matrix; scales or the first stand in for those that it does not have."""
     if isinstance(matrix, DenseMatrix):
         return (matrix.values,) * 4
+    if isinstance(matrix, Float8Matrix):
+        return matrix.codes, matrix.scales, matrix.codes, matrix.codes
     assert isinstance(matrix, GroupIntMatrix)
     low, high, scales, heads = matrix.planes.tensors()
     return low, low if high is None else high, scales, scales if heads is None else heads  # type: ignore[return-value]
