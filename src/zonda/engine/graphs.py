@@ -9,7 +9,7 @@ import torch
 
 from zonda.engine.batch import Batch
 from zonda.engine.runner import Drawing
-from zonda.kernels.torch.step import Sizes, Step, view
+from zonda.kernels.torch.step import Sizes, Step
 
 if TYPE_CHECKING:
     from zonda.engine.torch_runner import TorchRunner
@@ -39,7 +39,7 @@ class Graphs:
         sizes = [size for size in BUCKETS if size <= self.most]
         self._missing = [(size, greedy) for greedy in (False, True) for size in sizes]
         """What `capture_next` will take, from the end: the large before the small, which fit into their memory."""
-        room = Sizes(self.most, self.most, self.most, 0).places["table"].start + runner._table
+        room = Sizes(self.most, self.most, self.most, 0).places["table"].start + runner.table_words
         self._buffer = torch.zeros(room, dtype=torch.int32, device=runner.device)
 
     def capture(self, *, all: bool) -> None:
@@ -69,7 +69,7 @@ class Graphs:
         self._buffer.zero_()
         sizes = Sizes(size, size, size, 0)
         self._buffer[sizes.places["singles"]] = -1
-        self._step(view(self._buffer, sizes, self._runner._last, self._runner._drawn, alone=True), (size, greedy))
+        self._step(self._runner.step(self._buffer, sizes, alone=True), (size, greedy))
         return self._graphs[size, greedy] is not None
 
     def _step(self, step: Step, key: tuple[int, bool]) -> None:
@@ -98,4 +98,4 @@ class Graphs:
         if graph:
             graph.replay()
             return
-        self._step(view(self._buffer, sizes, runner._last, runner._drawn, alone=True), key)
+        self._step(runner.step(self._buffer, sizes, alone=True), key)

@@ -82,7 +82,7 @@ class TorchRunner:
         self._drawn = self._pinned(RING * max_rows).view(RING, max_rows)
         self._turn = 0
         self._max_samples = min(max_rows, max_seqs + SCORED)
-        self._table = max_seqs * (-(-self.max_len // PAGE))
+        self.table_words = max_seqs * (-(-self.max_len // PAGE))
         capturing = graphs and ops.captures and self.device.type == "cuda"
         self._graphs = Graphs(self, max_seqs) if capturing else None
 
@@ -98,13 +98,13 @@ class TorchRunner:
         for rows in (*(1 << i for i in range(self.max_rows.bit_length())), self.max_rows):
             seqs = min(rows, self._max_samples)
             sizes = Sizes(rows, seqs, seqs, 1)
-            step = view(torch.zeros(sizes.places["table"].start, dtype=torch.int32, device=self.device), sizes,
-                        self._last, self._drawn, alone=False)
+            blank = torch.zeros(sizes.places["table"].start, dtype=torch.int32, device=self.device)
+            step = self.step(blank, sizes, alone=False)
             step.singles.fill_(-1)
             yield step, rows > 1
 
     @on_device
-    def warm(self, *, all: bool = True) -> None:
+    def warm(self, *, all: bool) -> None:
         """Capture every size of greedy decode step, or the largest, whose memory the others share, and the smallest."""
         if self._graphs:
             self._graphs.capture(all=all)
@@ -182,7 +182,11 @@ class TorchRunner:
         sizes = Sizes(batch.rows, len(batch.lengths), max(1, len(batch.sample)), len(items))
         alone = bool(batch.rows == len(batch.sample) == len(batch.lengths))
         buffer = self.fill(batch, drawing, sizes, items).to(self.device, non_blocking=True)
-        return view(buffer, sizes, self._last, self._drawn, alone=alone)
+        return self.step(buffer, sizes, alone=alone)
+
+    def step(self, words: Tensor, sizes: Sizes, *, alone: bool) -> Step:
+        """The step that int32 words on the device hold."""
+        return view(words, sizes, self._last, self._drawn, alone=alone)
 
     def fill(self, batch: Batch, drawing: Drawing | None, sizes: Sizes, items: np.ndarray) -> Tensor:
         """The step's words on the host; what `sizes` has more than the batch are rows of no sequence."""

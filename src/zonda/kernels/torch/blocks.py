@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NIBBLES = (0, 4)
-PAIRS = (0, 2, 4, 6)
-BITS = tuple(range(8))
+from zonda.weights.formats.ggml import BITS, NIBBLES, PAIRS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

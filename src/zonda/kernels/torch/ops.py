@@ -12,14 +12,12 @@ from torch.nn import functional
 
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.kernels.torch.draw import noisy
+from zonda.kernels.torch.experts import ACTIVATIONS, normalize
 from zonda.kernels.torch.experts import experts as mixture
-from zonda.kernels.torch.experts import normalize
 from zonda.kernels.torch.matrix import Matrix, prepare, stacked
 from zonda.kernels.torch.step import Step
 from zonda.weights.source import Weight
 
-ACTIVATIONS = {"silu": functional.silu, "gelu": functional.gelu, "relu": functional.relu,
-               "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
 PAGE = 64
 
 
@@ -97,7 +95,7 @@ class TorchOps:
     def gated(self, x: Tensor, gate: Matrix, up: Matrix, *, activation: Activation = "silu",
               norm: Norm | None = None) -> Tensor:
         x = normalize(x, norm).to(self.dtype)
-        return ACTIVATIONS[activation](self._times(x, gate)) * self._times(x, up)  # type: ignore[operator]
+        return ACTIVATIONS[activation](self._times(x, gate)) * self._times(x, up)
 
     def output(self, x: Tensor, weight: Matrix, bias: Tensor | None, *, residual: Tensor,
                norm: Norm | None = None) -> Tensor:
