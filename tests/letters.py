@@ -23,7 +23,6 @@ class LettersTokenizer:
     """One token a character, then the two special ones."""
 
     vocab_size = FIRST + len(ALPHABET)
-    bos_id = BEGIN
     eos_ids = frozenset({END})
     special_ids = frozenset({END, BEGIN})
     vocabulary = SimpleNamespace(strip=False)

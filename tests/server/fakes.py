@@ -43,7 +43,6 @@ class ByteTokenizer:
     """One token a byte, and two special ones."""
 
     vocab_size = 258
-    bos_id = BEGIN
     eos_ids = frozenset({END})
     special_ids = frozenset(SPECIAL)
     longest = max(map(len, SPECIAL.values()))

@@ -11,7 +11,6 @@ class Numbers:
     vocabulary = SimpleNamespace(strip=False)
     eos_ids: frozenset[int] = frozenset()
     special_ids: frozenset[int] = frozenset()
-    bos_id = None
 
     def __init__(self, vocab_size: int) -> None:
         self.vocab_size = vocab_size

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from zonda.errors import InvalidModel, Unsupported
-from zonda.models.arch import gemma3, llama, phi3, qwen2, qwen3, qwen3_moe
+from zonda.models.arch import gemma3, llama, qwen2, qwen3, qwen3_moe
 from zonda.models.config import Config
 from zonda.nn import Decoder, MoE
 from zonda.weights.source import Source
@@ -20,14 +20,14 @@ ARCHITECTURES: dict[str, ModuleType] = {
     "Qwen3MoeForCausalLM": qwen3_moe,
     "Gemma3ForCausalLM": gemma3,
     "Gemma3ForConditionalGeneration": gemma3,
-    "Phi3ForCausalLM": phi3,
+    "Phi3ForCausalLM": llama,
     # general.architecture of GGUF files
     "llama": llama,
     "qwen2": qwen2,
     "qwen3": qwen3,
     "qwen3moe": qwen3_moe,
     "gemma3": gemma3,
-    "phi3": phi3,
+    "phi3": llama,
 }
 
 

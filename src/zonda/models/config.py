@@ -32,7 +32,8 @@ class Mixture:
 class Config:
     """What an architecture's `build` may ask.
 
-    `context` counts the positions that the model was made for, `max_len` those that a sequence may have now.
+    `context` counts the positions that the model was made for, `max_len` those that a sequence may have now; `windows`
+    those that each layer sees, 0 for all.
     """
 
     dim: int
@@ -53,10 +54,6 @@ class Config:
     logit_softcap: float
     mixture: Mixture | None
     eos: frozenset[int]
-
-    def window(self, layer: int) -> int:
-        """Positions that a layer sees; 0 for all."""
-        return self.windows[layer]
 
     def rope(self, *, local: bool = False) -> dict[str, Any]:
         """Parameters of `Rope`; `local` those of layers with a window, where a model tells them apart."""

@@ -1,4 +1,4 @@
-"""Matrices: one, several side by side, and the embedding table."""
+"""Matrices: one or a stack, with a bias, several side by side, and the embedding table."""
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -10,21 +10,35 @@ from zonda.nn.module import Module, Read
 from zonda.weights.source import Weight
 
 
-class Linear(Module):
-    """x Wᵀ + b."""
+class Matrix(Module):
+    """A matrix (outputs, inputs), or a stack of them (experts, outputs, inputs)."""
 
     weight: Prepared
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        return {"": self.shape}
+
+    def load(self, read: Read, ops: Ops) -> None:
+        self.weight = ops.prepare(read(""))
+
+
+class Linear(Matrix):
+    """x Wᵀ + b."""
+
     bias: Prepared | None
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False) -> None:
-        self.shape = (outputs, inputs)
+        super().__init__(outputs, inputs)
         self.biased = bias
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         return {"": self.shape, **({"bias": self.shape[:1]} if self.biased else {})}
 
     def load(self, read: Read, ops: Ops) -> None:
-        self.weight = ops.prepare(read(""))
+        super().load(read, ops)
         self.bias = ops.vector(read("bias").dense()) if self.biased else None
 
 
@@ -53,20 +67,12 @@ class Projection(Module):
         return self.ops.project(x, self.weights, self.biases, norm=norm)
 
 
-class Embedding(Module):
+class Embedding(Matrix):
     """A table of one row a token, times `scale`."""
 
-    weight: Prepared
-
     def __init__(self, vocab: int, dim: int, *, scale: float = 1.0) -> None:
-        self.shape = (vocab, dim)
+        super().__init__(vocab, dim)
         self.scale = scale
-
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        return {"": self.shape}
-
-    def load(self, read: Read, ops: Ops) -> None:
-        self.weight = ops.prepare(read(""))
 
 
 def stackable(weights: dict[str, Weight]) -> Iterator[dict[str, Weight]]:

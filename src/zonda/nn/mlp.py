@@ -1,9 +1,9 @@
 """Feed-forward blocks: one gated MLP, or a mixture of them."""
 from __future__ import annotations
 
-from zonda.kernels.ops import Activation, Array, Experts, Norm, Ops, Prepared
-from zonda.nn.linear import Linear
-from zonda.nn.module import Module, Read
+from zonda.kernels.ops import Activation, Array, Experts, Norm
+from zonda.nn.linear import Linear, Matrix
+from zonda.nn.module import Module
 
 
 class GatedMLP(Module):
@@ -20,21 +20,6 @@ class GatedMLP(Module):
         return self.ops.output(hidden, self.down.weight, self.down.bias, residual=x, norm=post_norm)
 
 
-class Stack(Module):
-    """One matrix for each expert."""
-
-    weight: Prepared
-
-    def __init__(self, experts: int, inputs: int, outputs: int) -> None:
-        self.shape = (experts, outputs, inputs)
-
-    def parameters(self) -> dict[str, tuple[int, ...]]:
-        return {"": self.shape}
-
-    def load(self, read: Read, ops: Ops) -> None:
-        self.weight = ops.prepare(read(""))
-
-
 class MoE(Module):
     """The `top` of `experts` gated MLPs that a softmax router prefers, weighted by its probabilities.
 
@@ -44,9 +29,9 @@ class MoE(Module):
     def __init__(self, dim: int, ffn_dim: int, *, experts: int, top: int, normalize: bool = True,
                  activation: Activation = "silu") -> None:
         self.router = Linear(dim, experts)
-        self.gate = Stack(experts, dim, ffn_dim)
-        self.up = Stack(experts, dim, ffn_dim)
-        self.down = Stack(experts, ffn_dim, dim)
+        self.gate = Matrix(experts, ffn_dim, dim)
+        self.up = Matrix(experts, ffn_dim, dim)
+        self.down = Matrix(experts, dim, ffn_dim)
         self.top = top
         self.normalize = normalize
         self.activation = activation

@@ -138,7 +138,7 @@ class SentencePiece:
     """
 
     def __init__(self, bpe: ScoredBPE, added: Mapping[str, int], *, prefix: bool,
-                 skip_space: Callable[[int], bool] = lambda token: False) -> None:
+                 skip_space: Callable[[int], bool]) -> None:
         self._bpe = bpe
         self._splitter = Splitter(added)
         self._prefix = SPACE if prefix else ""

@@ -46,11 +46,6 @@ class ChatTemplate:
         self._sandbox = Sandbox(now)
         self._programs = {name: Program(text, self._sandbox) for name, text in self.sources.items()}
 
-    @property
-    def source(self) -> str:
-        """The template for conversations without tools."""
-        return self.sources[self._name(tools=False)]
-
     def render(self, messages: Sequence[Mapping[str, Any]], /, *, tools: Sequence[Mapping[str, Any]] | None = None,
                add_generation_prompt: bool = True, **variables: Any) -> str:
         """The prompt for a conversation; `variables` such as `enable_thinking` are what templates may ask for.

@@ -80,16 +80,8 @@ class Tokenizer:
         return self.vocabulary.size
 
     @property
-    def bos_id(self) -> int | None:
-        return self.vocabulary.bos
-
-    @property
-    def eos_id(self) -> int | None:
-        """The id that the model calls EOS; `eos_ids` are all that end a text."""
-        return self.vocabulary.eos
-
-    @property
     def eos_ids(self) -> frozenset[int]:
+        """All that end a text; `eos_token` is the one that the model calls so."""
         return self.vocabulary.ends
 
     @property

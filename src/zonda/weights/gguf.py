@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -319,10 +319,10 @@ def _shard_number(name: str) -> int:
 
 
 def _check_split(name: str, metadata: dict[str, Any], files: int, tensors: int) -> None:
-    check: Callable[[str, int], Any] = metadata.get
-    if check("split.count", files) not in (files, 0):
-        raise InvalidModel(f"{name}: split.count is {check('split.count', files)!r:.40}, but {files} files were given",
+    count, total = metadata.get("split.count", files), metadata.get("split.tensors.count", tensors)
+    if count not in (files, 0):
+        raise InvalidModel(f"{name}: split.count is {count!r:.40}, but {files} files were given",
                            hint="give all shards, separated by ;")
-    if check("split.tensors.count", tensors) != tensors:
-        raise InvalidModel(f"{name}: split.tensors.count is {check('split.tensors.count', tensors)!r:.40}, "
-                           f"but the files hold {tensors} tensors", hint="download the model again")
+    if total != tensors:
+        raise InvalidModel(f"{name}: split.tensors.count is {total!r:.40}, but the files hold {tensors} tensors",
+                           hint="download the model again")

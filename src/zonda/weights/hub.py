@@ -63,18 +63,17 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
     for a newer revision even if the model is on the disk. `progress` draws bars on standard error. `token` is the
     hub's, None for what its library finds itself, False for none.
     """
-    files = tuple(name for each in file for name in each.split(";") if name)
-    wish = Wish(files, format, quant)
+    wish = Wish(_split(file), format, quant)
     if model is None:
-        if not files:
+        if not wish.files:
             raise InvalidRequest("no model was named", hint="give one with -m, or a .gguf file with -f", param="model")
-        return _files_of([Path(name).expanduser() for name in files])
+        return _files_of([Path(name).expanduser() for name in wish.files])
     path = Path(model).expanduser()
     if path.is_dir():
         return _folder(path, wish, name=path.resolve().name)
     if path.exists():
         return _files_of([path])
-    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, refresh, progress, token)
+    hub = _Hub(_cache(cache_dir), revision, refresh, progress, token)
     if model in aliases.ALIASES:
         return hub.alias(model, wish)
     if path.suffix in (".gguf", ".safetensors") or model.startswith((".", "/", "~")) or "\\" in model:
@@ -101,8 +100,8 @@ def foresee(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
     """
     if model is None or not REPO.fullmatch(model) or Path(model).expanduser().exists():
         return None
-    hub = _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), revision, False, False, token)
-    return hub.foreseen(model, Wish(file, format, quant), headers)
+    hub = _Hub(_cache(cache_dir), revision, False, False, token)
+    return hub.foreseen(model, Wish(_split(file), format, quant), headers)
 
 
 def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: bool = False,
@@ -114,7 +113,7 @@ def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: 
     repo = aliases.ALIASES[model].repo if model in aliases.ALIASES else model
     if not REPO.fullmatch(repo):
         raise aliases.unknown(model)
-    return _Hub(Path(cache_dir).expanduser() if cache_dir else hub_folder(), None, False, progress, token).texts(repo)
+    return _Hub(_cache(cache_dir), None, False, progress, token).texts(repo)
 
 
 def open_source(files: Files) -> Source:
@@ -128,9 +127,17 @@ def open_source(files: Files) -> Source:
     return SafetensorsSource(files.weights[0] if len(files.weights) == 1 else files.root)
 
 
+def _split(files: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for each in files for name in each.split(";") if name)
+
+
+def _cache(folder: str | Path | None) -> Path:
+    return Path(folder).expanduser() if folder else hub_folder()
+
+
 def cache_list(cache_dir: str | Path | None = None) -> list[Cached]:
     """The models that are on the disk, largest first."""
-    hub = Path(cache_dir).expanduser() if cache_dir else hub_folder()
+    hub = _cache(cache_dir)
     found = [(path.name.removeprefix("models--").replace("--", "/"), path) for path in hub.glob("models--*--*")]
     found += [(path.name, path) for path in (cache_folder() / "models").glob("*") if path.name in aliases.ALIASES]
     return sorted((_measure(id, path) for id, path in found if path.is_dir()), key=lambda one: -one.size)
@@ -330,7 +337,6 @@ class _Hub:
         with told(repo, self.revision), _bars(self.progress) as drawn:
             return Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
                                           token=self.token, allow_patterns=[glob.escape(one) for one in wanted]))
-
 
 
 def _verify(path: Path) -> None:

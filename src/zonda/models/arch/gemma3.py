@@ -14,7 +14,7 @@ def build(c: Config) -> Decoder:
     def layer(i: int) -> Block:
         return Block(
             attn_norm=RMSNorm(c.dim, c.eps),
-            attn=Attention(c.dim, c.heads, rope=nearby if c.window(i) else everywhere, mask=Mask(window=c.window(i)),
+            attn=Attention(c.dim, c.heads, rope=nearby if c.windows[i] else everywhere, mask=Mask(window=c.windows[i]),
                            q_norm=RMSNorm(c.heads.dim, c.eps), k_norm=RMSNorm(c.heads.dim, c.eps), scale=scale,
                            softcap=c.softcap),
             attn_post_norm=RMSNorm(c.dim, c.eps),

@@ -1,4 +1,4 @@
-"""Llama 2 and 3, Mistral, SmolLM2: pre-norm grouped-query attention and a gated MLP."""
+"""Llama 2 and 3, Mistral, SmolLM2, Phi-3 and Phi-4 mini: pre-norm grouped-query attention and a gated MLP."""
 from zonda.models.config import Config
 from zonda.nn import Attention, Block, Decoder, Embedding, GatedMLP, Linear, Mask, RMSNorm, Rope
 
@@ -9,7 +9,7 @@ def build(c: Config) -> Decoder:
     def layer(i: int) -> Block:
         return Block(
             attn_norm=RMSNorm(c.dim, c.eps),
-            attn=Attention(c.dim, c.heads, rope=rope, mask=Mask(window=c.window(i)), bias=c.bias, out_bias=c.bias),
+            attn=Attention(c.dim, c.heads, rope=rope, mask=Mask(window=c.windows[i]), bias=c.bias, out_bias=c.bias),
             ffn_norm=RMSNorm(c.dim, c.eps),
             ffn=GatedMLP(c.dim, c.ffn_dim, activation=c.activation))
 

@@ -11,7 +11,7 @@ def build(c: Config) -> Decoder:
     def layer(i: int) -> Block:
         return Block(
             attn_norm=RMSNorm(c.dim, c.eps),
-            attn=Attention(c.dim, c.heads, rope=rope, mask=Mask(window=c.window(i)), bias=True),
+            attn=Attention(c.dim, c.heads, rope=rope, mask=Mask(window=c.windows[i]), bias=True),
             ffn_norm=RMSNorm(c.dim, c.eps),
             ffn=GatedMLP(c.dim, c.ffn_dim, activation=c.activation))
 

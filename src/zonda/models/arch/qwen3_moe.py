@@ -17,7 +17,7 @@ def build(c: Config) -> Decoder:
     def layer(i: int) -> Block:
         return Block(
             attn_norm=RMSNorm(c.dim, c.eps),
-            attn=Attention(c.dim, c.heads, rope=rope, mask=Mask(window=c.window(i)), bias=c.bias, out_bias=c.bias,
+            attn=Attention(c.dim, c.heads, rope=rope, mask=Mask(window=c.windows[i]), bias=c.bias, out_bias=c.bias,
                            q_norm=RMSNorm(c.heads.dim, c.eps), k_norm=RMSNorm(c.heads.dim, c.eps)),
             ffn_norm=RMSNorm(c.dim, c.eps),
             ffn=ffn(i))
