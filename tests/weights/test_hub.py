@@ -261,6 +261,7 @@ def test_only_what_is_not_on_the_disk_is_foreseen(tmp_path, fake, monkeypatch):
     fake.repos[REPO] = {"x-q4_0.gguf": gguf_bytes(tmp_path / "source"), "config.json": b"{}"}
     resolve(REPO)
     assert foresee(REPO, headers=tmp_path) is None
+    assert foresee(REPO, file=("x-q4_0.gguf;",), headers=tmp_path) is None
     assert foresee(str(tmp_path), headers=tmp_path) is None and foresee(None, headers=tmp_path) is None
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert foresee("maker/other", headers=tmp_path) is None
