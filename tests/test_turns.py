@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from letters import LettersRunner, LettersTemplate, LettersTokenizer, letters_engine
 
 from zonda import LLM, AsyncLLM, ContextExceeded, InvalidRequest, Sampling
+from zonda.completion import Call, Choice, Completion
 from zonda.text.first_call import FirstCall
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import AnswerChoice, Call, Collected, Listener, Prepared, Turn
+from zonda.turns import Collected, Listener, Prepared, Turn
 from zonda.types import Chunk
 
 
@@ -27,9 +28,16 @@ def asked(text: str, **sampling: int) -> Turn:
     return Turn(messages=[{"role": "user", "content": text}], sampling=Sampling(**sampling))
 
 
+def answered(llm: LLM, turn: Turn) -> Completion:
+    collected = Collected(turn.sampling.n)
+    for spoken in llm.converse(turn):
+        collected.add(spoken)
+    return collected.completion()
+
+
 def test_a_turn_is_answered_whole(llm: LLM) -> None:
-    answer = llm.answer(asked("vw"))
-    assert answer.choices == (AnswerChoice(0, "xyz", "", (), "stop"),)
+    answer = answered(llm, asked("vw"))
+    assert answer.choices == (Choice(0, "xyz", answer.tokens, "stop"),)
     assert (answer.usage.completion_tokens, answer.reasoning_tokens) == (4, 0)
 
 
@@ -49,7 +57,7 @@ def test_leaving_the_iterator_stops_the_answer(llm: LLM) -> None:
 def test_errors_of_the_prompt_name_the_messages(llm: LLM) -> None:
     for wrong in (Turn(messages=[]), asked("a" * 100)):
         with pytest.raises(InvalidRequest) as error:
-            llm.answer(wrong)
+            answered(llm, wrong)
         assert error.value.param == "messages"
     assert isinstance(error.value, ContextExceeded)
 
@@ -95,8 +103,9 @@ def test_parts_add_up_to_an_answer() -> None:
     listener, collected = Listener([Scripted()]), Collected()
     for text in ("think", "hello", "call", "arguments"):
         collected.add(listener.hear(Chunk(0, text, (1,), finish="stop" if text == "arguments" else None)))
-    assert collected.answer().choices == (AnswerChoice(0, "hello", "why", (Call("id", "f", "{}"),), "tool_calls"),)
-    assert collected.answer().reasoning_tokens == 2
+    assert collected.completion().choices == (
+        Choice(0, "hello", (1,) * 4, "tool_calls", thought="why", calls=(Call("id", "f", "{}"),)),)
+    assert collected.completion().reasoning_tokens == 2
 
 
 class Calling(Scripted):

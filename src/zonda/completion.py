@@ -58,6 +58,7 @@ class Completion:
     choices: tuple[Choice, ...]
     usage: Usage
     prompt_logprobs: tuple[Logprob | None, ...] | None = None
+    reasoning_tokens: int = 0
 
     @property
     def text(self) -> str:

@@ -18,7 +18,7 @@ from zonda.generation import Generation, Inboxes
 from zonda.loaded import Conversation, Loaded, Message, Prompt, about_messages, as_messages
 from zonda.options import reject_unknown, sampling_of
 from zonda.tools import Tool, ToolRun, ToolTalk, schemas
-from zonda.turns import Answer, Collected, Conversing, Listener, Named, Prepared, Spoken, Turn, apart
+from zonda.turns import Conversing, Heard, Named, Prepared, Spoken, Turn
 from zonda.types import Chunk, Event, Grammar, Sampling
 
 _NEUTRAL = Sampling()
@@ -46,7 +46,8 @@ class LLM(Loaded):
         turns = _turns(messages if many else [messages], options, form.grammar)
         ready = [self.prepare(turn) for turn in turns]
         replies = [self._asked(each, None) for each in ready]
-        answers = [apart(answer, each).readable(form.read) for answer, each in zip(self._run(replies), ready)]
+        heard = {reply: Heard(each, reply.stop) for reply, each in zip(replies, ready)}
+        answers = [answer.readable(form.read) for answer in self._run(heard)]
         return answers if many else answers[0]
 
     def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *, max_rounds: int = 8,
@@ -69,7 +70,8 @@ class LLM(Loaded):
         many = _several(prompt)
         form, sampling = take_format(options), _sampling(options)
         requests = [self._request(each, sampling, grammar=form.grammar) for each in (prompt if many else [prompt])]
-        answers = [answer.readable(form.read) for answer in self._run([self._reply(each) for each in requests])]
+        gathered = {self._reply(each): Gather(sampling.n) for each in requests}
+        answers = [answer.readable(form.read) for answer in self._run(gathered)]
         return answers if many else answers[0]
 
     def stream(self, messages: Conversation, **options: Any) -> Iterator[Chunk]:
@@ -87,16 +89,8 @@ class LLM(Loaded):
         """Answer a turn piece by piece: text, reasoning and tool calls; leaving the iterator stops it."""
         ready = self.prepare(turn) if isinstance(turn, Turn) else turn
         reply = self._asked(ready, request_id)
-        listener = Listener(ready.parsers, parallel=ready.parallel, stop=reply.stop)
         with closing(self._chunks(reply)) as chunks:
-            yield from map(listener.hear, chunks)
-
-    def answer(self, turn: Turn | Prepared) -> Answer:
-        """The whole answer to a turn."""
-        result = Collected(turn.sampling.n)
-        for spoken in self.converse(turn):
-            result.add(spoken)
-        return result.answer()
+            yield from map(ready.listener(reply.stop).hear, chunks)
 
     def _chunks(self, reply: Reply) -> Generator[Chunk, None, None]:
         request = reply.request
@@ -112,11 +106,10 @@ class LLM(Loaded):
             if not reply.done:
                 self.engine.cancel(request.id)
 
-    def _run(self, replies: Sequence[Reply]) -> list[Completion]:
+    def _run(self, results: Mapping[Reply, Gather | Heard]) -> list[Completion]:
         """All requests at once, as far as the engine's queue lets them in."""
         inbox: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
-        waiting, open_replies = deque(replies), dict[str, Reply]()
-        results = {reply.request.id: Gather(reply.request.sampling.n) for reply in replies}
+        waiting, open_replies = deque(results), dict[str, Reply]()
         try:
             while waiting or open_replies:
                 self._admit(waiting, open_replies, inbox.put)
@@ -138,12 +131,13 @@ class LLM(Loaded):
             reply = waiting.popleft()
             replies[reply.request.id] = reply
 
-    def _collect(self, events: Sequence[Event], replies: dict[str, Reply], results: Mapping[str, Gather]) -> None:
+    def _collect(self, events: Sequence[Event], replies: dict[str, Reply],
+                 results: Mapping[Reply, Gather | Heard]) -> None:
         for event in events:
             reply = replies[event.request]
             chunk = reply.feed(event)
             if chunk is not None:
-                results[event.request].add(chunk)
+                results[reply].add(chunk)
             if reply.done:
                 del replies[event.request]
 
@@ -185,8 +179,7 @@ class AsyncLLM(Loaded):
         """Answer a conversation. Options as for `LLM.chat`."""
         form = take_format(options)
         (turn,) = _turns([messages], options, form.grammar)
-        ready = self.prepare(turn)
-        return apart(await self._queue(self._asked(ready, None)).completion(), ready).readable(form.read)
+        return (await self.converse(turn).answer()).readable(form.read)
 
     async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
                         max_rounds: int = 8, **options: Any) -> ToolRun:
@@ -214,7 +207,7 @@ class AsyncLLM(Loaded):
         (turn,) = _turns([messages], options, take_format(options).grammar)
         ready = self.prepare(turn)
         reply = self._asked(ready, None)
-        listener = Listener(ready.parsers, parallel=ready.parallel, stop=reply.stop)
+        listener = ready.listener(reply.stop)
         return self._queue(reply, lambda chunk: listener.hear(chunk).said)
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,

@@ -4,22 +4,21 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from msgspec import Struct, structs
 
-from zonda.completion import Call as Call
-from zonda.completion import Completion
-from zonda.completion import Ending as Ending
+from zonda.completion import Call, Choice, Completion, Ending, Gather
 from zonda.errors import ContextExceeded, InvalidRequest
 from zonda.text.dialects.tools import Tools
 from zonda.text.first_call import FirstCall
 from zonda.text.parts import CallArguments, CallStart, Parser, Part, Text, Thought
-from zonda.types import Chunk, FinishReason, Grammar, Logprob, Sampling, Usage
+from zonda.types import Chunk, Grammar, Sampling
 
 if TYPE_CHECKING:
     from zonda.text.manner import Manner
     from zonda.text.tokenizer import Tokenizer
+
 
 @dataclass(frozen=True, slots=True)
 class Named:
@@ -67,6 +66,10 @@ class Prepared:
     salt: str = ""
     parallel: bool = True
 
+    def listener(self, stop: Callable[[int], None]) -> Listener:
+        """What takes the answers' chunks apart; see `Listener`."""
+        return Listener(self.parsers, parallel=self.parallel, stop=stop)
+
 
 class Spoken(Struct, frozen=True):
     """What one chunk adds to answer `index`. The last one of an answer has an `ending`.
@@ -86,28 +89,6 @@ class Spoken(Struct, frozen=True):
         text, thought = ("".join(part.text for part in self.parts if isinstance(part, kind))
                          for kind in (Text, Thought))
         return structs.replace(self.chunk, text=text, thought=thought)
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerChoice:
-    """One finished answer. `stop` is the stop string that ended it."""
-
-    index: int
-    text: str
-    thought: str
-    calls: tuple[Call, ...]
-    finish_reason: Ending
-    logprobs: tuple[Logprob, ...] = ()
-    stop: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """All answers to one turn: `sampling.n` choices."""
-
-    choices: tuple[AnswerChoice, ...]
-    usage: Usage
-    reasoning_tokens: int = 0
 
 
 class Chunks(Protocol):
@@ -169,17 +150,17 @@ class Conversing(AsyncIterator[Spoken]):
     def __init__(self, chunks: Chunks, prepared: Prepared) -> None:
         self._chunks = chunks
         self._n = prepared.sampling.n
-        self._listener = Listener(prepared.parsers, parallel=prepared.parallel, stop=chunks.stop)
+        self._listener = prepared.listener(chunks.stop)
 
     async def __anext__(self) -> Spoken:
         return self._listener.hear(await self._chunks.__anext__())
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> Completion:
         """All that is to come, as one value."""
         result = Collected(self._n)
         async for spoken in self:
             result.add(spoken)
-        return result.answer()
+        return result.completion()
 
     def cancel(self) -> None:
         """Stop the answers that are still being made."""
@@ -197,13 +178,11 @@ class Conversing(AsyncIterator[Spoken]):
 
 
 @dataclass(slots=True)
-class _Collected:
+class _Said:
     texts: list[str] = field(default_factory=list)
     thoughts: list[str] = field(default_factory=list)
     calls: list[tuple[CallStart, list[str]]] = field(default_factory=list)
-    logprobs: list[Logprob] = field(default_factory=list)
     ending: Ending = "stop"
-    stop: str | None = None
 
     def add(self, part: Part) -> None:
         match part:
@@ -216,46 +195,50 @@ class _Collected:
             case CallArguments(index, json):
                 self.calls[index][1].append(json)
 
-    def choice(self, index: int) -> AnswerChoice:
+    def told(self, choice: Choice) -> Choice:
         calls = tuple(Call(start.id, start.name, "".join(pieces)) for start, pieces in self.calls)
-        return AnswerChoice(index, "".join(self.texts), "".join(self.thoughts), calls, self.ending,
-                            tuple(self.logprobs), self.stop)
+        return replace(choice, text="".join(self.texts), thought="".join(self.thoughts), calls=calls,
+                       finish_reason=self.ending)
 
 
 class Collected:
-    """Adds up what is spoken to an `Answer`."""
+    """Adds what is spoken up to a completion, with reasoning and calls told apart from its texts."""
 
     def __init__(self, n: int = 1) -> None:
-        self._choices = [_Collected() for _ in range(n)]
-        self._usage = Usage()
+        self._chunks = Gather(n)
+        self._said = [_Said() for _ in range(n)]
         self._reasoning = 0
 
     def add(self, spoken: Spoken) -> None:
         """Take in one more piece."""
-        choice, chunk = self._choices[spoken.index], spoken.chunk
+        said = self._said[spoken.index]
         for part in spoken.parts:
-            choice.add(part)
-        choice.logprobs.extend(chunk.logprobs)
-        choice.ending, choice.stop = spoken.ending or choice.ending, chunk.stop or choice.stop
-        self._usage = chunk.usage or self._usage
+            said.add(part)
+        said.ending = spoken.ending or said.ending
+        self._chunks.add(spoken.chunk)
         self._reasoning = spoken.reasoning_tokens
 
-    def answer(self) -> Answer:
+    def completion(self) -> Completion:
         """All that came, as one value."""
-        choices = tuple(each.choice(index) for index, each in enumerate(self._choices))
-        return Answer(choices, self._usage, self._reasoning)
+        whole = self._chunks.completion()
+        choices = tuple(said.told(choice) for said, choice in zip(self._said, whole.choices))
+        return replace(whole, choices=choices, reasoning_tokens=self._reasoning)
 
 
-def apart(completion: Completion, prepared: Prepared) -> Completion:
-    """A completion of a turn with reasoning and calls taken out of the texts."""
-    listener, collected = Listener(prepared.parsers, parallel=prepared.parallel), Collected(len(completion.choices))
-    for choice in completion.choices:
-        finish = cast(FinishReason, choice.finish_reason)
-        collected.add(listener.hear(Chunk(choice.index, choice.text, finish=finish, stop=choice.stop)))
-    answers = collected.answer().choices
-    return replace(completion, choices=tuple(
-        replace(choice, text=each.text, thought=each.thought, calls=each.calls, finish_reason=each.finish_reason)
-        for choice, each in zip(completion.choices, answers)))
+class Heard:
+    """Adds the chunks of a turn up to a completion, as `Gather` those of a bare prompt."""
+
+    def __init__(self, prepared: Prepared, stop: Callable[[int], None]) -> None:
+        self._listener = prepared.listener(stop)
+        self._collected = Collected(prepared.sampling.n)
+
+    def add(self, chunk: Chunk) -> None:
+        """Take in one more chunk."""
+        self._collected.add(self._listener.hear(chunk))
+
+    def completion(self) -> Completion:
+        """All that came, as one value."""
+        return self._collected.completion()
 
 
 def taken_off(messages: list[dict[str, Any]], *, thinks: bool = False) -> str:

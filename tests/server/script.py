@@ -7,9 +7,10 @@ from typing import Any
 
 from fakes import model
 
+from zonda.completion import Ending
 from zonda.sdk import AsyncLLM
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import Ending, Spoken, Turn
+from zonda.turns import Spoken, Turn
 from zonda.types import Chunk, Usage
 
 PARTS: tuple[Part, ...] = (Thought("Let me "), Thought("see."), Text("Hel"), Text("lo"), CallStart(0, "call_a", "look"),

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET
 
 from zonda.completion import Call as ModelCall
+from zonda.completion import Choice, Completion
 from zonda.errors import InvalidRequest
 from zonda.server import conversation
 from zonda.server.call import Call
@@ -41,7 +42,7 @@ from zonda.server.sse import frame, padded, stream
 from zonda.server.stored_chats import keep
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import Answer, AnswerChoice, Collected, Conversing, Spoken
+from zonda.turns import Collected, Conversing, Spoken
 from zonda.types import Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Reply:
     llm: AsyncLLM
     body: ChatRequest
 
-    def whole(self, answer: Answer) -> ChatCompletion:
+    def whole(self, answer: Completion) -> ChatCompletion:
         """The answer in one piece."""
         self.call.usage = answer.usage
         return ChatCompletion(
@@ -103,7 +104,7 @@ class Reply:
             choices=[self._choice(each) for each in answer.choices],
             usage=usage_report(answer.usage, answer.reasoning_tokens), timings=timings(answer.usage))
 
-    def _choice(self, choice: AnswerChoice) -> ChatChoice:
+    def _choice(self, choice: Choice) -> ChatChoice:
         message = AssistantMessage(content=choice.text or (None if choice.calls else ""))
         if choice.thought:
             message.reasoning_content = message.reasoning = choice.thought
@@ -145,7 +146,7 @@ class Reply:
                 yield events
         self.call.usage = usage
         if collected:
-            keep(self.call, self.body, self.whole(collected.answer()))
+            keep(self.call, self.body, self.whole(collected.completion()))
         if self._counts:
             message = self._chunk([])
             message.usage = usage_report(usage, reasoning)
