@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,6 +16,7 @@ from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels import sample
 from zonda.memory import mb
 from zonda.options import EngineOptions, ModelOptions, cache_folder, keep_triton_kernels
+from zonda.types import Progress
 from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from zonda.kernels.torch.ops import TorchOps
     from zonda.nn.decoder import Decoder
 
-Progress = Callable[[str, int, int], None]
-"""Told a stage's name, how much of it is done, and its total, 0 if unknown."""
 _log = logging.getLogger("zonda")
 _OLDEST = 8, 0  # compute capability
 _WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run

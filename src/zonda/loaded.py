@@ -15,11 +15,10 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.options import EngineOptions, ModelOptions, split
 from zonda.text import manner
 from zonda.turns import Prepared, Turn, fitting, fitting_text, offered, prepared
-from zonda.types import Grammar, Request, Sampling
+from zonda.types import Grammar, Progress, Request, Sampling
 
 if TYPE_CHECKING:
     from zonda.engine.engine import Engine
-    from zonda.gpu import Progress
     from zonda.text.template import ChatTemplate
     from zonda.text.tokenizer import Tokenizer
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
 from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory
-from zonda.gpu import Progress, cache_bytes, device_of, left_on, on_gpu
+from zonda.gpu import cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
 from zonda.kernels.cpu.frame import HEAD
 from zonda.memory import available, mb
 from zonda.models import build
 from zonda.nn import Decoder
 from zonda.options import EngineOptions, ModelOptions, cache_folder, hub_token
+from zonda.types import Progress
 from zonda.weights.load import Convert
 from zonda.weights.source import Source
 
@@ -202,18 +203,20 @@ def size(source: Source, model: ModelOptions, options: EngineOptions, *, weight_
 
 def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts: Callable[[], Texts] | None = None,
           convert: Convert | None = None, weight_bytes: int = 0, progress: Progress | None = None) -> Engine:
-    """An engine that runs a checkpoint on this machine's processor.
+    """An engine that runs a checkpoint on the device that the options name, or that this machine has.
 
     `convert` sets the formats of its weights; `texts` is asked when the weights are there.
     """
     sized = size(source, model, options, weight_bytes=weight_bytes)
     config, decoder, options, cache = sized.config, sized.decoder, sized.options, sized.cache
+    tell = progress or _silent
     if sized.device != "cpu":
         runner, draw = on_gpu(sized.device, decoder, source, options, model, max_len=cache.max_len,
-                              kv_bytes=cache.kv_bytes, convert=convert, tell=progress or _silent)
+                              kv_bytes=cache.kv_bytes, convert=convert, tell=tell)
+    elif model.kernels == "compiled":
+        runner, draw = _compiled(decoder, source, cache, options, model.threads, convert, tell)
     else:
-        make = _compiled if model.kernels == "compiled" else _plain
-        runner, draw = make(decoder, source, cache, options, model.threads, convert, progress or _silent)
+        runner, draw = _plain(decoder, source, cache, options, convert, tell)
     try:
         said = texts() if texts else None
         if said is None:
@@ -225,27 +228,27 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
         raise
 
 
-def _compiled(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
+def _compiled(decoder: Decoder, source: Source, cache: Plan, options: EngineOptions, threads: int | None,
               convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
     from zonda.engine.cpu_runner import CPURunner
     from zonda.kernels.cpu.draws import CompiledDraw
 
     tell("loading", 0, 0)
-    runner = CPURunner(decoder, source, max_len=sized.max_len, kv_bytes=sized.kv_bytes, cache_folder=cache_folder(),
+    runner = CPURunner(decoder, source, max_len=cache.max_len, kv_bytes=cache.kv_bytes, cache_folder=cache_folder(),
                        max_rows=options.max_num_batched_tokens or 0, threads=threads, convert=convert,
                        progress=lambda done, total: tell("loading", done, total), compiling=_Compiled(tell))
     return runner, CompiledDraw(runner.ops.library, vocab=runner.vocab)
 
 
-def _plain(decoder: Decoder, source: Source, sized: Plan, options: EngineOptions, threads: int | None,
-           convert: Convert | None, tell: Progress) -> tuple[Runner, sample.Kernel]:
+def _plain(decoder: Decoder, source: Source, cache: Plan, options: EngineOptions, convert: Convert | None,
+           tell: Progress) -> tuple[Runner, sample.Kernel]:
     from zonda.kernels.reference import ReferenceOps, ReferenceRunner
     from zonda.weights.load import load
 
-    pages = sized.max_len * _SEQUENCES // _PLAIN_PAGE + 1
+    pages = cache.max_len * _SEQUENCES // _PLAIN_PAGE + 1
     load(decoder, source, ReferenceOps(pages=pages, page_size=_PLAIN_PAGE), convert=convert,
          progress=lambda done, total: tell("loading", done, total))
-    return ReferenceRunner(decoder, max_len=sized.max_len, max_rows=options.max_num_batched_tokens or 0), sample.draw
+    return ReferenceRunner(decoder, max_len=cache.max_len, max_rows=options.max_num_batched_tokens or 0), sample.draw
 
 
 def _left(weight_bytes: int) -> int:

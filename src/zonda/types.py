@@ -1,7 +1,7 @@
 """The values that cross the engine's border: sampling, requests, events. Frozen, and free of numpy and torch."""
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,6 +10,8 @@ from msgspec import Struct
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 Effort = Literal["off", "none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How much a model is asked to reason."""
+Progress = Callable[[str, int, int], None]
+"""Told of a load: a stage's name, how much of it is done, and its total, 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True)

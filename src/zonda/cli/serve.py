@@ -14,7 +14,8 @@ from zonda.options import EngineOptions, ModelOptions, ServedOptions, ServerOpti
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
-    from zonda.server.served import Model, Progress
+    from zonda.server.served import Model
+    from zonda.types import Progress
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,10 +74,11 @@ from zonda.server.schema import (
     ModelStatus,
     TextCompletion,
 )
-from zonda.server.served import Model, Progress
+from zonda.server.served import Model
 from zonda.server.service import Service
 from zonda.server.stored_chats import ChatDeleted, ChatList, ChatsQuery, ChatUpdate, MessageList
 from zonda.server.tokenizing import Detokenized, DetokenizeRequest, Tokenized, TokenizeRequest
+from zonda.types import Progress
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM

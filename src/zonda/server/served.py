@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zonda.errors import Closed
+from zonda.types import Progress
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
 T = TypeVar("T")
-Progress = Callable[[str, int, int], None]
-"""Told a stage's name, how much of it is done, and its total, 0 if unknown."""
 State = Literal["ok", "stuck", "dead", "loading", "unloading", "unloaded", "failed"]
 
 
