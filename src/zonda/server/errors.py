@@ -52,21 +52,13 @@ class Loading(ZondaError):
 
 
 class Stuck(Closed):
-    """A step does not end. Its thread cannot be stopped, so the process has to end."""
+    """A step does not end, and its thread cannot be stopped, or a device has failed for good: the process has to end.
+    """
 
     exit_code = 70
 
-    def __init__(self, title: str, seconds: float) -> None:
-        super().__init__(f"the engine of {title} has finished no step for {seconds:.0f} s",
-                         hint="the server ends, so that what supervises it can start it again")
-
-
-class Lost(Stuck):
-    """A device has failed for good: only a new process can use it again."""
-
-    def __init__(self, title: str) -> None:
-        Closed.__init__(self, f"the device of {title} has failed",
-                        hint="the server ends, so that what supervises it can start it again")
+    def __init__(self, why: str) -> None:
+        super().__init__(why, hint="the server ends, so that what supervises it can start it again")
 
 
 class Overdue(ZondaError):

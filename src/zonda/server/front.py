@@ -28,15 +28,15 @@ MAX_PATH = 200
 class Front:
     """The ASGI application: everything that concerns all routes alike, around the router."""
 
-    def __init__(self, service: Service, router: Router, *, envelopes: Mapping[str, Envelope] | None = None,
-                 spoken: Mapping[bytes, Envelope] | None = None) -> None:
+    def __init__(self, service: Service, router: Router, *, envelopes: Mapping[str, Envelope],
+                 spoken: Mapping[bytes, Envelope]) -> None:
         """`envelopes` has the beginnings of the paths whose errors are not told in OpenAI's way, and `spoken` headers
         by which clients say that they speak another."""
         self.service = service
         self._router = router
         self._guard = Guard(service.options, service.endpoints)
-        self._envelopes = envelopes or {}
-        self._spoken = spoken or {}
+        self._envelopes = envelopes
+        self._spoken = spoken
         self._has_pages = any(each.path.startswith(PAGES) for each in service.endpoints)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

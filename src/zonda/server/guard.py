@@ -26,7 +26,7 @@ _PRIVATE = (".local", ".lan", ".internal", ".home.arpa")
 class Guard:
     """Lets a request in, or raises. Without keys, pages of other sites and foreign host names are kept out as well."""
 
-    def __init__(self, options: ServerOptions, endpoints: Sequence[Endpoint] = ()) -> None:
+    def __init__(self, options: ServerOptions, endpoints: Sequence[Endpoint]) -> None:
         paths = [each.path for each in endpoints if each.open]
         self._open = frozenset(path for path in paths if "{" not in path)
         self._open_below = tuple(path.partition("{")[0] for path in paths if "{" in path)

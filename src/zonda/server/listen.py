@@ -22,7 +22,7 @@ from zonda.options import ServerOptions
 from zonda.server.app import DEFAULTS, Models, application, service
 from zonda.server.connection import Socket, connection
 from zonda.server.errors import Stuck
-from zonda.server.guard import is_loopback
+from zonda.server.guard import is_loopback, keyed
 from zonda.server.service import Service
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def serve(models: Models, options: ServerOptions = DEFAULTS, *, default: str | N
     Models are loaded beside the server; until the first is there, /health says `loading`. If none can be loaded, the
     reason is raised here, and so is `Stuck` when a step does not end. A second signal ends everything at once.
     """
-    with _logging(options), _bound(options) as sock:
+    with _logging(), _bound(options) as sock:
         server = Listener(service(models, options, default=default), sock)
         try:
             server.run(sockets=[sock])
@@ -190,7 +190,7 @@ def _bound(options: ServerOptions) -> Iterator[socket.socket]:
 
 
 def _warn_if_open(options: ServerOptions) -> None:
-    if not (options.api_key or options.api_key_file) and not is_loopback(options.host):
+    if not keyed(options) and not is_loopback(options.host):
         log.warning("listening on %s without an API key: everyone who reaches this machine can use the model; "
                     "set --api-key or listen on 127.0.0.1", options.host)
 
@@ -213,7 +213,7 @@ def _address(sock: socket.socket, scheme: str) -> str:
 
 
 @contextlib.contextmanager
-def _logging(options: ServerOptions) -> Iterator[None]:
+def _logging() -> Iterator[None]:
     """Let the server's lines reach standard error where nobody has arranged for them."""
     root = logging.getLogger("zonda")
     if root.hasHandlers():

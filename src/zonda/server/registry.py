@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.errors import Closed, InvalidRequest, ModelNotFound, OutOfMemory, Unsupported, ZondaError
 from zonda.options import ServerOptions
-from zonda.server.errors import Loading, Lost, Stuck
+from zonda.server.errors import Loading, Stuck
 from zonda.server.served import Cancelled, Model, Served, beside
 
 if TYPE_CHECKING:
@@ -217,10 +217,10 @@ class Registry:
         """The error of an engine whose step has lasted for too long, or whose device has failed."""
         for served in self:
             if served.llm and served.llm.engine.lost:
-                return Lost(served.title)
+                return Stuck(f"the device of {served.title} has failed")
             age = served.llm.engine.stats().last_step_age if served.llm else 0.0
             if age > self._options.stall_exit:
-                return Stuck(served.title, age)
+                return Stuck(f"the engine of {served.title} has finished no step for {age:.0f} s")
         return None
 
     def health(self) -> tuple[str, dict[str, str]]:

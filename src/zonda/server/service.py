@@ -50,7 +50,7 @@ class Connected(Protocol):
 class Service:
     """The state of one server. The models may come while it runs: until then it is loading."""
 
-    def __init__(self, registry: Registry, options: ServerOptions, endpoints: Sequence[Endpoint] = ()) -> None:
+    def __init__(self, registry: Registry, options: ServerOptions, endpoints: Sequence[Endpoint]) -> None:
         self.registry = registry
         self.options = options
         self.endpoints = endpoints

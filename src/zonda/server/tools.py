@@ -54,16 +54,15 @@ def check_function(given: dict[str, Any], place: str) -> None:
         raise InvalidRequest(f"`{place}.strict` is not true or false", param=f"{place}.strict")
 
 
-def choice_of(given: ToolChoice | dict[str, Any] | None,
-              field: str = "tool_choice") -> tuple[ToolChoice, tuple[str, ...]]:
+def choice_of(given: ToolChoice | dict[str, Any] | None) -> tuple[ToolChoice, tuple[str, ...]]:
     """The choice, and the names of the tools that are allowed; none for all."""
     if not isinstance(given, dict):
         return given or "auto", ()
     if given.get("type") == "allowed_tools":
-        return _allowed(given, field)
+        return _allowed(given)
     if given.get("type") in ("function", "custom"):
-        return Named(name_of(given, field)), ()
-    raise InvalidRequest(f"`{field}` is not known", param=field,
+        return Named(name_of(given, "tool_choice")), ()
+    raise InvalidRequest("`tool_choice` is not known", param="tool_choice",
                          hint='expected "auto", "none", "required", a function, or "allowed_tools"')
 
 
@@ -77,10 +76,10 @@ def name_of(given: Any, place: str) -> str:
     return name
 
 
-def _allowed(given: dict[str, Any], field: str) -> tuple[ToolChoice, tuple[str, ...]]:
+def _allowed(given: dict[str, Any]) -> tuple[ToolChoice, tuple[str, ...]]:
     inner = given.get("allowed_tools", given)
     tools = inner.get("tools") if isinstance(inner, dict) else None
     if not isinstance(tools, list) or not tools or inner.get("mode") not in ("auto", "required"):
-        raise InvalidRequest(f"`{field}` has no usable allowed tools", param=field,
+        raise InvalidRequest("`tool_choice` has no usable allowed tools", param="tool_choice",
                              hint='expected {"mode": "auto" or "required", "tools": [...]}')
-    return inner["mode"], tuple(name_of(tool, f"{field}.tools[{index}]") for index, tool in enumerate(tools))
+    return inner["mode"], tuple(name_of(tool, f"tool_choice.tools[{index}]") for index, tool in enumerate(tools))
