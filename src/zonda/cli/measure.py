@@ -5,7 +5,7 @@ import queue
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from zonda.errors import Closed, InvalidRequest, ZondaError
@@ -31,14 +31,9 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(Case):
     """A case's speed: the median, least and most over the iterations, in tokens a second."""
 
-    case: str
-    prompt_len: int
-    gen_len: int
-    depth: int
-    concurrency: int
     tok_s: float
     min: float
     max: float
@@ -68,8 +63,7 @@ def measured(number: int, case: Case, options: BenchOptions, measure: Measure) -
         speed = measure(case, (i + options.warmup + 1) * 131 + number * 719)
         if i >= 0:
             speeds.append(round(speed, 2))
-    return Result(case.case, case.prompt_len, case.gen_len, case.depth, case.concurrency,
-                  round(statistics.median(speeds), 2), min(speeds), max(speeds))
+    return Result(**asdict(case), tok_s=round(statistics.median(speeds), 2), min=min(speeds), max=max(speeds))
 
 
 def prompt(start: int, length: int, vocab: int) -> tuple[int, ...]:
