@@ -1,4 +1,4 @@
-"""The HTTP server: OpenAI's API on top of `AsyncLLM`."""
+"""The HTTP server: OpenAI's and Anthropic's APIs on top of `AsyncLLM`."""
 from zonda.server.app import create_app
 from zonda.server.listen import serve
 
