@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zonda.errors import InvalidRequest
-from zonda.text import dialects
+from zonda.text import dialects, manner
 from zonda.text.dialects.tools import Tools
 from zonda.text.manner import Manner
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
@@ -54,6 +54,9 @@ M = "]<]minimax[>["
 M3 = (f'{M}<invoke name="weather">{M}<city>Paris{M}</city>{M}<days>3{M}</days>{M}<metric>true{M}</metric>'
       f"{M}</invoke>")
 HY3 = "weather<tool_sep>" + GLM[7:]
+K3 = ('<|open|>call tool="weather" index="1"<|sep|><|open|>argument key="city" type="string"<|sep|>Paris'
+      '<|close|>argument<|sep|><|open|>argument key="days" type="number"<|sep|>3<|close|>argument<|sep|>'
+      '<|open|>argument key="metric" type="boolean"<|sep|>true<|close|>argument<|sep|><|close|>call<|sep|>')
 K = "<|tool_call_argument_begin|>"
 CPM = ('<function name="weather"><param name="city">Paris</param><param name="days">3</param>'
        '<param name="metric">true</param></function>')
@@ -74,6 +77,7 @@ ONE = {
     "deepseek_bare": f"{deep('tool calls begin')}{D}weather{SEP}{A}{E}{deep('tool calls end')}",
     "kimi": f"<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0{K}{A}<|tool_call_end|>"
             "<|tool_calls_section_end|>",
+    "kimi3": f"<|open|>tools<|sep|>{K3}<|close|>tools<|sep|>",
     "glm": f"<tool_call>{GLM}</tool_call>",
     "minimax": f"<minimax:tool_call>\n{INVOKE}\n</minimax:tool_call>",
     "dsml": f"<\uff5cDSML\uff5cfunction_calls>\n{DSML}\n</\uff5cDSML\uff5cfunction_calls>",
@@ -110,6 +114,8 @@ TWO = {
     "deepseek_bare": f"{D}weather{SEP}{A}{E}{D}get-b{SEP}{{}}{E}",
     "kimi": f"<|tool_call_begin|>functions.weather:0{K}{A}<|tool_call_end|>"
             f"<|tool_call_begin|>functions.get-b:1{K}{{}}<|tool_call_end|>",
+    "kimi3": f'<|open|>tools<|sep|>{K3}<|open|>call tool="get-b" index="2"<|sep|><|close|>call<|sep|>'
+             "<|close|>tools<|sep|>",
     "glm": f"<tool_call>{GLM}</tool_call>\n<tool_call>get-b\n</tool_call>",
     "minimax": f'<minimax:tool_call>{INVOKE}\n<invoke name="get-b">\n</invoke></minimax:tool_call>',
     "dsml": f'{DSML}\n<\uff5cDSML\uff5cinvoke name="get-b"></\uff5cDSML\uff5cinvoke>',
@@ -381,6 +387,30 @@ def test_kimi_keeps_the_names_that_the_model_gives_its_calls() -> None:
         "functions.weather:0", "functions.get-b:1"]
 
 
+def test_kimi_3_tells_channels_apart() -> None:
+    body = "<|open|>response<|sep|>Wait.<|close|>response<|sep|>"
+    found = manner.find({"": "<|open|><|close|><|sep|>"}, lambda mark: None)
+
+    def read(prompt: str, written: str, tools: Tools = TOOLS) -> list[Part]:
+        parser = found.parser(prompt, tools)
+        return merged([*(part for piece in written for part in parser.feed(piece)), *parser.finish()])
+
+    thinking = read("<|open|>think<|sep|>", f"Hm.<|close|>think<|sep|>{body}{ONE['kimi3']}<|close|>message<|sep|>")
+    assert thinking[0] == Thought("Hm.") and text(thinking) == "Wait." and calls(thinking) == [("weather", CALL)]
+    plain = read("<|open|>response<|sep|>", "Hi.<|close|>response<|sep|><|close|>message<|sep|>", Tools())
+    assert text(plain) == "Hi." and not calls(plain)
+    assert found.closing("<|open|>think<|sep|>", lambda mark: None) == "<|close|>think<|sep|>"
+    assert found.marks(tools=False)[:3] == ("<|open|>", "<|close|>", "<|sep|>")
+
+
+def test_kimi_3_keeps_texts_as_they_stand_and_takes_whole_objects() -> None:
+    raw = K3.replace("Paris", "\n&amp; \"a\"\n").replace('"city"', '"ci&quot;ty"')
+    (_, arguments), = calls(said("kimi3", list(raw)))
+    assert arguments['ci"ty'] == '\n&amp; "a"\n'
+    whole = f'<|open|>call tool="weather" index="1"<|sep|><|open|>json type="object"<|sep|>{A}<|close|>json<|sep|>'
+    assert calls(said("kimi3", list(f"{whole}<|close|>call<|sep|>"))) == [("weather", CALL)]
+
+
 def test_solar_tells_reasoning_calls_and_the_answer_apart() -> None:
     written = f"<|think|>Let me see.<|end|><|begin|>assistant{ONE['solar']}<|begin|>assistant<|content|>Sunny.<|end|>"
     parts = said("solar", list(written))
@@ -440,6 +470,7 @@ def test_harmony_tells_reasoning_calls_and_the_answer_apart() -> None:
     ("phi", "<|tool_call|>a<|/tool_call|>"), ("liquid", "<|tool_list_start|>"), ("pythonic", "<|header_start|>"),
     ("llama", "<|start_header_id|>ipython<|end_header_id|>"), ("generic", "<|im_start|>"),
     ("deepseek", SEP + "```json"), ("deepseek_bare", SEP), ("kimi", "<|tool_call_begin|>"),
+    ("kimi3", "{% macro tag(name) %}<|open|>{{ name }}<|sep|><|close|>{% endmacro %}"),
     ("glm", "<tool_call><arg_key>"),
     ("minimax", "<minimax:tool_call><invoke name="), ("gemma", '<|tool_call>call:<|"|>'),
     ("functiongemma", "<start_function_call>"), ("harmony", "<|channel|><|message|>"),

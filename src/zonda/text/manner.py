@@ -44,14 +44,19 @@ class Manner:
         """Whether there may be reasoning before an answer."""
         return bool(self.reasoning or self.dialect.reasons)
 
+    @property
+    def _always(self) -> bool:
+        """Whether the dialect has a say in answers without tools."""
+        return self.dialect.reasons or bool(self.dialect.style)
+
     def marks(self, *, tools: bool) -> tuple[str, ...]:
         """Special tokens that belong to the text."""
-        calls = self.dialect.marks if tools or self.dialect.reasons else ()
+        calls = self.dialect.marks if tools or self._always else ()
         return (*calls, *(self.reasoning.marks if self.reasoning else ()))
 
     def parser(self, prompt: str, tools: Tools) -> Parser:
         """A parser of one answer to a prompt, of which the end counts."""
-        if not tools and not self.reasons:
+        if not tools and not self.reasons and not self._always:
             return Plain()
         opened = bool(self.reasoning and self.reasoning.opened(prompt))
 
@@ -59,7 +64,7 @@ class Manner:
             if self.reasoning:
                 yield from reasoning.think(reader, writer, self.reasoning, opened=opened,
                                            ends=self.dialect.ends if tools else ())
-            if tools or self.dialect.reasons:
+            if tools or self._always:
                 yield from self.dialect.script(reader, writer, tools)
             yield from spoken(reader, writer)
 
@@ -102,5 +107,6 @@ def find(sources: Mapping[str, str], token: Find, *, dialect: str | None = None,
     """The manner that a model's chat templates show, but for what is named."""
     template = "\n".join(sources.values())
     chosen = dialects.named(dialect) if dialect else dialects.find(template)
+    style = style or chosen.style
     found = reasoning.named(style) if style else reasoning.find(template, token)
     return Manner(chosen, None if chosen.reasons else found, thinks="enable_thinking" in template)

@@ -41,6 +41,7 @@ STYLES = (
     Reasoning("medgemma", "<unused94>", "<unused95>", title="thought"),
     Reasoning("apertus", "<|inner_prefix|>", "<|inner_suffix|>"),
     Reasoning("kimi", "\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    Reasoning("kimi3", "<|open|>think<|sep|>", "<|close|>think<|sep|>"),
     Reasoning("minimax3", "<mm:think>", "</mm:think>"),
     Reasoning("hy3", "<think:opensource>", "</think:opensource>"),
     Reasoning("exaone", "<thought>", "</thought>"),

@@ -193,22 +193,25 @@ class Members:
         self._writer.arguments((", " if self._count else "") + json.dumps(key, ensure_ascii=False) + ": " + value)
         self._count += 1
 
-    def read(self, key: str, ends: Marks, *, string: bool | None = None) -> Steps[str]:
-        """Read a value up to one of the ends, and write it as its schema says; returns the end."""
+    def read(self, key: str, ends: Marks, *, string: bool | None = None, framed: bool = True) -> Steps[str]:
+        """Read a value up to one of the ends, and write it as its schema says; returns the end.
+
+        A text that is `framed` may have a line break around it that is not its own.
+        """
         self.put(key, "")
         kinds = self._tools.kinds(self._name, key)
         if string is not None and (not kinds or (string and "string" in kinds)):
             kinds = ("string",) if string else ()
         if kinds == ("string",):
-            return (yield from self._text(ends))
+            return (yield from self._text(ends, framed=framed))
         pieces: list[str] = []
         end = yield from self._reader.until(ends, pieces.append)
         self._writer.arguments(coerced(unframed("".join(pieces)), kinds))
         return end
 
-    def _text(self, ends: Marks) -> Steps[str]:
-        """Pass a text on as it comes, without the line breaks around it."""
-        sink = Framed(lambda piece: self._writer.arguments(written(piece)[1:-1]))
+    def _text(self, ends: Marks, *, framed: bool) -> Steps[str]:
+        """Pass a text on as it comes."""
+        sink = Framed(lambda piece: self._writer.arguments(written(piece)[1:-1]), framed=framed)
         self._writer.arguments('"')
         end = yield from self._reader.until(ends, sink)
         if not end:
@@ -254,18 +257,18 @@ def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing
 
 
 class Framed:
-    """Passes a text on without one line break at its beginning and one at its end."""
+    """Passes a text on without one line break at its beginning and one at its end, if it is `framed` by them."""
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, framed: bool = True) -> None:
         self._sink = sink
-        self._first = True
+        self._framed = self._first = framed
         self._held = ""
 
     def __call__(self, piece: str) -> None:
         if self._first:
             piece, self._first = piece.removeprefix("\n"), False
         piece = self._held + piece
-        self._held = "\n" if piece.endswith("\n") else ""
+        self._held = "\n" if self._framed and piece.endswith("\n") else ""
         self._sink(piece[:-1] if self._held else piece)
 
     def end(self) -> None:

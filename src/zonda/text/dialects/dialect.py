@@ -24,7 +24,8 @@ class Dialect:
     `tells` are texts of which one in a template shows the format, each a tuple of what must all be there. `marks` are
     the special tokens that it is read by; those of `ends` also end reasoning. A forced answer is `before`, calls with
     `between` them, `after`. `reasons` says that its script reads the reasoning as well; then
-    `text_head` goes before an answer that is text alone.
+    `text_head` goes before an answer that is text alone. `style` is the format of reasoning that belongs to it; then
+    answers without tools are read by it too.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dialect:
     after: str = ""
     reasons: bool = False
     text_head: str = ""
+    style: str = ""
 
     def fits(self, template: str) -> bool:
         """Whether a chat template shows this format."""
