@@ -72,7 +72,8 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     """A call, the first of them behind what ends the answer's text and begins the calls."""
     head = f"(({lark.text(RESPONSE)})? {lark.text(RESPONSE_END)})? {lark.text(CALLS)}"
     begin, end = lark.text(f'{CALL} tool="{escape(name)}" index="'), lark.text(f'"{SEP}')
-    return f"({head})? {begin} /[1-9][0-9]?/ {end} {members(lark, schema, partial(_argument, lark))} {lark.text(CALL_END)}"
+    given = members(lark, schema, partial(_argument, lark))
+    return f"({head})? {begin} /[1-9][0-9]?/ {end} {given} {lark.text(CALL_END)}"
 
 
 def _argument(lark: Lark, key: str, schema: Mapping[str, Any]) -> str:
