@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Message = dict[str, Any]
+from zonda.text.conversation import Message
 
 _TOLD = """You can call functions to help with the user's request. These are their signatures in JSON:
 <tools>

@@ -11,7 +11,7 @@ from llvmlite import ir
 
 from zonda.kernels.cpu.library import Target
 
-I1, I8, I16, I32, I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.json import scalar
+from zonda.text.dialects.json import nested, scalar
 from zonda.text.dialects.lark import Lark, either, members, repeated, values
 from zonda.text.dialects.tools import Tools, branches, plain, referred, told, within, written
 from zonda.text.reader import Marks, Reader, Sink, Steps, spoken
@@ -43,34 +44,7 @@ def dialect(name: str, open_: str, close: str, quote: str) -> Dialect:
 
 def value(reader: Reader, sink: Sink, quote: str) -> Steps[bool]:
     """Read a value, whose names have no quotes and whose texts have their own marks; it goes to `sink` as JSON."""
-    closers: list[str] = []
-    comma = False
-    while True:
-        yield from reader.space()
-        char = yield from reader.peek()
-        if not (closers and char == closers[-1]):
-            sink("," if comma else "")
-            if closers and closers[-1] == "}" and not (yield from _key(reader, sink, quote)):
-                return False
-            char = yield from reader.peek()
-            if char in ("{", "["):
-                sink(reader.take(1))
-                closers.append("}" if char == "{" else "]")
-                comma = False
-                continue
-            if not (yield from _scalar(reader, sink, quote)):
-                return False
-        while closers:
-            yield from reader.space()
-            if (yield from reader.peek()) != closers[-1]:
-                break
-            sink(reader.take(1))
-            closers.pop()
-        if not closers:
-            return True
-        if not (yield from reader.literal(",")):
-            return False
-        comma = True
+    return nested(reader, sink, partial(_key, quote=quote), partial(_scalar, quote=quote))
 
 
 def _key(reader: Reader, sink: Sink, quote: str) -> Steps[bool]:

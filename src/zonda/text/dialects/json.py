@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 from zonda.text.reader import Reader, Sink, Steps
 
@@ -13,6 +14,8 @@ _RUN = re.compile(r"[-+.\w]+")
 _WORDS = {"true": "true", "false": "false", "null": "null", "True": "true", "False": "false", "None": "null"}
 _HEX = frozenset("0123456789abcdefABCDEF")
 _CLOSE = {"{": "}", "[": "]"}
+Read = Callable[[Reader, Sink], Steps[bool]]
+"""Reads a part of a value, and tells whether it was whole."""
 
 
 def value(reader: Reader, sink: Sink) -> Steps[bool]:
@@ -21,6 +24,11 @@ def value(reader: Reader, sink: Sink) -> Steps[bool]:
     Mended are raw control characters and unknown escapes in texts, single quotes, names without quotes, commas before
     a closing bracket, zeros that lead a number, and Python's words for true, false and null.
     """
+    return nested(reader, sink, _key, scalar)
+
+
+def nested(reader: Reader, sink: Sink, key: Read, scalar: Read) -> Steps[bool]:
+    """Read objects and lists of what `key` and `scalar` read; else as `value`."""
     open_: list[str] = []
     comma = False
     while True:
@@ -30,10 +38,10 @@ def value(reader: Reader, sink: Sink) -> Steps[bool]:
             if comma:
                 sink(",")
             if open_ and open_[-1] == "}":
-                if not (yield from _key(reader, sink)):
+                if not (yield from key(reader, sink)):
                     return False
                 char = yield from reader.peek()
-            if char in _CLOSE and char:
+            if char in _CLOSE:
                 sink(reader.take(1))
                 open_.append(_CLOSE[char])
                 comma = False
