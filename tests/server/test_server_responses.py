@@ -239,6 +239,15 @@ def test_a_stored_response_is_shown_continued_listed_and_deleted(client: openai.
     assert (caught.value.param, caught.value.code) == ("previous_response_id", "previous_response_not_found")
 
 
+def test_messages_keep_the_phase_that_they_are_of(server: Server) -> None:
+    said = [{"role": "assistant", "phase": "commentary", "content": "y"}, {"role": "user", "content": "w"}]
+    id = server.post("/v1/responses", {"input": said}).json["id"]
+    user, assistant = server.get(f"/v1/responses/{id}/input_items").json["data"]
+    assert assistant["phase"] == "commentary" and "phase" not in user
+    wrong = server.post("/v1/responses", {"input": [said[0] | {"phase": "x"}]})
+    assert (wrong.status, wrong.error["param"]) == (400, "input[0].phase")
+
+
 def test_an_item_can_be_referred_to(client: openai.OpenAI, server: Server) -> None:
     first = client.responses.create(model="chain", input="w")
     reference = {"type": "item_reference", "id": first.output[0].id}

@@ -108,7 +108,8 @@ def _message(given: InputItem, place: str, name: Callable[[str], str]) -> Messag
     else:
         content = [Refusal(_text(part, f"{place}.content[{index}]")) if part.type == "refusal"
                    else make(_text(part, f"{place}.content[{index}]")) for index, part in enumerate(given.content)]
-    return Message(id=given.id or name("msg"), role=given.role, content=content)  # type: ignore[arg-type]
+    return Message(id=given.id or name("msg"), role=given.role, phase=given.phase or UNSET,  # type: ignore[arg-type]
+                   content=content)
 
 
 def _text(part: InputPart, place: str) -> str:

@@ -11,6 +11,7 @@ from zonda.server.schema import ConversationFields, Identifier, Metadata, Name, 
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Detail = Literal["auto", "concise", "detailed"]
+Phase = Literal["commentary", "final_answer"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 Include = Literal[
@@ -33,6 +34,7 @@ class InputItem(Struct, kw_only=True):
     type: str | None = None
     id: Identifier | None = None
     role: str | None = None
+    phase: Phase | None = None
     content: str | list[InputPart] | None = None
     call_id: Identifier | None = None
     name: str | None = None
@@ -160,6 +162,7 @@ class Message(Struct, tag="message", tag_field="type", kw_only=True):
     id: str
     status: ItemStatus = "completed"
     role: Literal["user", "assistant", "system", "developer"]
+    phase: Phase | UnsetType = UNSET
     content: list[InputText | OutputText | Refusal]
 
 

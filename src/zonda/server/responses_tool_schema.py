@@ -48,11 +48,11 @@ class FunctionTool(Struct, tag="function", tag_field="type", kw_only=True):
     strict: bool | None
 
 
-class CustomTool(Struct, tag="custom", tag_field="type", kw_only=True):
+class CustomTool(Struct, tag="custom", tag_field="type", kw_only=True, omit_defaults=True):
     """A tool that could be called with any text."""
 
     name: str
-    description: str | None
+    description: str | None = None
     format: CustomFormat
 
 
