@@ -1,13 +1,15 @@
 """What is kept, and what is thrown out."""
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 
 from zonda.options import ServerOptions
 from zonda.server.responses_schema import InputText, Message, Response, TextUsed
-from zonda.server.responses_store import Kept, Store
+from zonda.server.responses_store import Kept, Store, taken
 
 
 def kept(id: str, *, text: str = "", owner: bytes = b"") -> Kept:
@@ -36,6 +38,17 @@ def test_bytes_are_counted() -> None:
     assert len(store) == 2 and not store.get("a", b"")
     store.put(kept("d", text="x" * (1 << 20)))
     assert not store.get("d", b"")
+
+
+@pytest.mark.parametrize("part", ["{}", "[]", "[[]]", '{"a":0}', '{"a":{"b":[1.5]}}', '"abcdef"', "1.5",
+                                  "123456", '"' + "x" * 3000 + '"', '{"type":"input_text","text":"a"}'])
+def test_what_is_counted_is_about_what_memory_it_takes(part: str) -> None:
+    text = f"[{','.join([part] * 5000)}]"
+    tracemalloc.start()
+    value = msgspec.json.decode(text)
+    real, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert value and 0.7 * real < taken(value) < 4 * real
 
 
 def test_what_is_old_is_forgotten() -> None:
