@@ -1,17 +1,21 @@
 """Tokenizers as their users see them: from folders and GGUF metadata, with what is added and what is left out."""
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Library
 from transformers import BertTokenizer
 from vocabularies import CONTROL, CORPUS, KEY, NORMAL, USER_DEFINED, byte_level, pieces
 
-from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
+from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported, ZondaError
 from zonda.text.tokenizer import Tokenizer
 
 
@@ -137,6 +141,47 @@ def test_a_folder_without_a_sound_tokenizer_is_refused(tmp_path: Path, file: str
     (tmp_path / file).write_text(content)
     with pytest.raises(error, match=r"tokenizer\.json"):
         Tokenizer.from_file(tmp_path)
+
+
+def test_a_tokenizer_that_cannot_encode_is_refused_or_says_so(tmp_path: Path) -> None:
+    """Where it has no token for what it does not know."""
+    known = Library(models.WordPiece({"a": 0}, unk_token="[UNK]"))
+    tokenizer = Tokenizer.from_file(saved(tmp_path, known))
+    assert tokenizer.encode("a") == [0]
+    with pytest.raises(InvalidModel, match=r"fails to encode.*\[UNK\]"):
+        tokenizer.encode("b")
+    with pytest.raises(InvalidModel, match="fails to encode"):
+        Tokenizer.from_file(saved(tmp_path, Library(models.Unigram([("b", 0.0)]))))
+
+
+def changed(value: Any, data: st.DataObject) -> Any:
+    """A value of JSON with something in it replaced, left out or put elsewhere."""
+    if not isinstance(value, dict | list) or not value or data.draw(st.integers(0, 4)) == 0:
+        return data.draw(st.sampled_from([None, True, -1, 2**64, 1e308, "", "\0", "(a+)+$", [], {}, [None], {"a": 1}]))
+    places = list(value) if isinstance(value, dict) else list(range(len(value)))
+    place = data.draw(st.sampled_from(places[:20]))
+    if data.draw(st.booleans()):
+        other = {key: value[key] for key in places if key != place} if isinstance(value, dict) else value[:place]
+        return other if data.draw(st.booleans()) else value[place]
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[place] = changed(value[place], data)
+    return copy
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_changed_tokenizer_is_read_or_refused(data: st.DataObject) -> None:
+    sound = json.loads(data.draw(st.sampled_from([
+        library(processor=BOTH), Library(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]")),
+        Library(models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0, True))])).to_str())
+    config = {"bos_token": "<s>", "eos_token": {"content": "<|im_end|>"}, "add_bos_token": True}
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tokenizer.json").write_text(json.dumps(changed(sound, data)))
+        Path(folder, "tokenizer_config.json").write_text(json.dumps(changed(config, data)))
+        with contextlib.suppress(ZondaError):
+            tokenizer = Tokenizer.from_file(folder)
+            tokenizer.decode([*tokenizer.encode("ab é\n<s>"), 0, 10**6])
+            assert tokenizer.longest >= 0 and all(isinstance(id, int) for id in tokenizer.eos_ids)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000, '{"bos_token": 3}'])

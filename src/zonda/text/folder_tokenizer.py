@@ -15,6 +15,7 @@ from zonda.text.vocabulary import (
     end_tokens,
     sentencepiece,
     suffixed,
+    unable,
     word,
     wordpiece,
 )
@@ -112,7 +113,10 @@ def _named(tokenizer: Tokenizer, config: Mapping[str, Any], name: str) -> int | 
 
 def _around(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What the tokenizer's own post-processor sets before and after a text."""
-    encoding = tokenizer.encode("a", add_special_tokens=True)
+    try:
+        encoding = tokenizer.encode("a", add_special_tokens=True)
+    except Exception as error:
+        raise unable(error) from error
     added = [flag == 1 for flag in encoding.special_tokens_mask]
     if False not in added:
         return tuple(encoding.ids), ()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from zonda.errors import InvalidModel
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -100,4 +102,16 @@ def end_tokens(find: Callable[[str], int | None], special: Collection[int]) -> f
 
 def encoder(tokenizer: Tokenizer) -> Encode:
     """The function from text to ids. As a batch of one, a text is encoded without the interpreter's lock."""
-    return lambda text: tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+    def encode(text: str) -> list[int]:
+        try:
+            return tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        except (TypeError, UnicodeEncodeError):
+            raise
+        except Exception as error:
+            raise unable(error) from error
+    return encode
+
+
+def unable(error: Exception) -> InvalidModel:
+    """What is said of a tokenizer that does not encode a text."""
+    return InvalidModel(f"the tokenizer fails to encode a text: {error!s:.300}")
