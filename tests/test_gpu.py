@@ -127,3 +127,8 @@ def test_a_card_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "get_device_properties", absent)
     with pytest.raises(InvalidRequest, match="there is no device 'cuda:7' here"):
         gpu.device_of(ModelOptions(device="cuda:7"))
+    with pytest.raises(InvalidRequest, match="`device` is 'mps', expected cpu, cuda, cuda:1 or auto"):
+        gpu.device_of(ModelOptions(device="mps"))
+    monkeypatch.setattr(gpu, "find_spec", lambda name: None)
+    with pytest.raises(InvalidRequest, match="torch is not installed, which cuda needs"):
+        gpu.device_of(ModelOptions(device="cuda"))

@@ -350,6 +350,26 @@ async def test_async_answers_and_completions(many: AsyncLLM) -> None:
     assert (await many.complete("wx", max_tokens=1)).text == "y"
 
 
+async def test_async_lists_are_answered_together_in_order(many: AsyncLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zonda.sdk._TOGETHER", 2)
+    assert [each.text for each in await many.complete(["vw", "x", "wx"] * 3)] == ["xyz", "yz", "yz"] * 3
+    assert [each.text for each in await many.complete([[FIRST], [FIRST]], max_tokens=2)] == ["bc", "bc"]
+    assert [each.text for each in await many.chat(["wx", [{"role": "user", "content": "v"}]])] == ["yz", "wxyz"]
+    with pytest.raises(InvalidRequest):
+        await many.chat(["wx", []])
+
+
+async def test_a_list_that_is_given_up_stops_all_its_answers(many: AsyncLLM) -> None:
+    gate = slow(many)
+    task = asyncio.create_task(many.complete(["a", "b", "c"]))
+    await asyncio.to_thread(until, lambda: many.engine._live == 3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    gate.release(30)
+    await asyncio.to_thread(until, lambda: many.engine.stats().finished["cancelled"] == 3)
+
+
 async def test_async_streams_run_together(many: AsyncLLM) -> None:
     gate = slow(many)
     calls = [asyncio.ensure_future(many.complete(letter, max_tokens=3)) for letter in "amx"]

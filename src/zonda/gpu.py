@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,6 +36,11 @@ def device_of(model: ModelOptions) -> str:
         return "cpu"
     if model.device == "auto":
         return automatic()[0]
+    if not re.fullmatch(r"cuda(:\d{1,3})?", model.device):
+        raise InvalidRequest(f"`device` is {model.device!r:.40}, expected cpu, cuda, cuda:1 or auto", param="device")
+    if not find_spec("torch"):
+        raise InvalidRequest(f"torch is not installed, which {model.device} needs", param="device",
+                             hint="install zonda[cuda]")
     import torch
 
     try:

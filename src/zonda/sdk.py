@@ -5,10 +5,10 @@ import asyncio
 import queue
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Self, TypeVar, overload
 
 from zonda.completion import Completion, Gather, Reply
 from zonda.effort import asked
@@ -21,7 +21,9 @@ from zonda.tools import Tool, ToolRun, ToolTalk, schemas
 from zonda.turns import Conversing, Heard, Named, Prepared, Spoken, Turn
 from zonda.types import Chunk, Event, Grammar, Sampling
 
+T = TypeVar("T")
 _NEUTRAL = Sampling()
+_TOGETHER = 256  # answers to one call that an event loop has queued at a time
 _POLL = 1.0  # seconds between two looks at whether a silent engine still lives
 
 
@@ -175,11 +177,19 @@ class AsyncLLM(Loaded):
         super()._adopt(*parts)
         self._inboxes = weakref.WeakKeyDictionary()
 
-    async def chat(self, messages: Conversation, **options: Any) -> Completion:
-        """Answer a conversation. Options as for `LLM.chat`."""
-        form = take_format(options)
-        (turn,) = _turns([messages], options, form.grammar)
-        return (await self.converse(turn).answer()).readable(form.read)
+    @overload
+    async def chat(self, messages: list[str] | list[list[Message]], **options: Any) -> list[Completion]: ...
+
+    @overload
+    async def chat(self, messages: Conversation, **options: Any) -> Completion: ...
+
+    async def chat(self, messages: Any, **options: Any) -> Any:
+        """Answer a conversation, or a list of them together, in order. Options as for `LLM.chat`."""
+        many, form = _several(messages), take_format(options)
+        ready = [self.prepare(turn) for turn in _turns(messages if many else [messages], options, form.grammar)]
+        found = await _together(lambda each: self.converse(each).answer(), ready)
+        answers = [answer.readable(form.read) for answer in found]
+        return answers if many else answers[0]
 
     async def run_tools(self, messages: Conversation, tools: Sequence[Tool | Callable[..., Any]], *,
                         max_rounds: int = 8, **options: Any) -> ToolRun:
@@ -191,11 +201,20 @@ class AsyncLLM(Loaded):
             talk.add(answer, await asyncio.gather(*map(talk.aresult, answer.calls)))
         return talk.run
 
-    async def complete(self, prompt: Prompt, **options: Any) -> Completion:
-        """Continue a text, or token ids, as it stands."""
-        form = take_format(options)
-        answer = await self.generate(prompt, _sampling(options), grammar=form.grammar).completion()
-        return answer.readable(form.read)
+    @overload
+    async def complete(self, prompt: list[str] | list[list[int]], **options: Any) -> list[Completion]: ...
+
+    @overload
+    async def complete(self, prompt: Prompt, **options: Any) -> Completion: ...
+
+    async def complete(self, prompt: Any, **options: Any) -> Any:
+        """Continue a text, or token ids, as it stands; a list of them together, in order."""
+        many = _several(prompt)
+        form, sampling = take_format(options), _sampling(options)
+        asked = [self._request(each, sampling, grammar=form.grammar) for each in (prompt if many else [prompt])]
+        found = await _together(lambda each: self._queue(self._reply(each)).completion(), asked)
+        answers = [answer.readable(form.read) for answer in found]
+        return answers if many else answers[0]
 
     async def compile(self, grammar: Grammar | None) -> None:
         """Compile a grammar without holding up the event loop; a request that brings it then finds it done."""
@@ -237,6 +256,24 @@ class AsyncLLM(Loaded):
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:
         await self.aclose()
+
+
+async def _together(answer: Callable[[T], Awaitable[Completion]], asked: Sequence[T]) -> list[Completion]:
+    """The answers to all, of which not too many are queued at a time; if one fails, the others are stopped."""
+    if len(asked) == 1:
+        return [await answer(asked[0])]
+    room = asyncio.Semaphore(_TOGETHER)
+
+    async def answered(each: T) -> Completion:
+        async with room:
+            return await answer(each)
+
+    tasks = [asyncio.create_task(answered(each)) for each in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _several(value: Any) -> bool:

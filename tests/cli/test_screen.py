@@ -37,6 +37,15 @@ def test_plain_text_that_ends_its_line_gets_no_other() -> None:
     assert out.getvalue() == "a\n"
 
 
+def test_nothing_is_written_where_an_error_came_before_the_first_word() -> None:
+    for piece, written in (("", ""), ("a", "a\n")):
+        out = io.StringIO()
+        with pytest.raises(ValueError), Plain(out) as screen:
+            screen.write(piece)
+            raise ValueError
+        assert out.getvalue() == written
+
+
 def test_markdown_shows_each_block_once_at_the_end() -> None:
     out = io.StringIO()
     with Markdown(Console(file=out, width=40)) as screen:

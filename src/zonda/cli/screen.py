@@ -32,7 +32,7 @@ class Plain:
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
-        self._ended = False
+        self._begun = self._ended = False
         self._thinking = False
 
     def think(self, text: str) -> None:
@@ -48,14 +48,14 @@ class Plain:
                 self._thinking = False
             self._out.write(text)
             self._out.flush()
-            self._ended = text.endswith("\n")
+            self._begun, self._ended = True, text.endswith("\n")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if not self._ended:
+        if not self._ended and (self._begun or kind is None):
             self._out.write("\n")
         self._out.flush()
 
