@@ -6,6 +6,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -198,25 +199,13 @@ def _text_bytes(token: bytes) -> bytes:
 
 def _deeply(make: Callable[[], LLMatcher]) -> LLMatcher:
     """Call on a thread with room for deep recursion."""
-    made: list[LLMatcher] = []
-    failed: list[BaseException] = []
-
-    def call() -> None:
+    with ThreadPoolExecutor(1, "zonda-grammar") as deep:
+        usual = threading.stack_size(_STACK)
         try:
-            made.append(make())
-        except BaseException as error:
-            failed.append(error)
-
-    usual = threading.stack_size(_STACK)
-    try:
-        thread = threading.Thread(target=call, name="zonda-grammar")
-        thread.start()
-    finally:
-        threading.stack_size(usual)
-    thread.join()
-    if failed:
-        raise failed[0]
-    return made[0]
+            made = deep.submit(make)  # starts the thread
+        finally:
+            threading.stack_size(usual)
+        return made.result()
 
 
 def _internal(grammar: Grammar) -> str:
