@@ -12,7 +12,7 @@ from zonda.engine.batch import Batch
 from zonda.engine.engine import Engine
 from zonda.options import EngineOptions
 
-PATIENCE = 120  # seconds that anything may take on a busy machine
+PATIENCE = 60  # seconds that anything may take on a busy machine
 END, BEGIN = 0, 1
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 ALPHABET = LETTERS + "AB \n*#`.!"

@@ -102,7 +102,7 @@ def test_a_text_ends_at_every_token_that_any_file_calls_its_end() -> None:
     for token in range(3, 8):
         sampling = Sampling(temperature=0, max_tokens=3, logit_bias={token: 1e6})
         engine.submit(Request(f"{token}", (1,), sampling), lambda events: [told.put(each) for each in events])
-    ends = [event for event in (told.get(timeout=120) for _ in range(4 + 3)) if event.finish]
+    ends = [event for event in (told.get(timeout=60) for _ in range(4 + 3)) if event.finish]
     engine.close()
     assert {event.request: event.finish for event in ends} == {**dict.fromkeys("3456", "stop"), "7": "length"}
 
@@ -127,7 +127,7 @@ def test_a_model_that_is_quantized_while_it_loads_answers(kernels: Any, monkeypa
     told: Queue[Event] = Queue()
     engine.submit(Request("a", (1,), Sampling(temperature=0, max_tokens=2, ignore_eos=True)),
                   lambda events: [told.put(each) for each in events])
-    assert [told.get(timeout=120).finish for _ in range(2)] == [None, "length"]
+    assert [told.get(timeout=60).finish for _ in range(2)] == [None, "length"]
     engine.close()
     assert "layers.0.ffn.down" in asked
 

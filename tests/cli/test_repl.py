@@ -15,7 +15,7 @@ import pytest
 if sys.platform == "win32":
     pytest.skip("no pseudo terminals", allow_module_level=True)
 
-PATIENCE = 120  # seconds
+PATIENCE = 60  # seconds
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z~]|[=>]|\][^\x07]*\x07)")
 
 

@@ -12,7 +12,7 @@ from zonda.engine.runner import Drawing
 from zonda.kernels import sample
 from zonda.types import Event, Request, Sampling
 
-PATIENCE = 120  # seconds that anything may take on a busy machine
+PATIENCE = 60  # seconds that anything may take on a busy machine
 _POWERS = np.arange(1, 1 << 16, dtype=np.int64) * 2654435761 % 1000003
 _SPREAD = np.arange(1 << 16) * 97 & 0xFFF
 

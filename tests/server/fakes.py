@@ -24,7 +24,7 @@ from zonda.server.listen import Listener
 from zonda.server.service import Service
 
 END, BEGIN = 256, 257
-PATIENCE = 120  # seconds that anything may take on a busy machine
+PATIENCE = 60  # seconds that anything may take on a busy machine
 SPECIAL = {END: "<end>", BEGIN: "<begin>"}
 WIND = "🌬"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
