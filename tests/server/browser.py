@@ -129,10 +129,11 @@ class Page:
 
     def until(self, expression: str) -> None:
         """Wait for something that must become true."""
-        end = time.monotonic() + PATIENCE
-        while not self.js(f"Boolean({expression})"):
-            assert time.monotonic() < end, f"never true: {expression}; the page says: {self.text('#app')[-600:]}"
+        for _ in range(30 * PATIENCE):
+            if self.js(f"Boolean({expression})"):
+                return
             time.sleep(0.03)
+        raise AssertionError(f"never true: {expression}; the page says: {self.text('#app')[-600:]}")
 
     def text(self, selector: str) -> str:
         """The visible text of an element, empty while it is not there."""
