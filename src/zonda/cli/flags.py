@@ -1,7 +1,7 @@
 """Command-line flags made from the option dataclasses."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from typing import Any
 
@@ -11,24 +11,29 @@ from zonda.errors import InvalidRequest
 from zonda.options import Option, make, options_of
 
 
-def flags(*groups: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the flags of these groups; it is called with one instance of each, in order."""
+def flags(*groups: type, only: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command the flags of these groups; it is called with one instance of each, in order.
+
+    `only` names the options that have flags, where not all have.
+    """
+    options = {group: [each for each in options_of(group) if not only or each.name in only] for group in groups}
+
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def call(**values: Any) -> Any:
-            made = [_taken(group, values) for group in groups]
+            made = [_taken(group, options[group], values) for group in groups]
             return command(*made, **values)
 
         for group in reversed(groups):
-            for each in reversed(options_of(group)):
+            for each in reversed(options[group]):
                 call = _flag(group, each)(call)
         return call
 
     return decorate
 
 
-def _taken(group: type, values: dict[str, Any]) -> Any:
-    given = {each.name: values.pop(_dest(group, each)) for each in options_of(group)}
+def _taken(group: type, options: Sequence[Option], values: dict[str, Any]) -> Any:
+    given = {each.name: values.pop(_dest(group, each)) for each in options}
     try:
         return make(group, {name: value for name, value in given.items() if value not in (None, ())})
     except InvalidRequest as error:
