@@ -17,7 +17,7 @@ from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, OutOfMemor
 from zonda.kernels.cpu.library import Library
 from zonda.kernels.cpu.ops import CPUOps
 from zonda.kernels.ops import Heads
-from zonda.model import in_situ, in_situ_bytes, load_model, plan, position_bytes, shape_config, start
+from zonda.model import in_situ, in_situ_bytes, load_model, plan, position_bytes, quantized, shape_config, start
 from zonda.models import build
 from zonda.nn import Pages
 from zonda.options import EngineOptions, ModelOptions
@@ -110,6 +110,13 @@ def test_a_text_ends_at_every_token_that_any_file_calls_its_end() -> None:
 def test_an_unknown_format_to_quantize_to_is_refused_before_anything_is_fetched() -> None:
     with pytest.raises(InvalidRequest, match="'q9' is not supported"):
         load_model(ModelOptions(model="no/such", isq="q9"), EngineOptions())
+
+
+def test_a_width_means_quantizing_where_there_are_no_files_to_choose_among() -> None:
+    asked = ModelOptions(model="a/b", quant="4")
+    assert quantized(asked, "safetensors").isq == "4" and quantized(asked, "gguf") == asked
+    with pytest.raises(InvalidRequest, match="exclude each other"):
+        quantized(ModelOptions(model="a/b", quant="4", isq="8"), "safetensors")
 
 
 @pytest.mark.parametrize("kernels", ["compiled", "plain"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from zonda.text.template import ChatTemplate
     from zonda.text.tokenizer import Tokenizer
     from zonda.texts import Texts
+    from zonda.weights.choose import Kind
     from zonda.weights.hub import Files
 
 _SHARE = 0.5  # of free memory, for the cache, unless an option says otherwise
@@ -58,13 +59,23 @@ def resolve_model(model: ModelOptions, *, refresh: bool = False, progress: bool 
                    cache_dir=model.cache_dir, refresh=refresh, progress=progress, token=hub_token(model.token_source))
 
 
+def quantized(model: ModelOptions, kind: Kind) -> ModelOptions:
+    """The same where a checkpoint has no files to choose among: then `quant` says what to quantize to while loading."""
+    if kind == "gguf" or model.quant is None:
+        return model
+    if model.isq is not None:
+        raise InvalidRequest("quant and isq exclude each other for safetensors files", param="isq")
+    return replace(model, isq=model.quant)
+
+
 def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progress | None = None) -> Parts:
     """Everything that answers requests, from the files that the options name."""
     from zonda.weights.hub import open_source, resolve_texts
 
-    convert = in_situ(model)
+    in_situ(model)  # is there such a format?
     files = resolve_model(model, progress=progress is not None)
-    root = files.root
+    model, root = quantized(model, files.kind), files.root
+    convert = in_situ(model)
     if model.tok_model:
         root = resolve_texts(model.tok_model, cache_dir=model.cache_dir, progress=progress is not None,
                              token=hub_token(model.token_source))
@@ -93,9 +104,11 @@ def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
         if ahead:
             from zonda.weights.random import RandomSource
 
+            model = quantized(model, ahead.kind)
             config = RandomSource(shape_config(str(ahead.files[0])), "bf16")
             return size(config, model, options, weight_bytes=in_situ_bytes(ahead.size, model))
     files = resolve_model(model, progress=True)
+    model = quantized(model, files.kind)
     return size(open_source(files), model, options, weight_bytes=_weight_bytes(files, model))
 
 

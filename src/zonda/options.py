@@ -37,8 +37,8 @@ class ModelOptions:
     file: tuple[str, ...] = option((), "weight file in the folder or repository, `;` between shards; alone, a path",
                                    flags=("-f", "--file", "--quantized-file"), metavar="NAME")
     format: Literal["plain", "gguf"] | None = option(None, "weight format; seen from the files unless given")
-    quant: str | None = option(None, "pick the file of this bit width (2-8) or name (q4_k_m) from a GGUF repository",
-                               metavar="N|NAME")
+    quant: str | None = option(None, "pick the file of this bit width (2-8) or name (q4_k_m) from a GGUF repository; "
+                               "of safetensors, quantize to it while loading", metavar="N|NAME")
     isq: str | None = option(None, "quantize the weights while loading, to q4k, q8_0, fp8, 4 and others",
                              flags=("--isq", "--in-situ-quant"), metavar="NAME|N")
     isq_embeddings: bool = option(False, "with --isq, quantize the table of token embeddings too")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zonda.errors import InvalidModel, ModelNotFound, Unsupported
+from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
 from zonda.weights.choose import Wish, choose, variants
 
 MANY = [f"m-{label}.gguf" for label in (
@@ -105,10 +105,16 @@ def test_safetensors_come_before_gguf_unless_gguf_is_asked_for():
     assert chosen(both) == ("safetensors", ("model.safetensors",))
     assert chosen(both, format="gguf") == ("gguf", ("m-Q4_0.gguf",))
     assert chosen(both, "4", format="gguf") == ("gguf", ("m-Q4_0.gguf",))
-    with pytest.raises(Unsupported, match=r"(?s)--quant 4.*add --format gguf"):
+    with pytest.raises(Unsupported, match=r"(?s)--quant 4 may mean either.*--format gguf"):
         chosen(both, "4")
-    with pytest.raises(Unsupported, match="name a repository of GGUF files"):
-        chosen(["model.safetensors"], "4")
+
+
+def test_safetensors_take_a_quantization_that_can_be_made_while_loading():
+    whole = ("safetensors", ("model.safetensors",))
+    assert chosen(["model.safetensors"], "4") == chosen(["model.safetensors"], "q4_k_m") == whole
+    assert chosen(["model.safetensors", "m-Q4_0.gguf"], "8", format="plain") == whole
+    with pytest.raises(InvalidRequest, match="'auto' is not supported"):
+        chosen(["model.safetensors"], "auto")
 
 
 def test_only_the_whole_model_is_taken_from_a_repository():

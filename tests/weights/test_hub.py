@@ -190,6 +190,8 @@ def test_a_plan_downloads_no_weights(tmp_path, fake):
     assert (sized.weight_bytes, sized.config.context, sized.cache.position_bytes) == (3 << 20, 4096, 2 * 2 * 32 * 2)
     small = forecast(ModelOptions(model=REPO, cpu=True, isq="q8_0"), EngineOptions(kv_memory_mb=1))
     assert small.weight_bytes < 2 << 20
+    assert forecast(ModelOptions(model=REPO, cpu=True, quant="8"), EngineOptions(kv_memory_mb=1)).weight_bytes == (
+        small.weight_bytes)
     assert {path.name for path in snapshot(tmp_path).iterdir()} == {"config.json"}
     assert not any("safetensors" in asked or "tokenizer" in asked for asked in fake.requests)
 

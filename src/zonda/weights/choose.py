@@ -70,10 +70,14 @@ def choose(names: Sequence[str], wish: Wish, where: str) -> tuple[Kind, tuple[st
     gguf, plain = variants(names), whole(names)
     if wish.format == "gguf" or (wish.format is None and gguf and not plain):
         return "gguf", _variant(gguf, wish.quant, where).files
-    if plain and wish.quant is not None:
-        hint = "add --format gguf to choose among its GGUF files" if gguf else "name a repository of GGUF files"
-        raise Unsupported(f"{where} has safetensors files, which --quant {wish.quant} does not choose among", hint=hint)
+    if plain and gguf and wish.quant is not None and wish.format is None:
+        raise Unsupported(f"{where} has GGUF and safetensors files, and --quant {wish.quant} may mean either",
+                          hint="choose among the GGUF files by --format gguf, or quantize the others by --format plain")
     if plain:
+        if wish.quant is not None:
+            from zonda.weights.quantize import format_of
+
+            format_of(wish.quant)  # so that what cannot be is told before anything is downloaded
         return "safetensors", plain
     raise _nothing(names, where)
 

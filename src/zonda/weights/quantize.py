@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ _log = logging.getLogger("zonda")
 
 
 def format_of(name: str) -> str:
-    """The format that a user names, such as `Q4K`, `q4_k` or `4`; raises `InvalidRequest` listing the known ones."""
-    plain = name.lower()
+    """The format that a user names, such as `Q4K`, `q4_k_m` or `4`; raises `InvalidRequest` listing the known ones."""
+    plain = re.sub("_[sml]$", "", name.lower())
     for kind in (*PACKED, FLOAT8):
         if plain in (kind, kind.replace("_k", "k")) or WIDTHS.get(plain) == kind:
             return kind
