@@ -9,6 +9,7 @@ import threading
 import urllib.request
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from fakes import Server, hold, let_go, logged, model, serving, until
 from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions, make
 from zonda.server import create_app, serve
+from zonda.server.connection import Connection
 
 CHAT = {"messages": [{"role": "user", "content": "A"}]}
 
@@ -230,6 +232,35 @@ def test_a_connection_whose_refused_body_comes_goes_on() -> None:
         assert sock.recv(65536).startswith(b"HTTP/1.1 404 ")
         sock.sendall(b"}GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert receive(sock).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_who_reads_nothing_of_a_large_answer_is_left(stream: bool) -> None:
+    """Else it would be kept for ever, and so would the model."""
+    with serving(model(), access_log=False) as server, socket.socket() as sock:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        gate = hold(server.llm)  # type: ignore[arg-type]
+        body = json.dumps(CHAT | {"stream": stream, "logprobs": True, "top_logprobs": 20}).encode()
+        sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body))
+        sock.sendall(body)
+        until(lambda: server.service.flights)
+        server.listener.config.http_protocol_class.patience = 0.05  # type: ignore[union-attr]
+        gate.release(10_000)
+        until(lambda: not server.service.calls and not server.listener.server_state.connections)
+        let_go(server.llm)  # type: ignore[arg-type]
+        until(lambda: server.llm.engine.stats().running == 0)  # type: ignore[union-attr]
+
+
+def test_who_reads_slowly_is_waited_for() -> None:
+    left, looks, ended = [90, 50, 50], [], []
+    loop = SimpleNamespace(call_later=lambda seconds, look, before: looks.append((seconds, before)))
+    transport = SimpleNamespace(get_write_buffer_size=lambda: left.pop(0), abort=lambda: ended.append(len(looks)))
+    connection: Any = SimpleNamespace(transport=transport, loop=loop, patience=7, _look=None)
+    for before in (None, 90, 50):
+        Connection._look(connection, before)
+    assert (looks, ended) == ([(7, 90), (7, 50)], [2])
 
 
 def test_what_was_said_is_logged_only_when_asked_for() -> None:

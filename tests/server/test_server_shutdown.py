@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def load(progress):
     threading.Event().wait()
 
 serve(load, ServerOptions(port=0))
+print("ended")
+"""
+CROWDED = """
+import resource
+from fakes import model
+from zonda.options import ServerOptions
+from zonda.server import serve
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+serve(model(), ServerOptions(port=0))
 print("ended")
 """
 GRAMMAR = {"type": "lark", "value": 'start: "a"'}
@@ -204,6 +215,19 @@ def test_a_model_is_loaded_beside_the_server() -> None:
         until(lambda: server.get("/health").status == 200)
         assert server.chat("x").json["model"] == "chain"
     assert f"serving chain at {server.url}/v1, documented at {server.url}/docs" in lines
+
+
+def test_idle_connections_do_not_keep_others_out(tmp_path: Path) -> None:
+    process = Process(tmp_path, CROWDED)
+    try:
+        with ExitStack() as idle:
+            for _ in range(200):
+                idle.enter_context(socket.create_connection(("127.0.0.1", process.port), timeout=PATIENCE))
+            stream(process.port, b'{"prompt": "x", "stream": true}').close()
+            process.process.send_signal(signal.SIGTERM)
+            assert process.end()[:2] == (0, "ended\n")
+    finally:
+        process.kill()
 
 
 def test_what_loading_raises_ends_the_server() -> None:

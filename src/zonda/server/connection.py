@@ -20,7 +20,7 @@ _silent.disabled = True
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection with limits on what comes before a request's body."""
+    """uvicorn's connection with limits on what comes before a request's body, and on an answer that nobody reads."""
 
     max_head: ClassVar[int]
     patience: ClassVar[float]
@@ -31,6 +31,7 @@ class Connection(HttpToolsProtocol):
         self._head = 0
         self._too_large = False
         self._clock: asyncio.TimerHandle | None = None
+        self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,6 +39,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop()
+        self._forget_reading()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -67,6 +69,28 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self._in_head:
             self._wind()
+
+    def pause_writing(self) -> None:
+        """Watch how the client reads on: who does not keeps an answer, and what it waits for, in memory."""
+        super().pause_writing()
+        self._look(None)
+
+    def resume_writing(self) -> None:
+        self._forget_reading()
+        super().resume_writing()
+
+    def _look(self, before: int | None) -> None:
+        """Close if nothing has been read since there were so many bytes left; else look again after a while."""
+        left = self.transport.get_write_buffer_size()
+        if left == before:
+            self.transport.abort()
+        else:
+            self._reading = self.loop.call_later(self.patience, self._look, left)
+
+    def _forget_reading(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+            self._reading = None
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read."""

@@ -45,6 +45,7 @@ def serve(models: Models, options: ServerOptions = DEFAULTS, *, default: str | N
     Models are loaded beside the server; until the first is there, /health says `loading`. If none can be loaded, the
     reason is raised here, and so is `Stuck` when a step does not end. A second signal ends everything at once.
     """
+    _allow_connections()
     with _logging(), _bound(options) as sock:
         server = Listener(service(models, options, default=default), sock)
         try:
@@ -187,6 +188,15 @@ def _bound(options: ServerOptions) -> Iterator[socket.socket]:
             raise InvalidRequest(f"cannot listen on {options.host} port {options.port}: {error}", param="port",
                                  hint="choose another by --port or --host; --port 0 finds a free one") from None
         yield sock
+
+
+def _allow_connections() -> None:
+    """Have as many files open as the system lets a process have: idle connections alone could be a thousand."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _warn_if_open(options: ServerOptions) -> None:
