@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit
 
 from zonda.kernels.cpu import panels
-from zonda.kernels.cpu.attention import ITEM_WORDS, cap, finish_row, merge_run, page_of, part_of, put
+from zonda.kernels.cpu.attention import ITEM_WORDS, cap, page_of, part_of
+from zonda.kernels.cpu.attention_tiles import PEAK, SUM
 from zonda.kernels.cpu.frame import (
     ARGUMENTS,
     FAST_ITEM,
@@ -22,8 +23,17 @@ from zonda.kernels.cpu.frame import (
     SPAN,
     STATE,
 )
-from zonda.kernels.cpu.panels import PANEL, ROW, Form
-from zonda.kernels.cpu.words import bits_f32, inline, load4, load7, load_i32, load_i64, store_i32
+from zonda.kernels.cpu.panels import PANEL, ROW, STATES, Form
+from zonda.kernels.cpu.words import (
+    bits_f32,
+    inline,
+    load7,
+    load_f32,
+    load_i32,
+    load_i64,
+    store_f32,
+    store_i32,
+)
 
 f32 = np.float32
 
@@ -49,7 +59,8 @@ def attend(form: Form) -> object:
     """
     begin, end = inline(panels.begin(form), 1), inline(panels.end(form), 1)
     take, fill = inline(panels.take(form), 3), inline(panels.fill(form), 5)
-    product, soften = inline(panels.product(form), 8), inline(panels.soften(form), 5)
+    product, soften = inline(panels.product(form), 8), inline(panels.soften(form), 9)
+    merge, finish, give = inline(panels.merge, 6), inline(panels.finish, 2), inline(panels.give, 4)
     block, numbers, step, size = form.block, form.numbers, form.step, 2 if form.half else 4
     page_rows, run_bytes = PAGE // numbers, SPAN // numbers * ROW
 
@@ -88,25 +99,46 @@ def attend(form: Form) -> object:
                 forget(here, used, padded)
 
     @njit(error_model="numpy")
-    def look(op: int, loaded: int, keys: int, scores: int, states: int, mixed: int, queries: int, position: int,
+    def look(op: int, loaded: int, keys: int, scores: int, state: int, mixed: int, queries: int, position: int,
              place: int, pages: int) -> None:
         """One block: mix the values of a run of pages. `position`: the first row's within the run; `place`: the first
         query's in the item."""
         _, heads, kv_heads, _, padded, window, cap_bits = load7(op, ARGUMENTS)
-        group, words, limit = heads // kv_heads, width(padded), bits_f32(np.int32(cap_bits))
+        words, limit = width(padded), bits_f32(np.int32(cap_bits))
         values = keys + SPAN * words * 4
         product((loaded, words * 4, keys, words * ROW, words // step, scores, SPAN * 4, pages * (PAGE // PANEL)))
-        for i in range(queries):
-            if limit > f32(0):
-                cap(scores + i * SPAN * 4, pages * PAGE, limit)
-            until = position + (place + i) // group + 1
-            since = max(0, until - window) if window else 0
-            soften((scores + i * SPAN * 4, states + STATE * i, pages, min(since, pages * PAGE), max(0, until)))
+        for i in range(queries if limit > f32(0) else 0):
+            cap(scores + i * SPAN * 4, pages * PAGE, limit)
+        soften((scores, state, pages, position, place, heads // kv_heads, window, queries, mixed))
         product((scores, SPAN * 4, values, run_bytes, pages * (page_rows // step), mixed, padded * 4, padded // PANEL))
 
+    @njit(error_model="numpy")
+    def part(op: int, item: int, head: int, state: int, totals: int) -> None:
+        """Keep one row's results until its runs are merged."""
+        _, heads, kv_heads, _, padded, _, _ = load7(op, ARGUMENTS)
+        group = heads // kv_heads
+        mixed, states = part_of(load_i64(op, ARGUMENTS + 12), np.int64(load_i32(item, 4)), head, heads, group, padded)
+        copy(totals, group * padded, mixed)
+        for i in range(group):
+            whole = state + i // block * STATES + i % block * 4
+            store_f32(states + STATE * i + PEAK, 0, load_f32(whole, 0))
+            store_f32(states + STATE * i + SUM, 0, load_f32(whole + ROW, 0))
+
+    @njit(error_model="numpy")
+    def put(op: int, row: int, head: int, queries: int, place: int, state: int, total: int, room: int) -> None:
+        """Write the results of a block of an item, whose first row is `row`."""
+        _, heads, kv_heads, dim, padded, _, _ = load7(op, ARGUMENTS)
+        out, sinks, group = load_i64(op, ARGUMENTS + 9), load_i64(op, ARGUMENTS + 10), heads // kv_heads
+        for i in range(queries):
+            store_f32(room, i, load_f32(sinks, head * group + (place + i) % group))
+        finish((state, room))
+        for i in range(queries):
+            target = (row + (place + i) // group) * heads + head * group + (place + i) % group
+            give((total + i * padded * 4, room + 4 * i, dim, out + target * dim * 4))
+
     def attend_item(op: int, frame: int, piece: int, thread: int) -> None:
-        q, heads, kv_heads, dim, padded, window, _ = load7(op, ARGUMENTS)
-        out, sinks, rows, parts = load4(op, ARGUMENTS + 9)
+        q, heads, kv_heads, _, padded, window, _ = load7(op, ARGUMENTS)
+        rows = load_i64(op, ARGUMENTS + 11)
         item, head = load_i64(frame, FAST_ITEM) + piece // kv_heads * ITEM_WORDS * 4, piece % kv_heads
         row, count, only = np.int64(load_i32(item, 0)), np.int64(load_i32(item, 1)), np.int64(load_i32(item, 3))
         position = np.int64(load_i32(load_i64(frame, POSITIONS), row))
@@ -117,8 +149,8 @@ def attend(form: Form) -> object:
         keys = total + most * padded * 4
         scores = keys + SPAN * words * 4 + padded // PANEL * run_bytes
         mixed = scores + block * SPAN * 4
-        states = mixed + block * padded * 4
-        wholes = states + block * STATE
+        state = mixed + block * padded * 4
+        wholes = state + STATES
         for i in range(queries):
             source = (row + i // group) * heads + head * group + i % group
             take((q + source * padded * 4, padded, loaded + i * words * 4))
@@ -138,22 +170,17 @@ def attend(form: Form) -> object:
                 together = min(block, queries - i)
                 here = position - first * PAGE
                 seen = min(pages, (here + (i + together - 1) // group) // PAGE + 1)
-                state, sums = wholes + STATE * i, total + i * padded * 4
+                whole, sums = wholes + i // block * STATES, total + i * padded * 4
                 if run == since:
-                    look(op, loaded + i * words * 4, keys, scores, state, sums, together, here, i, seen)
+                    look(op, loaded + i * words * 4, keys, scores, whole, sums, together, here, i, seen)
                 elif here + (i + together - 1) // group >= 0:
-                    look(op, loaded + i * words * 4, keys, scores, states, mixed, together, here, i, seen)
-                    for k in range(together):
-                        merge_run((states + STATE * k, mixed + k * padded * 4, state + STATE * k, sums + k * padded * 4,
-                                   padded))
+                    look(op, loaded + i * words * 4, keys, scores, state, mixed, together, here, i, seen)
+                    merge((state, mixed, whole, sums, padded, together))
         end((op,))
         if only >= 0:
-            part, state = part_of(parts, np.int64(load_i32(item, 4)), head, heads, group, padded)
-            copy(total, group * padded, part)
-            copy(wholes, group * STATE // 4, state)
+            part(op, item, head, wholes, total)
             return
-        for i in range(queries):
-            finish_row((wholes + STATE * i, total + i * padded * 4, padded, sinks + (head * group + i % group) * 4))
-        put(queries, group, total, padded, out, row * heads + head * group, heads, dim)
+        for i in range(0, queries, block):
+            put(op, row, head, min(block, queries - i), i, wholes + i // block * STATES, total + i * padded * 4, state)
 
     return attend_item

@@ -103,13 +103,12 @@ def merge(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
     before, here = e.load(F32, whole, PEAK), e.load(F32, state, PEAK)
     peak = b.select(b.fcmp_unordered(">", here, before), here, before)
     old, new = (exp(e, e.splat(b.fsub(part, peak), e.registers.lanes)) for part in (before, here))
-    first = e.const(I32, 0)
-    sums = b.fmul(e.load(F32, state, SUM), b.extract_element(new, first))
-    e.store(e.fma(e.load(F32, whole, SUM), b.extract_element(old, first), sums), whole, SUM)
+    sums, more = (e.splat(e.load(F32, each, SUM), e.registers.lanes) for each in (whole, state))
+    e.store(b.extract_element(e.fma(sums, old, e.product(more, new)), e.const(I32, 0)), whole, SUM)
     e.store(peak, whole, PEAK)
     with e.loop(b.sdiv(dim, e.word(e.registers.lanes))) as i:
         place = e.times(i, 4 * e.registers.lanes)
-        part = b.fmul(e.load(floats, e.at(mixed, place)), new)
+        part = e.product(e.load(floats, e.at(mixed, place)), new)
         e.store(e.fma(e.load(floats, e.at(total, place)), old, part), e.at(total, place))
 
 
@@ -123,11 +122,11 @@ def finish(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
     floats = ir.VectorType(F32, e.registers.lanes)
     above = builder.fsub(e.load(F32, sink), e.load(F32, state, PEAK))
     share = builder.extract_element(exp(e, e.splat(above, e.registers.lanes)), e.const(I32, 0))
-    weights = builder.fadd(e.load(F32, state, SUM), share)
-    inverse = e.splat(builder.fdiv(e.const(F32, 1.0), weights), e.registers.lanes)
+    weights = e.plus(e.load(F32, state, SUM), share)
+    inverse = e.splat(builder.fdiv(e.const(F32, 1.0), weights, flags=("nsz",)), e.registers.lanes)
     with e.loop(builder.sdiv(dim, e.word(e.registers.lanes))) as i:
         place = e.at(total, e.times(i, 4 * e.registers.lanes))
-        e.store(builder.fmul(e.load(floats, place), inverse), place)
+        e.store(e.product(e.load(floats, place), inverse), place)
 
 
 def mix(half: bool, queries: int) -> Callable[..., None]:

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any
 
 from llvmlite import ir
 
 from zonda.kernels.cpu import amx
-from zonda.kernels.cpu.attention_tiles import LOWEST, PEAK, SUM
-from zonda.kernels.cpu.frame import LINE, PAGE, SPAN, STATE, aligned
+from zonda.kernels.cpu.attention_tiles import LOWEST
+from zonda.kernels.cpu.frame import LINE, PAGE, SPAN, aligned
 from zonda.kernels.cpu.library import Target
-from zonda.kernels.cpu.vector import BF16, F16, F32, I16, I32, Emit, largest, total
+from zonda.kernels.cpu.vector import BF16, F16, F32, I16, I32, Emit, exp
 
 PANEL = 16
 ROW = 4 * PANEL
 """Columns of a panel, and bytes of one of its rows."""
+STATES = 2 * ROW
+"""Bytes of a block's state: the highest score of each query, and the sums of their weights."""
 _FLOATS, _WORDS, _PAIRS = ir.VectorType(F32, PANEL), ir.VectorType(I32, PANEL), ir.VectorType(BF16, 2 * PANEL)
 _NOTHING = -5e29
 """The peak of what sees nothing: far above what is unseen, whose weights so are 0."""
@@ -63,8 +66,8 @@ class Form:
     def scratch_bytes(self, queries: int, padded: int) -> int:
         """What a work item of so many queries takes: queries, their results, a run's panels, and a block's numbers."""
         queries, words = aligned(queries, self.block), aligned(padded // self.numbers, self.step)
-        return (queries * (4 * words + 4 * padded + STATE) + SPAN * 4 * (words + padded // self.numbers)
-                + self.block * (4 * SPAN + 4 * padded + STATE) + LINE)
+        return (queries * 4 * (words + padded) + SPAN * 4 * (words + padded // self.numbers)
+                + self.block * 4 * (SPAN + padded) + (1 + queries // self.block) * STATES + LINE)
 
 
 def begin(form: Form) -> Callable[..., None]:
@@ -187,40 +190,126 @@ def _add_product(e: Emit, form: Form, x: Any, column: Any, sums: Any) -> Any:
 
 
 def soften(form: Form) -> Callable[..., None]:
-    """Writer of soften(scores, state, pages, since, until): one query's scores become weights, words in their place.
+    """Writer of soften(scores, state, pages, position, place, group, window, queries, room): a block's scores of a run
+    become weights, words in their place.
 
-    Weights of positions outside since … until are 0."""
+    `position` is where in the run the item's first row is, `place` where in the item the block's first query is. What a
+    query does not see weighs nothing. `room` holds a vector for each query meanwhile.
+    """
     def write(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
-        scores, state, pages, since, until = words
+        scores, state, pages, position, place, group, window, queries, room = words
         e, parts = Emit(builder, target), range(PAGE // PANEL)
 
-        def load(page: Any) -> list[Any]:
-            return [e.load(_FLOATS, e.at(scores, e.times(page, 4 * PAGE)), ROW * part) for part in parts]
+        def load(row: Any, page: Any) -> list[Any]:
+            return [e.load(_FLOATS, e.at(row, e.times(page, 4 * PAGE)), ROW * part) for part in parts]
 
-        _hide(e, scores, since, until, e.word(0), builder.sdiv(e.at(since, PAGE - 1), e.word(PAGE)))
-        last = builder.sdiv(until, e.word(PAGE))
-        _hide(e, scores, since, until, last, builder.sub(pages, last))
-        peaks, sums = ([e.variable(e.const(_FLOATS, start)) for _ in parts] for start in (_NOTHING, 0.0))
-        with e.loop(pages) as page:
-            for peak, value in zip(peaks, load(page)):
-                peak.set(builder.select(builder.fcmp_ordered(">", value, peak.get()), value, peak.get()))
-        highest = largest(e, [peak.get() for peak in peaks])
-        offset = e.splat(builder.fmul(highest, e.const(F32, -1.44269504)), PANEL)
-        with e.loop(pages) as page:
-            weights = [_exp2(e, e.fma(value, e.const(_FLOATS, 1.44269504), offset)) for value in load(page)]
-            for each, weight in zip(sums, weights):
-                each.set(e.plus(each.get(), weight))
-            place = e.at(scores, e.times(page, 4 * PAGE // form.numbers))
-            for part, word in enumerate([_narrow(e, *weights)] if form.pairs else weights):
-                e.store(word, place, ROW * part)
-        e.store(highest, state, PEAK)
-        e.store(total(e, [each.get() for each in sums]), state, SUM)
+        with e.loop(queries) as i:
+            row = e.at(scores, e.times(i, 4 * SPAN))
+            until = e.at(e.at(position, builder.sdiv(builder.add(place, i), group)), 1)
+            _hide(e, row, window, until, pages)
+            peaks = [e.variable(e.const(_FLOATS, _NOTHING)) for _ in parts]
+            with e.loop(pages) as page:
+                for peak, value in zip(peaks, load(row, page)):
+                    peak.set(_larger(e, value, peak.get()))
+            e.store(reduce(partial(_larger, e), [peak.get() for peak in peaks]), room, e.times(i, ROW))
+        e.store(_each(e, form, room, partial(_larger, e)), state)
+        with e.loop(queries) as i:
+            row = e.at(scores, e.times(i, 4 * SPAN))
+            highest = e.load(F32, e.at(state, e.times(i, 4)))
+            offset = e.splat(builder.fmul(highest, e.const(F32, -1.44269504)), PANEL)
+            sums = [e.variable(e.const(_FLOATS, 0.0)) for _ in parts]
+            with e.loop(pages) as page:
+                weights = [_exp2(e, e.fma(value, e.const(_FLOATS, 1.44269504), offset)) for value in load(row, page)]
+                for each, weight in zip(sums, weights):
+                    each.set(e.plus(each.get(), weight))
+                at = e.at(row, e.times(page, 4 * PAGE // form.numbers))
+                for part, word in enumerate([_narrow(e, *weights)] if form.pairs else weights):
+                    e.store(word, at, ROW * part)
+            e.store(reduce(e.plus, [each.get() for each in sums]), room, e.times(i, ROW))
+        e.store(_each(e, form, room, e.plus), state, ROW)
 
     return write
 
 
-def _hide(e: Emit, scores: Any, since: Any, until: Any, first: Any, count: Any) -> None:
-    """Make scores outside since … until the lowest, on `count` pages."""
+def _larger(e: Emit, a: Any, b: Any) -> Any:
+    return e.b.select(e.b.fcmp_ordered(">", a, b), a, b)
+
+
+def _each(e: Emit, form: Form, room: Any, join: Callable[[Any, Any], Any]) -> Any:
+    """A vector with what is made of each vector in `room` by joining all of its numbers, in the same order for all."""
+    low = [k // 2 + k % 2 * PANEL for k in range(PANEL)]
+    picks = [ir.Constant(_WORDS, [k + half for k in low]) for half in (0, PANEL // 2)]
+
+    def joined(vectors: list[Any]) -> Any:
+        if len(vectors) == 1:
+            return vectors[0]
+        even, odd = joined(vectors[::2]), joined(vectors[1::2])
+        return join(*(e.b.shuffle_vector(even, odd, pick) for pick in picks))
+
+    return joined([e.load(_FLOATS, room, ROW * (i % form.block)) for i in range(PANEL)])
+
+
+def merge(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write merge(state, mixed, total state, totals, dim, queries): `attention_tiles.merge` of a block.
+
+    The factors of both take the place of the run's state.
+    """
+    state, mixed, whole, totals, dim, queries = words
+    e, b = Emit(builder, target), builder
+    before, here = e.load(_FLOATS, whole), e.load(_FLOATS, state)
+    peak = _larger(e, here, before)
+    old, new = (exp(e, e.minus(part, peak)) for part in (before, here))
+    sums = e.fma(e.load(_FLOATS, whole, ROW), old, e.product(e.load(_FLOATS, state, ROW), new))
+    for value, place in ((peak, whole), (sums, e.at(whole, ROW)), (old, state), (new, e.at(state, ROW))):
+        e.store(value, place)
+    with e.loop(queries) as i:
+        factors = [e.splat(e.load(F32, e.at(state, e.times(i, 4)), row), PANEL) for row in (0, ROW)]
+        with e.loop(b.sdiv(dim, e.word(PANEL))) as k:
+            at = e.at(e.times(b.mul(i, dim), 4), e.times(k, ROW))
+            part = e.product(e.load(_FLOATS, e.at(mixed, at)), factors[1])
+            e.store(e.fma(e.load(_FLOATS, e.at(totals, at)), factors[0], part), e.at(totals, at))
+
+
+def finish(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write finish(state, sinks): the sinks of a block's queries become what `attention_tiles.finish` multiplies by."""
+    state, sinks = words
+    e = Emit(builder, target)
+    share = exp(e, e.minus(e.load(_FLOATS, sinks), e.load(_FLOATS, state)))
+    weights = e.plus(e.load(_FLOATS, state, ROW), share)
+    e.store(builder.fdiv(e.const(_FLOATS, 1.0), weights, flags=("nsz",)), sinks)
+
+
+def give(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
+    """Write give(x, factor, count, out): numbers times the one at `factor`."""
+    x, factor, count, out = words
+    e, factor = Emit(builder, target), Emit(builder, target).load(F32, factor)
+    whole = builder.sdiv(count, e.word(PANEL))
+    with e.loop(whole) as i:
+        at = e.times(i, ROW)
+        e.store(e.product(e.load(_FLOATS, e.at(x, at)), e.splat(factor, PANEL)), e.at(out, at))
+    with e.loop(builder.srem(count, e.word(PANEL))) as i:
+        at = e.at(e.times(whole, ROW), e.times(i, 4))
+        e.store(e.product(e.load(F32, e.at(x, at)), factor), e.at(out, at))
+
+
+def _hide(e: Emit, scores: Any, window: Any, until: Any, pages: Any) -> None:
+    """Make a query's scores the lowest that are outside the last `window` (if not 0) positions before `until`."""
+    b, zero, positions = e.b, e.word(0), e.times(pages, PAGE)
+
+    def within(value: Any) -> Any:
+        value = b.select(b.icmp_signed(">", value, zero), value, zero)
+        return b.select(b.icmp_signed("<", value, positions), value, positions)
+
+    since = b.select(b.icmp_signed("==", window, zero), zero, within(b.sub(until, window)))
+    with b.if_then(b.icmp_signed(">", since, zero)):
+        _hide_pages(e, scores, since, until, zero, b.sdiv(e.at(since, PAGE - 1), e.word(PAGE)))
+    with b.if_then(b.icmp_signed("<", until, positions)):
+        first = b.sdiv(within(until), e.word(PAGE))
+        _hide_pages(e, scores, since, until, first, b.sub(pages, first))
+
+
+def _hide_pages(e: Emit, scores: Any, since: Any, until: Any, first: Any, count: Any) -> None:
+    """The same, outside since … until, on `count` pages."""
     b, (start, stop) = e.b, (e.splat(e.b.trunc(word, I32), PANEL) for word in (since, until))
     with e.loop(count) as i:
         page = e.at(first, i)

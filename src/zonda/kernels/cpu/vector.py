@@ -102,6 +102,10 @@ class Emit:
         """a - b, as it is written."""
         return self.b.fsub(a, b, flags=("nsz",))
 
+    def product(self, a: Any, b: Any) -> Any:
+        """a · b, as it is written."""
+        return self.b.fmul(a, b, flags=("nsz",))
+
     def from_half(self, value: Any) -> Any:
         """A float16 number or vector as float32, exactly."""
         wide = _like(value.type, F32)
@@ -241,6 +245,6 @@ def exp(e: Emit, x: Any) -> Any:
     r = e.fma(n, e.const(kind, 2.12194440e-4), e.fma(n, e.const(kind, -0.693359375), x))
     p = e.powers((1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
                   5.0000001201e-1), r)
-    p = b.fadd(e.fma(b.fmul(p, r), r, r), e.const(kind, 1.0))
+    p = e.plus(e.fma(e.product(p, r), r, r), e.const(kind, 1.0))
     power = b.shl(b.add(b.fptosi(n, words), e.const(words, 127)), e.const(words, 23))
-    return b.fmul(p, b.bitcast(power, kind))
+    return e.product(p, b.bitcast(power, kind))
