@@ -46,11 +46,16 @@ def test_settings_change_the_sampling(chat: Chat, line: str, name: str, value: f
     assert getattr(chat.sampling, name) == value
 
 
-@pytest.mark.parametrize("line", ["/temperature 3", "/temperature", "/temperature nan", "/topk -1", "/topk 1.5",
+@pytest.mark.parametrize("line", ["/temperature 3", "/temperature x", "/temperature nan", "/topk -1", "/topk 1.5",
                                   "/topp 0", "/topp x"])
 def test_wrong_settings_are_explained_and_change_nothing(chat: Chat, line: str) -> None:
     assert chat.command(line).startswith("expected")
     assert chat.sampling == Sampling()
+
+
+def test_a_setting_alone_is_told(chat: Chat) -> None:
+    chat.command("/topk 7")
+    assert chat.command("/topk") == "top_k = 7"
 
 
 def test_exit_leaves(chat: Chat) -> None:

@@ -94,6 +94,13 @@ def test_an_interrupt_stops_the_answer_and_not_the_program(terminal: Terminal) -
     assert "yz" in terminal.wait("tok/s")
 
 
+def test_commands_are_completed(terminal: Terminal) -> None:
+    terminal.type("/he\t")
+    terminal.wait("lp")
+    terminal.type("\r")
+    terminal.wait("Alt-Enter")
+
+
 def test_the_end_of_input_leaves(terminal: Terminal) -> None:
     terminal.type("\x04")
     terminal.wait("left")

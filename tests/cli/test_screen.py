@@ -1,11 +1,13 @@
 """How answers appear."""
 import io
+import signal
 
 import pytest
 from rich.console import Console
 
 from zonda.cli.ask import show
-from zonda.cli.screen import Markdown, Meter, Plain, finished_blocks
+from zonda.cli.markdown import Block, Markdown, finished_blocks, whole
+from zonda.cli.screen import Meter, Plain
 from zonda.text.parts import Text, Thought
 from zonda.turns import Spoken
 from zonda.types import Chunk, Usage
@@ -17,6 +19,9 @@ from zonda.types import Chunk, Usage
     ("a\n\n```\nb\n\nc", "a\n\n"), ("```\nb\n\n```\n\nc", "```\nb\n\n```\n\n"),
     ("~~~\n```\n\n~~~\n\nc", "~~~\n```\n\n~~~\n\n"),
     ("one\n\ntwo\n\nthree", "one\n\ntwo\n\n"),
+    ("Here:\n```py\na\n\nb", "Here:\n"), ("- a\n  ```\n  b\n\n  c", ""),
+    ("````\n```\n\n````\n\nc", "````\n```\n\n````\n\n"),
+    ("```\n``` `\n\na", ""), ("a ``` b\n\nc", "a ``` b\n\n"),
 ])
 def test_markdown_is_cut_after_its_last_finished_block(text: str, done: str) -> None:
     assert finished_blocks(text) == (done, text[len(done):])
@@ -52,6 +57,35 @@ def test_markdown_shows_each_block_once_at_the_end() -> None:
         for piece in ("first ", "block\n", "\nsecond **bold**", " block"):
             screen.write(piece)
     assert out.getvalue().split() == ["first", "block", "second", "bold", "block"]
+
+
+def test_one_empty_line_is_between_blocks_and_headings_are_at_the_left() -> None:
+    out = io.StringIO()
+    with Markdown(Console(file=out, width=30)) as screen:
+        screen.think("Well.\n")
+        screen.write("# Title\n\none\n\n- two\n\n| a |\n|---|\n| b |\n\nthree [here](https://d.example)\n")
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == [
+        "Well.", "", "Title", "", "one", "", " • two", "", " a", " ─", " b", "", "three here (https://d.example)"]
+
+
+def test_of_code_that_is_taller_than_the_terminal_the_end_is_seen_while_it_grows() -> None:
+    console = Console(file=io.StringIO(), width=30, height=8)
+    text = "```py\n" + "".join(f"line {count}\n" for count in range(50))
+    with console.capture() as shown:
+        console.print(Block(text, apart=True, grows=True))
+    lines = shown.get().split("\n")
+    assert "line 49" in shown.get() and len(lines) <= 9
+    with console.capture() as shown:
+        console.print(Block(text, apart=False))
+    assert shown.get().count("line") == 50
+
+
+def test_an_interrupt_waits_until_what_is_drawn_is_whole() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), whole():
+        signal.raise_signal(signal.SIGINT)
+        done.append("drawn")
+    assert done == ["drawn"]
 
 
 def test_the_meter_counts_tokens_and_keeps_the_text() -> None:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from zonda.types import Sampling
@@ -11,12 +11,12 @@ HELP = """\
 /help               this list
 /clear              forget the conversation
 /system TEXT        set the system message; alone, remove it
-/temperature X      0 to 2
+/temperature X      0 to 2; alone, tell it
 /topk N             0 for all
 /topp X             above 0, up to 1
 /exit               leave, as Ctrl-D does
 Enter sends; Alt-Enter, or a backslash at the line's end, begins another line.
-Ctrl-C stops the answer and keeps the conversation."""
+Ctrl-C stops the answer and keeps the conversation. A space before a slash makes it part of a message."""
 
 
 class Chat:
@@ -48,11 +48,9 @@ class Chat:
     def command(self, line: str) -> str:
         """Carry out a line that begins with a slash."""
         word, _, rest = line[1:].partition(" ")
-        known = {"help": self._help, "clear": self._clear, "system": self._set_system, "exit": self._exit,
-                 "temperature": self._temperature, "topk": self._topk, "topp": self._topp}
-        if word not in known:
-            return f"unknown command /{word}; /help lists them"
-        return known[word](rest.strip())
+        if word not in COMMANDS:
+            return f"unknown command /{word}; /help lists them, and a space before the slash makes it a message"
+        return COMMANDS[word](self, rest.strip())
 
     def _help(self, rest: str) -> str:
         return HELP
@@ -80,6 +78,8 @@ class Chat:
 
     def _set(self, name: str, text: str, kind: Callable[[str], Any], valid: Callable[[Any], bool],
              expected: str) -> str:
+        if not text:
+            return f"{name} = {getattr(self.sampling, name)}"
         try:
             value = kind(text)
             if not valid(value):
@@ -88,3 +88,8 @@ class Chat:
             return f"expected {expected}"
         self.sampling = dataclasses.replace(self.sampling, **{name: value})
         return f"{name} = {value}"
+
+
+COMMANDS: Mapping[str, Callable[[Chat, str], str]] = {
+    "help": Chat._help, "clear": Chat._clear, "system": Chat._set_system, "temperature": Chat._temperature,
+    "topk": Chat._topk, "topp": Chat._topp, "exit": Chat._exit}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from zonda.cli.ask import ask, show
-from zonda.cli.chat import Chat
-from zonda.cli.screen import Markdown, Meter, Plain, Screen
+from zonda.cli.chat import COMMANDS, Chat
+from zonda.cli.screen import Meter, Plain, Screen
 from zonda.errors import ZondaError
 from zonda.options import RunOptions, config_folder
 from zonda.types import Sampling
@@ -26,15 +26,17 @@ def converse(llm: LLM, options: RunOptions, sampling: Sampling) -> None:
     click.echo(f"{llm.name}, context of {llm.engine.max_len} tokens\n/help lists commands, Ctrl-D leaves", err=True)
     while not chat.left:
         try:
-            line = session.prompt("> ", prompt_continuation="  ").strip()
+            line = session.prompt("> ", prompt_continuation="  ").rstrip()
         except KeyboardInterrupt:
+            if not session.default_buffer.text:
+                click.echo("Ctrl-D leaves", err=True)
             continue
         except EOFError:
             return
         if line.startswith("/"):
             click.echo(chat.command(line), err=True)
         elif line:
-            _answer(llm, chat, line, options)
+            _answer(llm, chat, line.strip(), options)
 
 
 def _answer(llm: LLM, chat: Chat, text: str, options: RunOptions) -> None:
@@ -56,11 +58,14 @@ def _screen() -> Screen:
         return Plain()
     from rich.console import Console
 
+    from zonda.cli.markdown import Markdown
+
     return Markdown(Console())
 
 
 def _session() -> PromptSession[str]:
     from prompt_toolkit import PromptSession
+    from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 
     history: History = InMemoryHistory()
@@ -69,7 +74,9 @@ def _session() -> PromptSession[str]:
         history = FileHistory(str(config_folder() / "history.txt"))
     except OSError as error:
         click.echo(f"note: no history: {error}", err=True)
-    return PromptSession(history=history, multiline=True, key_bindings=_keys())
+    commands = WordCompleter([f"/{name}" for name in COMMANDS], sentence=True)
+    return PromptSession(history=history, multiline=True, key_bindings=_keys(), completer=commands,
+                         complete_while_typing=False)
 
 
 def _keys():  # type: ignore[no-untyped-def]

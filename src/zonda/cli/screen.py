@@ -1,17 +1,14 @@
-"""How an answer appears: as it comes, or as markdown that takes shape on a terminal."""
+"""How an answer appears, and what is counted of it."""
 from __future__ import annotations
 
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO
+from typing import Protocol, Self, TextIO
 
 import click
 
 from zonda.types import Chunk, Usage
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
 
 
 class Screen(Protocol):
@@ -58,76 +55,6 @@ class Plain:
         if not self._ended and (self._begun or kind is None):
             self._out.write("\n")
         self._out.flush()
-
-
-class Markdown:
-    """Finished blocks are printed for good; the last one is drawn anew as it grows."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.live import Live
-
-        self._console = console
-        self._live = Live(console=console, transient=True, refresh_per_second=12, vertical_overflow="ellipsis")
-        self._rest = ""
-        self._thought = ""
-
-    def think(self, text: str) -> None:
-        """Show more reasoning, dimmed, line by line."""
-        done, line, self._thought = (self._thought + text).rpartition("\n")
-        if line:
-            self._console.print(self._dimmed(done))
-        self._live.update(self._dimmed(self._thought))
-
-    def _dimmed(self, text: str) -> RenderableType:
-        from rich.text import Text
-
-        return Text(text, style="dim")
-
-    def _thought_through(self) -> None:
-        if self._thought:
-            self._console.print(self._dimmed(f"{self._thought}\n"))
-            self._thought = ""
-
-    def write(self, text: str) -> None:
-        """Show more text."""
-        if text:
-            self._thought_through()
-        elif not self._rest:
-            return
-        done, self._rest = finished_blocks(self._rest + text)
-        if done.strip():
-            self._console.print(self._drawn(done))
-        self._live.update(self._drawn(self._rest))
-
-    def _drawn(self, text: str) -> RenderableType:
-        from rich.markdown import Markdown as Drawn
-
-        return Drawn(text)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        self._live.update("")
-        self._live.stop()
-        self._thought_through()
-        if self._rest.strip():
-            self._console.print(self._drawn(self._rest))
-
-
-def finished_blocks(text: str) -> tuple[str, str]:
-    """Cut markdown after its last blank line outside a code fence: what will not change, and the rest."""
-    cut, fence, position = 0, "", 0
-    for line in text.splitlines(keepends=True):
-        position += len(line)
-        mark = line.strip()[:3]
-        if mark in {"```", "~~~"} and fence in {"", mark}:
-            fence = "" if fence else mark
-        elif not fence and line.endswith("\n") and not line.strip():
-            cut = position
-    return text[:cut], text[cut:]
 
 
 class Meter:
