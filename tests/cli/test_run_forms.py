@@ -18,6 +18,16 @@ def test_options_say_the_form_of_answers(tmp_path: Path) -> None:
     assert grammar(RunOptions(json_schema=str(file))) == Grammar("json_schema", '{"type": "null"}')
 
 
+@pytest.mark.parametrize(("content", "why"), [
+    (b"{", "it is not JSON"), (b"\xff", "it is not UTF-8"), (b"", "it is not JSON"), (b"[" * 99_999, "it is not JSON")],
+    ids=["cut", "bytes", "empty", "deep"])
+def test_a_file_that_holds_no_json_is_refused(tmp_path: Path, content: bytes, why: str) -> None:
+    file = tmp_path / "schema.json"
+    file.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=f"schema.json cannot be read: {why}"):
+        grammar(RunOptions(json_schema=str(file)))
+
+
 def test_a_file_that_is_not_there_and_two_forms_are_refused(tmp_path: Path) -> None:
     absent = str(tmp_path / "absent.json")
     with pytest.raises(InvalidRequest, match="cannot be read") as refused:

@@ -51,6 +51,12 @@ def test_nothing_is_written_where_an_error_came_before_the_first_word() -> None:
         assert out.getvalue() == written
 
 
+def test_reasoning_without_an_answer_ends_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with Plain() as screen:
+        screen.think("Hm")
+    assert capsys.readouterr() == ("\n", "Hm\n\n")
+
+
 def test_markdown_shows_each_block_once_at_the_end() -> None:
     out = io.StringIO()
     with Markdown(Console(file=out, width=40)) as screen:

@@ -1,6 +1,7 @@
 """One turn of `zonda run`: what is asked of the model, and how its answer is shown."""
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -36,10 +37,18 @@ def grammar(options: RunOptions) -> Grammar | None:
     if not options.json_schema:
         return None
     try:
-        return Grammar("json_schema", Path(options.json_schema).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidRequest(f"{options.json_schema} cannot be read: {why}", hint="expected a file") from None
+        text = Path(options.json_schema).read_text("utf-8")
+        json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{options.json_schema} cannot be read: {_why(error)}",
+                             hint="expected a file with a JSON schema") from None
+    return Grammar("json_schema", text)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return str(error.strerror)
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"it is not JSON: {error}"
 
 
 def _continued(llm: LLM, text: str, sampling: Sampling, form: Grammar | None) -> Iterator[Spoken]:

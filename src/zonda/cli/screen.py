@@ -40,19 +40,23 @@ class Plain:
     def write(self, text: str) -> None:
         """Show more text."""
         if text:
-            if self._thinking:
-                click.echo("\n", err=True)
-                self._thinking = False
+            self._thought_through()
             self._out.write(text)
             self._out.flush()
             self._begun, self._ended = True, text.endswith("\n")
+
+    def _thought_through(self) -> None:
+        if self._thinking:
+            click.echo("\n", err=True)
+            self._thinking = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if not self._ended and (self._begun or kind is None):
+        self._thought_through()
+        if not self._ended and (self._begun or kind in (None, KeyboardInterrupt)):  # the terminal shows ^C
             self._out.write("\n")
         self._out.flush()
 

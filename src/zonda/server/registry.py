@@ -117,6 +117,8 @@ class Registry:
             served.change = None
             if not task.cancelled() and (error := task.exception()) and not isinstance(error, Cancelled):
                 known = isinstance(error, ZondaError)
+                if known and self._starting and len(self._served) == 1:
+                    return  # the process ends with this error
                 log.error("%s cannot be loaded: %s", served.title, error, exc_info=None if known else error)
 
         task.add_done_callback(ended)
