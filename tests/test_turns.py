@@ -64,7 +64,7 @@ def test_errors_of_the_prompt_name_the_messages(llm: LLM) -> None:
 
 async def test_a_turn_is_answered_for_an_event_loop() -> None:
     async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as llm:  # type: ignore
-        answer = await llm.converse(asked("vw"), request_id="mine").answer()
+        answer = await llm.converse(asked("vw"), request_id="mine").completion()
         assert answer.choices[0].text == "xyz"
         async with llm.converse(asked("a")) as pieces:
             assert (await anext(pieces)).parts == (Text("b"),)

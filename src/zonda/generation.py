@@ -6,14 +6,27 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
-from zonda.completion import Completion, Gather, Reply
+from zonda.completion import Completion, Reply
 from zonda.errors import InvalidRequest
 from zonda.types import Chunk, Event, Request
 
 if TYPE_CHECKING:
     from zonda.engine.engine import Engine
+
+T = TypeVar("T")
+P = TypeVar("P", contravariant=True)
+
+
+class Total(Protocol[P]):
+    """Adds pieces up to a completion."""
+
+    def add(self, piece: P, /) -> None:
+        """Take in one more piece."""
+
+    def completion(self) -> Completion:
+        """All that came, as one value."""
 
 
 class Inbox:
@@ -88,22 +101,23 @@ class Inboxes:
                 inbox.put(event)
 
 
-class Generation(AsyncIterator[Chunk]):
-    """The chunks of one request, as `hear` has them.
+class Generation(AsyncIterator[T]):
+    """What `hear` makes of the chunks of one request; `total` adds it up.
 
     Closing it, dropping it or cancelling the task that waits for it stops the request. A request whose grammar is not
     compiled yet is queued when the first chunk is waited for, after the grammar has been compiled on another thread.
     """
 
-    def __init__(self, reply: Reply, inboxes: Inboxes, hear: Callable[[Chunk], Chunk]) -> None:
+    def __init__(self, reply: Reply, inboxes: Inboxes, hear: Callable[[Chunk], T], total: Total[T]) -> None:
         self._reply = reply
         self._hear = hear
+        self._total = total
         self._inboxes = inboxes
         self._closed = True
         self._events = inboxes.submit(reply.request) if inboxes.may_submit(reply.request) else None
         self._closed = False
 
-    async def __anext__(self) -> Chunk:
+    async def __anext__(self) -> T:
         while not (self._closed or self._reply.done):
             try:
                 if self._events is None:
@@ -120,15 +134,10 @@ class Generation(AsyncIterator[Chunk]):
         raise StopAsyncIteration
 
     async def completion(self) -> Completion:
-        """All chunks to come, as one value."""
-        result = Gather(self._reply.request.sampling.n)
-        async for chunk in self:
-            result.add(chunk)
-        return result.completion()
-
-    def stop(self, index: int) -> None:
-        """Let one sequence end where it is; the others go on."""
-        self._reply.stop(index)
+        """All that is to come, as one value."""
+        async for piece in self:
+            self._total.add(piece)
+        return self._total.completion()
 
     def cancel(self) -> None:
         """Stop the request if it still runs."""

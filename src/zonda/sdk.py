@@ -14,12 +14,12 @@ from zonda.completion import Completion, Gather, Reply
 from zonda.effort import asked
 from zonda.errors import Closed, InvalidRequest, Overloaded
 from zonda.formats import take_format
-from zonda.generation import Generation, Inboxes
+from zonda.generation import Generation, Inboxes, Total
 from zonda.loaded import Conversation, Loaded, Message, Prompt, about_messages, as_messages
 from zonda.options import reject_unknown, sampling_of
 from zonda.tools import Tool, ToolRun, ToolTalk, schemas
-from zonda.turns import Conversing, Heard, Named, Prepared, Spoken, Turn
-from zonda.types import Chunk, Event, Grammar, Sampling
+from zonda.turns import Collected, Heard, Named, Prepared, Spoken, Turn
+from zonda.types import Chunk, Event, Grammar, Request, Sampling
 
 T = TypeVar("T")
 _NEUTRAL = Sampling()
@@ -108,7 +108,7 @@ class LLM(Loaded):
             if not reply.done:
                 self.engine.cancel(request.id)
 
-    def _run(self, results: Mapping[Reply, Gather | Heard]) -> list[Completion]:
+    def _run(self, results: Mapping[Reply, Total[Chunk]]) -> list[Completion]:
         """All requests at once, as far as the engine's queue lets them in."""
         inbox: queue.SimpleQueue[Sequence[Event]] = queue.SimpleQueue()
         waiting, open_replies = deque(results), dict[str, Reply]()
@@ -134,7 +134,7 @@ class LLM(Loaded):
             replies[reply.request.id] = reply
 
     def _collect(self, events: Sequence[Event], replies: dict[str, Reply],
-                 results: Mapping[Reply, Gather | Heard]) -> None:
+                 results: Mapping[Reply, Total[Chunk]]) -> None:
         for event in events:
             reply = replies[event.request]
             chunk = reply.feed(event)
@@ -187,7 +187,7 @@ class AsyncLLM(Loaded):
         """Answer a conversation, or a list of them together, in order. Options as for `LLM.chat`."""
         many, form = _several(messages), take_format(options)
         ready = [self.prepare(turn) for turn in _turns(messages if many else [messages], options, form.grammar)]
-        found = await _together(lambda each: self.converse(each).answer(), ready)
+        found = await _together(lambda each: self.converse(each).completion(), ready)
         answers = [answer.readable(form.read) for answer in found]
         return answers if many else answers[0]
 
@@ -212,7 +212,7 @@ class AsyncLLM(Loaded):
         many = _several(prompt)
         form, sampling = take_format(options), _sampling(options)
         asked = [self._request(each, sampling, grammar=form.grammar) for each in (prompt if many else [prompt])]
-        found = await _together(lambda each: self._queue(self._reply(each)).completion(), asked)
+        found = await _together(lambda each: self._generation(each).completion(), asked)
         answers = [answer.readable(form.read) for answer in found]
         return answers if many else answers[0]
 
@@ -221,30 +221,34 @@ class AsyncLLM(Loaded):
         if grammar is not None:
             await asyncio.to_thread(self.engine.grammars.compile, grammar)
 
-    def stream(self, messages: Conversation, **options: Any) -> Generation:
+    def stream(self, messages: Conversation, **options: Any) -> Generation[Chunk]:
         """As `LLM.stream`. What the answer must look like is compiled beside the event loop, before its first chunk."""
         (turn,) = _turns([messages], options, take_format(options).grammar)
         ready = self.prepare(turn)
         reply = self._asked(ready, None)
         listener = ready.listener(reply.stop)
-        return self._queue(reply, lambda chunk: listener.hear(chunk).said)
+        return self._queue(reply, lambda chunk: listener.hear(chunk).said, Gather(ready.sampling.n))
 
     def generate(self, prompt: Prompt, sampling: Sampling = _NEUTRAL, *, grammar: Grammar | None = None,
-                 request_id: str | None = None, salt: str = "") -> Generation:
+                 request_id: str | None = None, salt: str = "") -> Generation[Chunk]:
         """Continue a prompt piece by piece. The request is checked and queued now, or, with a grammar that is not yet
         compiled, before its first chunk; leaving the iterator cancels it."""
-        return self._queue(self._reply(self._request(prompt, sampling, request_id, salt=salt, grammar=grammar)))
+        return self._generation(self._request(prompt, sampling, request_id, salt=salt, grammar=grammar))
 
-    def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Conversing:
+    def converse(self, turn: Turn | Prepared, *, request_id: str | None = None) -> Generation[Spoken]:
         """Answer a turn piece by piece: text, reasoning and tool calls. The request is checked and queued now."""
         ready = self.prepare(turn) if isinstance(turn, Turn) else turn
         with about_messages():
-            return Conversing(self._queue(self._asked(ready, request_id)), ready)
+            reply = self._asked(ready, request_id)
+            return self._queue(reply, ready.listener(reply.stop).hear, Collected(ready.sampling.n))
 
-    def _queue(self, reply: Reply, hear: Callable[[Chunk], Chunk] = lambda chunk: chunk) -> Generation:
+    def _generation(self, request: Request) -> Generation[Chunk]:
+        return self._queue(self._reply(request), lambda chunk: chunk, Gather(request.sampling.n))
+
+    def _queue(self, reply: Reply, hear: Callable[[Chunk], T], total: Total[T]) -> Generation[T]:
         loop = asyncio.get_running_loop()
         inboxes = self._inboxes.get(loop) or self._inboxes.setdefault(loop, Inboxes(loop, self.engine))
-        return Generation(reply, inboxes, hear)
+        return Generation(reply, inboxes, hear, total)
 
     async def aclose(self) -> None:
         """Stop the engine and free its memory."""

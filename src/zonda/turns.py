@@ -2,9 +2,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct, structs
 
@@ -91,17 +91,6 @@ class Spoken(Struct, frozen=True):
         return structs.replace(self.chunk, text=text, thought=thought)
 
 
-class Chunks(Protocol):
-    """A running request's chunks."""
-
-    async def __anext__(self) -> Chunk: ...
-
-    def stop(self, index: int) -> None:
-        """Let one sequence end where it is."""
-
-    def cancel(self) -> None: ...
-
-
 class Listener:
     """Takes a request's chunks apart, each sequence by its own parser.
 
@@ -142,39 +131,6 @@ class Listener:
     def _ending(self, chunk: Chunk) -> Ending | None:
         called = chunk.finish == "stop" and chunk.stop is None and chunk.index in self._called
         return "tool_calls" if called else chunk.finish
-
-
-class Conversing(AsyncIterator[Spoken]):
-    """The answers to a turn as they come. Closing it, or dropping it, stops them."""
-
-    def __init__(self, chunks: Chunks, prepared: Prepared) -> None:
-        self._chunks = chunks
-        self._n = prepared.sampling.n
-        self._listener = prepared.listener(chunks.stop)
-
-    async def __anext__(self) -> Spoken:
-        return self._listener.hear(await self._chunks.__anext__())
-
-    async def answer(self) -> Completion:
-        """All that is to come, as one value."""
-        result = Collected(self._n)
-        async for spoken in self:
-            result.add(spoken)
-        return result.completion()
-
-    def cancel(self) -> None:
-        """Stop the answers that are still being made."""
-        self._chunks.cancel()
-
-    async def aclose(self) -> None:
-        """Stop the answers that are still being made."""
-        self.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exception: object) -> None:
-        self.cancel()
 
 
 @dataclass(slots=True)

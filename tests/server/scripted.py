@@ -1,23 +1,26 @@
 """A model that says what it is told to say."""
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fakes import ByteTokenizer, ChainRunner, PlainTemplate
 
 from zonda.completion import Reply
 from zonda.engine.engine import Engine
+from zonda.generation import Generation, Total
 from zonda.options import EngineOptions
 from zonda.sdk import AsyncLLM
 from zonda.types import Chunk, FinishReason, Logprob, Request, Usage
 
 
-class Said:
+class Said(Generation[Any]):
     """Chunks of scripted texts, one for each choice, three characters at a time."""
 
-    def __init__(self, texts: list[str], finish: FinishReason, request: Request) -> None:
+    def __init__(self, texts: list[str], finish: FinishReason, request: Request, hear: Callable[[Chunk], Any],
+                 total: Total[Any]) -> None:
         self.cancelled = False
+        self._hear, self._total = hear, total
         self._chunks = self._made(texts, finish, request)
 
     def _made(self, texts: list[str], finish: FinishReason, request: Request) -> Iterator[Chunk]:
@@ -30,12 +33,10 @@ class Said:
                 yield Chunk(index, piece, tuple(range(len(piece))), logprobs)
             yield Chunk(index, "", finish=finish, usage=usage if index == len(texts) - 1 else None)
 
-    async def __anext__(self) -> Chunk:
+    async def __anext__(self) -> Any:
         for chunk in self._chunks:
-            return chunk
+            return self._hear(chunk)
         raise StopAsyncIteration
-
-    def stop(self, index: int) -> None: ...
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -47,10 +48,10 @@ class ScriptedLLM(AsyncLLM):
     def says(self, *script: str, finish: FinishReason = "stop") -> None:
         self.script, self.finish = list(script), finish
 
-    def _queue(self, reply: Reply) -> Any:
+    def _queue(self, reply: Reply, hear: Callable[[Chunk], Any], total: Total[Any]) -> Said:
         self.requests = [*getattr(self, "requests", []), reply.request]
         texts = self.script * reply.request.sampling.n if len(self.script) == 1 else self.script
-        return Said(texts, self.finish, reply.request)
+        return Said(texts, self.finish, reply.request, hear, total)
 
 
 def scripted(*, dialect: str = "hermes", reasoning: str = "think") -> ScriptedLLM:

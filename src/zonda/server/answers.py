@@ -20,12 +20,12 @@ Inbox = asyncio.Queue[tuple[int, Chunk | Exception | None]]
 
 @contextmanager
 def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, grammar: Grammar | None, *,
-            name: str, salt: str = "") -> Iterator[list[Generation]]:
+            name: str, salt: str = "") -> Iterator[list[Generation[Chunk]]]:
     """Queue every prompt, or raise and leave none behind; what still runs at the end of the block is cancelled.
 
     `name` begins the requests' ids.
     """
-    generations: list[Generation] = []
+    generations: list[Generation[Chunk]] = []
     try:
         for number, prompt in enumerate(prompts):
             fitted = fitting(prompt, llm.engine.max_len, sampling)
@@ -37,7 +37,7 @@ def answers(llm: AsyncLLM, prompts: Sequence[Prompt], sampling: Sampling, gramma
             generation.cancel()
 
 
-async def chunks(generations: Sequence[Generation]) -> AsyncIterator[tuple[int, Chunk]]:
+async def chunks(generations: Sequence[Generation[Chunk]]) -> AsyncIterator[tuple[int, Chunk]]:
     """The chunks of all prompts as they come, each with the number of its prompt."""
     if len(generations) == 1:
         async for chunk in generations[0]:
@@ -64,7 +64,7 @@ async def _merged(inbox: Inbox, running: int) -> AsyncIterator[tuple[int, Chunk]
             yield number, news
 
 
-async def _pump(number: int, generation: Generation, inbox: Inbox) -> None:
+async def _pump(number: int, generation: Generation[Chunk], inbox: Inbox) -> None:
     try:
         async for chunk in generation:
             inbox.put_nowait((number, chunk))

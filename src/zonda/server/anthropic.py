@@ -28,7 +28,7 @@ from zonda.server.call import Call
 from zonda.server.errors import Crowded, Envelope
 from zonda.server.formats import compiled
 from zonda.server.sse import named, stream
-from zonda.turns import Conversing, Spoken
+from zonda.turns import Spoken
 from zonda.types import Usage
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _shown(body: MessageRequest) -> str:
 
 
 async def _events(call: Call, body: MessageRequest, writer: Writer,
-                  conversing: Conversing) -> AsyncIterator[list[Struct]]:
+                  conversing: AsyncIterator[Spoken]) -> AsyncIterator[list[Struct]]:
     """What each step adds, and the end."""
     last: Spoken | None = None
     usage = Usage()

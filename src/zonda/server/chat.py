@@ -42,7 +42,7 @@ from zonda.server.sse import frame, padded, stream
 from zonda.server.stored_chats import keep
 from zonda.server.tokens import chat_logprobs, visible
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
-from zonda.turns import Collected, Conversing, Spoken
+from zonda.turns import Collected, Spoken
 from zonda.types import Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def create(call: Call, body: ChatRequest) -> None:
             if body.stream:
                 await stream(call, reply.frames(speech))
             else:
-                completion = reply.whole(await speech.answer())
+                completion = reply.whole(await speech.completion())
                 keep(call, body, completion)
                 await call.reply(completion)
 
@@ -131,7 +131,7 @@ class Reply:
         """The texts of calls of custom tools on their way, by answer and call."""
         return {}
 
-    async def frames(self, speech: Conversing) -> AsyncIterator[bytes]:
+    async def frames(self, speech: AsyncIterator[Spoken]) -> AsyncIterator[bytes]:
         """The answer as events: for each choice its role, its pieces and, with an empty delta, its end."""
         fresh = set(range(self.body.n or 1))
         usage, reasoning = Usage(), 0

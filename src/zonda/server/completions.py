@@ -160,7 +160,7 @@ class Answer:
         unscored = [None] * (len(echoed.tokens) - len(scores))  # what truncation cut off
         return spelling.spell([*echoed.tokens, *tokens], [*unscored, *scores, *generated])
 
-    async def frames(self, generations: Sequence[Generation]) -> AsyncIterator[bytes]:
+    async def frames(self, generations: Sequence[Generation[Chunk]]) -> AsyncIterator[bytes]:
         """The answer as events, one for what a step brings for one choice."""
         told: dict[int, Spelled] = {}
         usages: list[Usage] = []

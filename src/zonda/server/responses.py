@@ -160,7 +160,7 @@ async def compact(call: Call, body: CompactRequest) -> Compacted:
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=True))
         async with llm.converse(prepared, request_id=f"resp_{names.core}") as conversing:
-            answer = await conversing.answer()
+            answer = await conversing.completion()
     call.usage, choice = answer.usage, answer.choices[0]
     kept = [item for item in items if isinstance(item, Message) and item.role != "assistant"]
     summary = Compaction(id=names.next("cmp"), encrypted_content=seal(choice.text or choice.thought or EMPTY))

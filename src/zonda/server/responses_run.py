@@ -5,6 +5,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from zonda.errors import ZondaError
 from zonda.server import errors
@@ -14,8 +15,11 @@ from zonda.server.responses_store import Kept
 from zonda.server.responses_writer import Writer
 from zonda.server.schema import TokenLogprob
 from zonda.server.service import Service
-from zonda.turns import Conversing
+from zonda.turns import Spoken
 from zonda.types import Chunk, Usage
+
+if TYPE_CHECKING:
+    from zonda.generation import Generation
 
 log = logging.getLogger("zonda.server")
 
@@ -29,7 +33,7 @@ class Writing:
     """
 
     writer: Writer
-    conversing: Conversing
+    conversing: Generation[Spoken]
     spell: Callable[[Chunk], Sequence[TokenLogprob]]
     mute: bool = False
     hides: bool = False
