@@ -259,6 +259,16 @@ def test_a_token_that_does_not_exist_cannot_begin_a_grammar() -> None:
         answer(engine, Grammar("regex", "a", after=99999))
 
 
+@pytest.mark.parametrize(("after", "ended"), [(ANSWER, [ANSWER]), ("abcd", list(b"abcd"))])
+def test_free_text_comes_to_its_end_while_tokens_are_left(after: int | str, ended: list[int]) -> None:
+    with running() as engine:
+        got = answer(engine, Grammar("choice", '["yes"]', after=after), max_tokens=40,
+                     logit_bias=dict.fromkeys([ANSWER, *b"abcd"], -100.0))
+    tokens = got.tokens("r")
+    assert tokens[30:30 + len(ended)] == ended and ANSWER not in tokens[:30]
+    assert Spelling().text(tokens[30 + len(ended):]) == "yes" and tokens[-1] == END
+
+
 @pytest.mark.parametrize("text", ["", "a" * 257])
 def test_a_text_that_a_grammar_waits_for_is_neither_empty_nor_long(text: str) -> None:
     with running() as engine, pytest.raises(InvalidRequest, match="a short text"):

@@ -70,6 +70,8 @@ class Compiled:
     after: int | bytes | None
     special: frozenset[int]
     spell: Callable[[int], bytes]
+    closing: tuple[int, ...] = ()
+    """The tokens of `after`."""
 
 
 class Grammars:
@@ -102,7 +104,9 @@ class Grammars:
         if start is None:
             with self._compiling:
                 start = self._find(grammar) or self._keep(grammar, _deeply(lambda: self._make(grammar)))
-        return Compiled(start, after, self._words.special_ids, self._words.token_bytes)
+        closing = (after,) if isinstance(after, int) else tuple(self._words.encode(grammar.after, add_special=False)
+                                                                if isinstance(grammar.after, str) else ())
+        return Compiled(start, after, self._words.special_ids, self._words.token_bytes, closing)
 
     def _after(self, grammar: Grammar) -> int | bytes | None:
         match grammar.after:

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """Where one sequence stands in its grammar. `ends` are the tokens that end it."""
+    """Where one sequence stands in its grammar. `ends` are the tokens that end it, `free` is how many tokens may come
+    before the grammar begins."""
 
-    __slots__ = ("ends", "error", "grammar", "held", "last", "matcher", "over", "tail", "waiting")
+    __slots__ = ("ends", "error", "free", "grammar", "held", "last", "matcher", "over", "tail", "waiting")
 
-    def __init__(self, grammar: Compiled, ends: frozenset[int]) -> None:
+    def __init__(self, grammar: Compiled, ends: frozenset[int], free: int) -> None:
         self.grammar = grammar
+        self.free = free
+        """What is left of them; below zero, how many tokens of the free text's end were drawn since."""
         self.ends = np.fromiter(ends, np.int64)
         self.held = np.fromiter(ends - grammar.special, np.int64)
         """Tokens that end a sequence though a grammar may mean them as text."""
@@ -38,6 +41,7 @@ class Constraint:
 
     def advance(self, token: int) -> None:
         """Take note of a token that was drawn."""
+        self.free -= self.waiting
         if not self.waiting:
             self.last = token
         elif isinstance(self.grammar.after, bytes):
@@ -54,7 +58,11 @@ class Constraint:
         return self.matcher
 
     def forbid_ends(self, row: np.ndarray) -> None:
-        """Set a row of forbidden tokens for text that is free, but must not end."""
+        """Set a row of forbidden tokens for text that is free, but must not end; or that must now come to its end."""
+        if self.free <= 0:
+            row[:] = True
+            row[self.grammar.closing[min(-self.free, len(self.grammar.closing) - 1)]] = False
+            return
         row[:] = False
         row[self.ends] = True
         if isinstance(self.grammar.after, int):

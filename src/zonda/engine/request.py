@@ -50,7 +50,8 @@ class Sequence:
         self.index = index
         self.params = group.params
         self.stops = group.params.stops
-        self.constraint = Constraint(group.grammar, self.stops) if group.grammar else None
+        free = group.params.max_tokens * 3 // 4  # some are left for the answer itself
+        self.constraint = Constraint(group.grammar, self.stops, free) if group.grammar else None
         self.key = key(group.params.seed, index)
         self.known = len(group.prompt)
         self.computed = 0
