@@ -196,9 +196,9 @@ class ServerOptions:
     stall_exit: float = option(300.0, "seconds without a finished step after which running requests get an error and "
                                "the process ends with status 70, to be started again", low=0.01)
     stored_responses: int = option(1000, "responses of /v1/responses that are kept in memory to be asked for again, "
-                                   "and as many conversations; 0 keeps none", low=0)
-    stored_mb: int = option(64, "memory of the kept responses in MB, and of the conversations; the least used go first",
-                            low=1)
+                                   "as many chat completions and as many conversations; 0 keeps none", low=0)
+    stored_mb: int = option(64, "memory of the kept responses in MB, of the chat completions and of the conversations; "
+                            "the least used go first", low=1)
     stored_hours: float = option(24.0, "hours after which they are forgotten", low=0)
     socket_idle: float = option(900.0, "seconds that a WebSocket stays open after a response", low=0.01)
     socket_age: float = option(3600.0, "seconds after which a WebSocket is closed, when its response has ended",
