@@ -230,6 +230,23 @@ def test_a_key_is_asked_for_and_used(pages: Pages, browser: Browser) -> None:
         page.problems.clear()
 
 
+def test_a_key_that_holds_no_longer_is_asked_for_anew(pages: Pages) -> None:
+    with scripted(api_key=("new",)) as locked:
+        page = pages(locked.url)
+        page.type("new", "dialog input")
+        page.press("Enter")
+        page.until("document.querySelector('.models select')")
+        page.js("sessionStorage.setItem('zonda.key', 'old')")  # as if the server's had been changed
+        page.ask("Hi")
+        page.sees("The server does not accept this API key.", ".answer")
+        page.sees("The server does not accept this key.", "dialog")
+        page.fill("dialog input", "new")
+        page.press("Enter")
+        page.sees("Hello.", ".answer")
+        assert page.count(".trouble") == 0 and page.problems == [each for each in page.problems if "401" in each]
+        page.problems.clear()
+
+
 def test_a_busy_server_is_asked_again(pages: Pages, server: Scripted) -> None:
     server.scripts = [[Overloaded("the queue is full", retry_after=60)], ["At last."]]
     page = pages()
@@ -268,6 +285,21 @@ def test_errors_are_said_in_words_and_can_be_tried_again(pages: Pages, server: S
     page.ask("More")
     page.sees("breeze.gguf broke.", "[role=alert]")
     page.sees("Half an ans")
+    assert all("400" in each for each in page.problems)
+    page.problems.clear()
+
+
+def test_another_server_at_the_same_address_is_noticed(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    page.until("document.querySelector('.models select')")
+    server.cards[0] = {"id": "gale-7b", "object": "model"}
+    server.scripts = [[InvalidRequest("there is no model of this name")], ["Hello."]]
+    page.ask("Hi")
+    page.sees("There is no model of this name.", "[role=alert]")
+    page.until("document.querySelector('.models select').value === 'gale-7b'")
+    page.label("Try again")
+    page.sees("Hello.")
+    assert [each["model"] for each in server.asked] == ["zonda/breeze-1b", "gale-7b"]
     assert all("400" in each for each in page.problems)
     page.problems.clear()
 

@@ -142,8 +142,8 @@ function Results({ node }) {
 }
 
 function Result({ node }) {
-  return html`<article class="call result" aria-label=${`Result of ${node.name}`}><h2><${Icon} name="check" />
-    <span>Result of <code>${node.name}</code></span></h2><pre tabindex="0"><code>${node.text}</code></pre></article>`;
+  return html`<article aria-label=${`Result of ${node.name}`}><div class="call"><h2><${Icon} name="check" />
+    <span>Result of <code>${node.name}</code></span></h2><pre tabindex="0"><code>${node.text}</code></pre></div></article>`;
 }
 
 function Waiting({ run: { waiting, hurry, controller } }) {
