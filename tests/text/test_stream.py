@@ -99,7 +99,7 @@ def test_a_stop_string_that_ends_half_a_character_is_found() -> None:
 
 def test_special_tokens_are_no_text_but_may_stop() -> None:
     assert said(Stream(LETTERS), [[0, 2, 1, 3]]) == "ab"
-    assert said(Stream(LETTERS, skip_special=False), [[0, 2, 1]]) == "<s>a<|im_end|>"
+    assert said(Stream(LETTERS, visible=LETTERS.special_ids), [[0, 2, 1]]) == "<s>a<|im_end|>"
     stream = Stream(LETTERS, ("<|im_end|>",))
     assert (said(stream, [[2], [1], [3]]), stream.stopped) == ("a", "<|im_end|>")
 

@@ -62,7 +62,7 @@ async def create(call: Call, body: ConversationRequest) -> Conversation:
     store = call.service.conversations
     if not store.keeps:
         raise Unsupported("this server keeps no conversations", hint="raise --stored-responses")
-    talk = Talk(f"conv_{secrets.token_hex(16)}", int(time.time()), body.metadata or {}, _items(call, body.items or []),
+    talk = Talk(f"conv_{secrets.token_hex(16)}", int(time.time()), body.metadata or {}, _items(body.items or []),
                 call.owner)
     store.put(talk)
     return _shown(talk)
@@ -96,7 +96,7 @@ async def list_items(call: Call, query: ItemQuery) -> ItemList:
 async def add_items(call: Call, body: ItemsRequest) -> ItemList:
     """Add items at the end of a conversation."""
     talk = _found(call)
-    added = _items(call, body.items)
+    added = _items(body.items)
     talk.items += added
     call.service.conversations.settle(talk)
     return item_page(added, ItemQuery(order="asc"))
@@ -165,13 +165,9 @@ def _item(call: Call, talk: Talk) -> Item:
     raise NotFound("the conversation has no item of this id", param="item")
 
 
-def _items(call: Call, given: list[InputItem]) -> list[Item]:
+def _items(given: list[InputItem]) -> list[Item]:
     names = Names(secrets.token_hex(16))
-
-    def find(id: str) -> Item | None:
-        return None
-
-    return [item_of(each, f"items[{index}]", names.next, find) for index, each in enumerate(given)]
+    return [item_of(each, f"items[{index}]", names.next, lambda id: None) for index, each in enumerate(given)]
 
 
 def _shown(talk: Talk) -> Conversation:

@@ -80,14 +80,12 @@ class Reader:
         found = pattern.match(self._text, self._at)
         return self.take(found.end() - self._at) if found else ""
 
-    def word(self, pattern: re.Pattern[str], limit: int = 256) -> Steps[str]:
-        """Read a whole run of at most so many characters that match one by one."""
-        pieces: list[str] = []
-        left = limit
-        while left and pattern.match((yield from self.peek())):
-            pieces.append(self.take(1))
-            left -= 1
-        return "".join(pieces)
+    def word(self, pattern: re.Pattern[str]) -> Steps[str]:
+        """Read a whole run of at most 256 characters that match one by one."""
+        word = ""
+        while len(word) < 256 and pattern.match((yield from self.peek())):
+            word += self.take(1)
+        return word
 
     def space(self) -> Steps[None]:
         """Read over white space."""

@@ -21,9 +21,9 @@ class Stream:
     """
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = (), *, after: int | None = None,
-                 skip_special: bool = True, visible: frozenset[int] = frozenset(), min_tokens: int = 0) -> None:
+                 visible: frozenset[int] = frozenset(), min_tokens: int = 0) -> None:
         self._bytes = tokenizer.token_bytes
-        self._special = tokenizer.special_ids - visible if skip_special else frozenset()
+        self._special = tokenizer.special_ids - visible
         self._utf8 = UTF8("replace")
         self._stops = tuple(dict.fromkeys(each for each in stop if each))
         self._first = frozenset(each[0] for each in self._stops)
