@@ -155,7 +155,8 @@ def test_a_stream_that_takes_too_long_ends_with_the_failed_response() -> None:
         *_, last, done = stream
         assert (last["type"], done) == ("response.failed", "[DONE]")
         assert [event["sequence_number"] for event in stream[:-1]] == list(range(len(stream) - 1))
-        assert "within 2 s" in last["response"]["error"]["message"] and last["response"]["error"]["code"] == "server_error"
+        error = last["response"]["error"]
+        assert "within 2 s" in error["message"] and error["code"] == "server_error"
         assert last["response"]["output"][0]["status"] == "incomplete"
         assert client.responses.retrieve(last["response"]["id"]).status == "failed"
 
