@@ -147,7 +147,7 @@ class Reply:
         self.call.usage = usage
         if collected:
             keep(self.call, self.body, self.whole(collected.completion()))
-        if self._counts:
+        if self.body.reported.include_usage:
             message = self._chunk([])
             message.usage = usage_report(usage, reasoning)
             yield frame(message)
@@ -197,7 +197,7 @@ class Reply:
 
     def _frame(self, index: int, delta: Delta, logprobs: ChatLogprobs | None = None) -> bytes:
         choice = ChunkChoice(index=index, delta=delta, logprobs=logprobs)
-        if self._hides:
+        if self.body.reported.include_obfuscation:
             return frame(padded(self._chunk([choice])))
         before, after = self._around
         return before + _encoder.encode(choice) + after
@@ -225,18 +225,9 @@ class Reply:
         """Whether calls are told under their old name."""
         return self.body.functions is not None
 
-    @property
-    def _counts(self) -> bool:
-        return bool(self.body.stream_options and self.body.stream_options.include_usage)
-
-    @property
-    def _hides(self) -> bool:
-        """Whether the lengths of the pieces are hidden."""
-        return bool(self.body.stream_options and self.body.stream_options.include_obfuscation)
-
     def _chunk(self, choices: list[ChunkChoice]) -> ChatChunk:
         return ChatChunk(id=self.id, created=self.created, model=self.call.model, system_fingerprint=FINGERPRINT,
-                         choices=choices, usage=None if self._counts else UNSET)
+                         choices=choices, usage=None if self.body.reported.include_usage else UNSET)
 
     def _logprobs(self, logprobs: Sequence[Logprob]) -> ChatLogprobs | None:
         return chat_logprobs(self.llm.tokenizer, logprobs) if self.body.logprobs and logprobs else None

@@ -173,7 +173,7 @@ class Answer:
             if choice.text or choice.finish_reason or choice.logprobs:
                 yield frame(self._message([choice], None))
         self.call.usage = total(usages)
-        if self._counts:
+        if self.body.reported.include_usage:
             yield frame(self._message([], self.call.usage))
 
     def _piece(self, number: int, chunk: Chunk, told: dict[int, Spelled]) -> TextChoice:
@@ -185,12 +185,8 @@ class Answer:
         return TextChoice(index=index, text=echoed.text + chunk.text if echoed else chunk.text,
                           logprobs=logprobs, finish_reason=finish_of(chunk.finish))
 
-    @property
-    def _counts(self) -> bool:
-        return bool(self.body.stream_options and self.body.stream_options.include_usage)
-
     def _message(self, choices: list[TextChoice], usage: Usage | None) -> TextCompletion:
-        counted = self._counts if self.body.stream else True
+        counted = self.body.reported.include_usage or not self.body.stream
         counts = usage_report(usage) if usage else None
         return TextCompletion(id=self.id, created=self.created, model=self.call.model,
                               system_fingerprint=FINGERPRINT, choices=choices, usage=counts if counted else UNSET,

@@ -89,7 +89,7 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
         with _named():
             conversing = llm.converse(prepared, request_id=kept.response.id)
         writing = Writing(writer, conversing, _speller(llm, body), rehearse,
-                          hides=bool(body.stream_options and body.stream_options.include_obfuscation))
+                          hides=bool(body.reported.include_obfuscation))
         if body.background:
             call.counted = False
             Run(call.service, kept, writing, call.lease.share() if call.lease else None, call.client)

@@ -65,6 +65,11 @@ class SamplingFields(FormatFields, kw_only=True):
     cache_salt: Salt | None = None
     truncate_sequence: bool | None = None
 
+    @property
+    def reported(self) -> StreamOptions:
+        """How the stream is reported, if it is one."""
+        return self.stream_options or StreamOptions()
+
 
 class ThinkingFields(SamplingFields, kw_only=True):
     """And what the chat template is told beside the messages: of reasoning, and in variables that it reads."""
