@@ -158,6 +158,27 @@ def test_references_in_circles_make_a_grammar_of_bounded_size(name: str, inner: 
     assert len(grammar(name, tools=tools)) < 20_000
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_many_arguments_make_a_grammar_of_bounded_size(name: str) -> None:
+    unions = {f"p{i}": {"anyOf": [{"$ref": "#/$defs/A"}]} for i in range(400)}
+    tools = Tools([{"function": {"name": "f", "parameters": {"type": "object", "properties": unions, "$defs": {
+        "A": {"anyOf": [{"$ref": f"#/$defs/B{i}"} for i in range(60)]},
+        **{f"B{i}": {"type": "string"} for i in range(60)}}}}}])
+    assert len(grammar(name, tools=tools)) < 3_000_000
+
+
+@pytest.mark.parametrize("name", ["gemma", "pythonic"])
+def test_any_of_the_arguments_that_may_be_left_out_may_come(name: str) -> None:
+    tools = Tools([{"function": {"name": "f", "parameters": {"type": "object", "properties": {
+        each: {"type": "integer"} for each in "abc"}}}}])
+    written = {"gemma": "<|tool_call>call:f{T}<tool_call|>", "pythonic": "[f(T)]"}[name]
+    colon = {"gemma": ":", "pythonic": "="}[name]
+    between = {"gemma": ",", "pythonic": ", "}[name]
+    for given in ("", "a", "b", "c", "ab", "ac", "bc", "abc", "ba", "aa"):
+        text = written.replace("T", between.join(f"{each}{colon}1" for each in given))
+        assert taken(grammar(name, tools=tools), text) == ("".join(sorted(set(given))) == given), text
+
+
 def test_minimax_forces_values_within_values() -> None:
     tools = Tools([{"function": {"name": "plan", "parameters": {"type": "object", "required": ["stops"], "properties": {
         "stops": {"type": "array", "items": {"type": "object", "required": ["days"], "properties": {

@@ -33,7 +33,8 @@ class Lark:
 
     def value(self, schema: Mapping[str, Any]) -> str:
         """JSON of a schema, written compactly."""
-        return f"%json {json.dumps({**schema, 'x-guidance': _COMPACT})}"
+        written = f"%json {json.dumps({**schema, 'x-guidance': _COMPACT})}"
+        return self.named(written, lambda: written)
 
     def element(self, schema: Mapping[str, Any], end: str, line: str = "") -> str:
         """An argument up to and with `end` and `line`: a text as it stands, all else as JSON."""
@@ -138,5 +139,7 @@ def members(lark: Lark, schema: Mapping[str, Any], write: Callable[[str, Mapping
     if must or not between:
         joined = f" {comma} ".join(must) + "".join(f" ({comma} {each})?" for each in may)
         return joined.strip() or '""'
-    rests = [" ".join([first, *(f"({comma} {each})?" for each in may[index + 1:])]) for index, first in enumerate(may)]
-    return "(" + " | ".join([*(f"({each})" for each in rests), '""']) + ")"
+    first = rest = '""'
+    for item in reversed([lark.rule(each) for each in may]):
+        first, rest = lark.rule(f"{item} {rest} | {first}"), lark.rule(f"({comma} {item})? {rest}")
+    return first

@@ -17,6 +17,7 @@ _SAID = frozenset({"default", "description", "examples", "title"})
 _COMBINED = frozenset({"$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentRequired", "dependentSchemas",
                        "dependencies", "propertyNames", "patternProperties", "minProperties", "maxProperties",
                        "prefixItems", "contains", "uniqueItems", "unevaluatedItems"})
+_MANY = 128  # alternatives that are looked at
 _DEPTH = 8  # references, and alternatives within alternatives
 _LONGEST = 1 << 16  # characters of a Python literal that is looked at
 
@@ -64,9 +65,14 @@ def _kinds(schema: Mapping[str, Any]) -> list[str]:
 
 
 def alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The schemas of which one must hold, none of which only refers to others. Each shared one comes once."""
+    """The schemas of which one must hold, none of which only refers to others. Each shared one comes once.
+
+    Where they are many, a schema that says nothing stands for all.
+    """
     found, left, seen = list[Mapping[str, Any]](), [schema], set[int]()
     while left:
+        if len(found) + len(left) > _MANY:
+            return [{}]
         each = left.pop()
         kind = {word: each[word] for word in ("type",) if word in each}
         while (inner := referred(each)) is not None and id(inner) not in seen:
@@ -79,9 +85,11 @@ def alternatives(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def branches(schema: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The schemas of which one must hold; none where the schema has no such."""
+    """The schemas of which one must hold; none where the schema has no such, or many."""
     parts = schema.get("anyOf") or schema.get("oneOf")
-    return [within(schema, each) for each in parts if isinstance(each, Mapping)] if isinstance(parts, list) else []
+    if not isinstance(parts, list) or len(parts) > _MANY:
+        return []
+    return [within(schema, each) for each in parts if isinstance(each, Mapping)]
 
 
 def within(schema: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
