@@ -42,14 +42,17 @@ def converse(llm: LLM, options: RunOptions, sampling: Sampling) -> None:
 def _answer(llm: LLM, chat: Chat, text: str, options: RunOptions) -> None:
     chat.ask(text)
     meter = Meter()
+    told = ""
+    click.echo(err=True)
     try:
         show(ask(llm, chat.messages, options, chat.sampling), _screen(), meter)
-        click.echo(meter.line(), err=True)
+        told = meter.line()
     except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+        told = "stopped"
     except ZondaError as error:
         click.echo(f"error: {error}", err=True)
     finally:
+        click.secho(f"\n{told}\n" if told else "", dim=True, err=True)
         chat.answered(meter.text)
 
 

@@ -78,7 +78,7 @@ def answer_once(llm: LLM, text: str, options: RunOptions, sampling: Sampling) ->
         click.echo("note: the model has no chat template; it continues the text", err=True)
     meter = Meter()
     show(ask(llm, _messages(text, options), options, sampling), Plain(), meter)
-    click.echo(meter.line(), err=True)
+    click.secho(meter.line(), dim=True, err=True)
 
 
 def _messages(text: str, options: RunOptions) -> list[dict[str, Any]]:
