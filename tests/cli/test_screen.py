@@ -57,6 +57,26 @@ def test_reasoning_without_an_answer_ends_its_line(capsys: pytest.CaptureFixture
     assert capsys.readouterr() == ("\n", "Hm\n\n")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_model_cannot_command_the_terminal() -> None:
+    text = "a\x1b]52;c;ZXZpbA==\x07b\x9b2Jc\rd\r\n\te"
+    plain, piped, drawn = Terminal(), io.StringIO(), Terminal()
+    with Plain(plain) as screen:
+        screen.write(text)
+    assert plain.getvalue() == "a\u241b]52;c;ZXZpbA==\u2407b\ufffd2Jcd\n\te\n"
+    with Plain(piped) as screen:
+        screen.write(text)
+    assert piped.getvalue() == text + "\n"
+    with Markdown(Console(file=drawn, width=80, force_terminal=False)) as screen:
+        screen.think(text)
+        screen.write(text)
+    assert drawn.getvalue().count("\u241b]52") == 2 and not {"\x1b", "\x07", "\x9b", "\r"} & set(drawn.getvalue())
+
+
 def test_markdown_shows_each_block_once_at_the_end() -> None:
     out = io.StringIO()
     with Markdown(Console(file=out, width=40)) as screen:

@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.segment import Segment
 from rich.text import Text
 
+from zonda.cli.screen import harmless
+
 _FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})(.*)", re.DOTALL)
 
 
@@ -33,7 +35,7 @@ class Markdown:
     def think(self, text: str) -> None:
         """Show more reasoning, dimmed, line by line."""
         with whole():
-            done, line, self._thought = (self._thought + text).rpartition("\n")
+            done, line, self._thought = (self._thought + harmless(text)).rpartition("\n")
             if line:
                 self._print_thought(done)
             self._live.update(Text(self._thought, style="dim"))
@@ -54,7 +56,7 @@ class Markdown:
                 self._thought_through()
             elif not self._rest:
                 return
-            for line in text.splitlines(keepends=True):  # so that each block is drawn by itself
+            for line in harmless(text).splitlines(keepends=True):  # so that each block is drawn by itself
                 done, self._rest = finished_blocks(self._rest + line)
                 self._print(done)
             self._live.update(Block(self._rest, apart=self._begun, grows=True))

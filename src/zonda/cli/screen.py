@@ -24,8 +24,17 @@ class Screen(Protocol):
                  trace: TracebackType | None) -> None: ...
 
 
+_HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {ord("\r"): None, 127: 0x2421}
+_HARMLESS |= dict.fromkeys(range(128, 160), 0xFFFD)
+
+
+def harmless(text: str) -> str:
+    """A text for a terminal: control characters, which could command it, as pictures of themselves."""
+    return text.translate(_HARMLESS)
+
+
 class Plain:
-    """The text as it is, and a line's end after it; reasoning goes to standard error."""
+    """The text as it is, but harmless on a terminal, and a line's end after it; reasoning goes to standard error."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -35,13 +44,13 @@ class Plain:
     def think(self, text: str) -> None:
         """Show more reasoning, dimmed on a terminal."""
         self._thinking = True
-        click.echo(click.style(text, dim=True), nl=False, err=True)
+        click.echo(click.style(harmless(text), dim=True), nl=False, err=True)
 
     def write(self, text: str) -> None:
         """Show more text."""
         if text:
             self._thought_through()
-            self._out.write(text)
+            self._out.write(harmless(text) if self._out.isatty() else text)
             self._out.flush()
             self._begun, self._ended = True, text.endswith("\n")
 
