@@ -219,7 +219,7 @@ class AsyncLLM(Loaded):
     async def compile(self, grammar: Grammar | None) -> None:
         """Compile a grammar without holding up the event loop; a request that brings it then finds it done."""
         if grammar is not None:
-            await asyncio.to_thread(self.engine.grammars.compile, grammar)
+            await asyncio.wrap_future(self.engine.grammars.begin(grammar))
 
     def stream(self, messages: Conversation, **options: Any) -> Generation[Chunk]:
         """As `LLM.stream`. What the answer must look like is compiled beside the event loop, before its first chunk."""

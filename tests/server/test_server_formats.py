@@ -10,7 +10,7 @@ from typing import Any
 import openai
 import pydantic
 import pytest
-from fakes import PATIENCE, Server, model, serving
+from fakes import PATIENCE, Server, model, serving, until
 
 OPEN = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 NAMED = {"type": "json_schema", "json_schema": {"name": "it", "schema": OPEN, "strict": True}}
@@ -90,7 +90,7 @@ def test_every_protocol_tells_what_a_schema_cannot_have(server: Server, path: st
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/completions"])
 def test_a_grammar_that_takes_long_holds_nobody_up(path: str) -> None:
-    """The event loop goes on: other answers come while a grammar is compiled."""
+    """The event loop goes on, and so do the threads for large requests: other answers come while grammars wait."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     wanted = {"type": "json_schema", "name": "n", "schema": schema}
     said = {"model": "chain", "max_tokens": 16, "messages": [{"role": "user", "content": "x"}]}
@@ -98,7 +98,8 @@ def test_a_grammar_that_takes_long_holds_nobody_up(path: str) -> None:
             "/v1/completions": {"prompt": "x", "guided_json": schema},
             "/v1/messages": said | {"output_config": {"format": {"type": "json_schema", "schema": schema}}},
             "/v1/responses": {"input": "x", "text": {"format": wanted}}}[path]
-    with serving(model(), access_log=False) as server, ThreadPoolExecutor(1) as pool:
+    count = 40  # more than asyncio has threads
+    with serving(model(), access_log=False) as server, ThreadPoolExecutor(count) as pool:
         grammars, begun, go_on = server.llm.engine.grammars, threading.Event(), threading.Event()  # type: ignore[union-attr]
         make = grammars._make
 
@@ -108,11 +109,14 @@ def test_a_grammar_that_takes_long_holds_nobody_up(path: str) -> None:
             return make(grammar)
 
         grammars._make = slowly  # type: ignore[method-assign]
-        slow = pool.submit(server.post, path, body)
+        slow = [pool.submit(server.post, path, body) for _ in range(count)]
         assert begun.wait(PATIENCE)
-        assert server.complete("x").status == 200 and not slow.done()
+        until(lambda: len(server.service.calls) == count)
+        assert server.complete("x").status == 200
+        assert server.complete("x" * 20_000, truncate_sequence=True, max_tokens=1).status == 200
+        assert not any(each.done() for each in slow)
         go_on.set()
-        assert slow.result(PATIENCE).status == 200
+        assert {each.result(PATIENCE).status for each in slow} == {200}
 
 
 @pytest.mark.parametrize(("fields", "param"), [

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -16,7 +17,6 @@ import pytest
 from apart import Process
 from fakes import PATIENCE, hold, let_go, logged, model, serving, until
 
-from zonda.engine import trial
 from zonda.errors import InvalidRequest, ZondaError
 from zonda.options import ServerOptions
 from zonda.server import create_app, serve
@@ -59,7 +59,17 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (100, resource.getrlimit(resource.RLI
 serve(model(), ServerOptions(port=0))
 print("ended")
 """
-GRAMMAR = {"type": "lark", "value": 'start: "a"'}
+TRYING = """
+import sys
+from fakes import model
+from zonda.engine import trial
+from zonda.options import ServerOptions
+from zonda.server import serve
+
+trial.__file__, trial.PATIENCE = sys.argv[1], 1e6
+serve(model(), ServerOptions(port=0, drain_timeout=0))
+print("ended")
+"""
 
 
 @pytest.fixture
@@ -76,10 +86,15 @@ def started(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         each.kill()
 
 
-def stream(port: int, body: bytes) -> socket.socket:
+def asked(port: int, body: bytes) -> socket.socket:
     sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
     head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
     sock.sendall(head + body)
+    return sock
+
+
+def stream(port: int, body: bytes) -> socket.socket:
+    sock = asked(port, body)
     assert sock.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
     return sock
 
@@ -142,23 +157,21 @@ def test_who_is_still_sending_is_told_that_the_server_ends() -> None:
         assert not server.thread.is_alive()
 
 
-def test_a_grammar_that_takes_long_does_not_keep_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "trial_worker.py").write_text("input(); print('ready', flush=True); [input() for _ in iter(int, 1)]")
-    monkeypatch.setattr(trial, "__file__", str(tmp_path / "trial.py"))
-    monkeypatch.setattr(trial, "PATIENCE", 10 * PATIENCE)
-    with serving(model(), drain_timeout=0, access_log=False) as server:
-        replies: list[Any] = []
-        asks = [threading.Thread(target=lambda: replies.append(server.chat("x", grammar=GRAMMAR))) for _ in range(3)]
-        for ask in asks:
-            ask.start()
-        engine = server.llm.engine  # type: ignore[union-attr]
-        until(lambda: engine.grammars._trial and engine.grammars._trial._process and len(server.service.flights) == 3)
-        server.listener.drain()
-        for ask in asks:
-            ask.join()
-        server.thread.join(PATIENCE)  # which waits for all threads that were started to do something beside it
-        assert not server.thread.is_alive()
-        assert [each.status for each in replies] == [503, 503, 503]
+def test_a_grammar_that_takes_long_does_not_keep_the_process(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    worker = f"input(); print('ready', flush=True); input(); open({str(begun)!r}, 'w'); input()"
+    (tmp_path / "trial_worker.py").write_text(worker)
+    process = Process(tmp_path, TRYING, str(tmp_path / "trial.py"))
+    try:
+        body = json.dumps({"prompt": "x", "grammar": {"type": "lark", "value": 'start: "a"'}}).encode()
+        socks = [asked(process.port, body) for _ in range(3)]
+        until(begun.exists)
+        process.process.send_signal(signal.SIGTERM)
+        assert [rest(sock)[:13] for sock in socks] == [b"HTTP/1.1 503 "] * 3
+        code, out, err = process.end()
+        assert (code, out) == (0, "ended\n") and "Traceback" not in err, err
+    finally:
+        process.kill()
 
 
 def test_while_draining_new_requests_are_refused_and_health_says_so() -> None:

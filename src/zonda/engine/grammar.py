@@ -6,7 +6,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -90,6 +90,7 @@ class Grammars:
         self._lock = threading.Lock()
         self._compiling = threading.Lock()
         self._trial: Trial | None = None
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="zonda-grammars")
         self._closed = False
 
     def compile(self, grammar: Grammar) -> Compiled:
@@ -118,6 +119,11 @@ class Grammars:
                 return None
         raise InvalidRequest(f"the grammar begins after {grammar.after!r:.40}, expected a token's id or a short text",
                              param="grammar")
+
+    def begin(self, grammar: Grammar) -> Future[Compiled]:
+        """Compile on a thread that does nothing else: who brings no grammar waits for none."""
+        self._refuse_closed()
+        return self._beside.submit(self.compile, grammar)
 
     def knows(self, grammar: Grammar) -> bool:
         """Whether a grammar needs no compiling: it is kept, or so wrong that it is refused at once."""
@@ -164,6 +170,7 @@ class Grammars:
     def close(self) -> None:
         """Compile nothing more, and end the process beside this one, if there is one; it may be at work."""
         self._closed = True
+        self._beside.shutdown(wait=False)
         if self._trial:
             self._trial.close()
 

@@ -122,12 +122,6 @@ class Listener(uvicorn.Server):
         await self._part()
         return True
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close all connections, and end what threads would go on with, since the process waits for them."""
-        await super().shutdown(sockets)
-        for llm in self.service.registry.loaded().values():
-            llm.engine.grammars.close()
-
     async def _part(self) -> None:
         """Let those who are connected be told why that ends."""
         self.service.part()
