@@ -4,10 +4,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 from fakes import PATIENCE, Reply, Server, hold, let_go, logged, model, runner, serving, until
+from scripted import scripted
 
 from zonda.errors import InvalidModel, InvalidRequest, OutOfMemory
 from zonda.options import ServerOptions
@@ -90,6 +92,14 @@ def test_cards_tell_what_is_known_of_models_loaded_or_not() -> None:
     assert (one["id"], one["aliases"], one["status"], one["owned_by"]) == ("one", ["a"], "loaded", "local")
     assert (one["max_model_len"], one["capabilities"]) == (2000, ["completion", "chat"]) and one["created"]
     assert (two["status"], two["max_model_len"], two["capabilities"]) == ("unloaded", None, None)
+
+
+@pytest.mark.parametrize(("dialect", "reasoning", "reasons"), [
+    ("hermes", "think", True), ("hermes", "none", False), ("harmony", "none", True)])
+def test_models_that_reason_are_told_apart(dialect: str, reasoning: str, reasons: bool) -> None:
+    llm = scripted(dialect=dialect, reasoning=reasoning)
+    with closing(llm.engine):
+        assert ("reasoning" in llm.capabilities) is reasons
 
 
 def test_who_will_not_wait_for_a_load_is_told_when_to_come_back() -> None:
