@@ -75,7 +75,7 @@ Choose = Callable[[np.ndarray, int], int]
 
 def walk(grammar: Compiled, vocab: int, choose: Choose, most: int, ends: frozenset[int] = frozenset()) -> Walk:
     """Draw an answer of at most so many tokens."""
-    constraint, found = Constraint(grammar, ends), Walk()
+    constraint, found = Constraint(grammar, ends, most), Walk()
     row, bits = np.zeros(vocab, np.bool_), np.zeros(vocab // 32 + 1, np.uint32)
     while len(found.seconds) < most:
         matcher = constraint.ready()
