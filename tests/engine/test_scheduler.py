@@ -236,14 +236,14 @@ def test_a_scored_prompt_asks_for_a_bounded_number_of_rows() -> None:
 
 def test_rows_are_exact_by_their_place_in_their_request_whatever_else_runs() -> None:
     desk = Desk(pages=300, budget=1000, max_len=500)
-    rounding = Rounding(100, 15)
+    rounding = Rounding(100, 4, 12)
     prompts = {"a": 3, "b": 99, "c": 100}
     for name, length in prompts.items():
         desk.add(name, length, max_tokens=2)
     batch = assemble(desk.scheduler.plan(), desk.slots, desk.pages.size)
     rows = np.split(exact_rows(batch, rounding), batch.starts[1:-1])
     places = [np.flatnonzero(exact).tolist() for exact in rows]
-    assert places == [[0, 1, 2], [*range(EXACT_START), 98], [*range(15), 99]]
+    assert places == [[0, 1, 2], [*range(EXACT_START), 98], [*range(4), *range(88, 100)]]
 
 
 def test_a_batch_holds_each_sequences_rows_pages_and_last_row() -> None:

@@ -19,6 +19,7 @@ EMULATED = {isa: Target("emulated", features) for isa, features in {
 
 I8, I16, I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 DOTS = {f"llvm.x86.avx512.vpdpbusd.{32 * n}": (n, I32, I8, 4) for n in (8, 16)} | {
+    "llvm.x86.avx512.vpdpwssd.512": (16, I32, I16, 2),
     "llvm.x86.avx512.pmaddubs.w.512": (32, I16, I8, 2), "llvm.x86.avx512.pmaddw.d.512": (16, I32, I16, 2),
     "llvm.aarch64.neon.sdot.v4i32.v16i8": (4, I32, I8, 4)}
 ROUNDED = "llvm.x86.avx512.pmul.hr.sw.512"
@@ -46,8 +47,8 @@ def _plain(name: str) -> str:
         return _rounded_product()
     lanes, result, factor, count = DOTS[name]
     wide, narrow = ir.VectorType(result, lanes), ir.VectorType(factor, lanes * count)
-    added = "vpdpbusd" in name or "sdot" in name
-    given = wide if "vpdpbusd" in name else narrow
+    added = "vpdp" in name or "sdot" in name
+    given = wide if "vpdp" in name else narrow
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(wide, [wide] * added + [given] * 2), f"plain.{name}")
     function.attributes.add("noinline")

@@ -62,7 +62,8 @@ def test_a_packed_product_is_right_and_the_same_in_any_company(isa, name, exact,
     wanted, results = rounded(x, most).astype(np.float64) @ weight.dense().T.astype(np.float64), []
     for rows in ROWS:
         run = Recorded(libraries[isa])
-        out = run.ops.project(run.put(x[:rows]), [packed(weight)], [None])
+        zeros = run.put(np.zeros((rows, OUTS), np.float32))
+        out = run.ops.output(run.put(x[:rows]), packed(weight), None, residual=zeros)
         run.run(rows, exact=exact)
         results.append(run.get(out, rows))
     if not exact and libraries[isa].target.wide:  # test_wide.py has how near these come
@@ -70,6 +71,17 @@ def test_a_packed_product_is_right_and_the_same_in_any_company(isa, name, exact,
     np.testing.assert_allclose(results[-1], wanted, atol=error * np.abs(wanted).max())
     for rows, result in zip(ROWS, results):
         np.testing.assert_array_equal(result, results[-1][:rows])
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("isa", [*RUNNING, *EMULATED])
+def test_fast_rows_have_fine_queries_keys_and_values(isa: str, name: str, packed: Packer, libraries: Libraries) -> None:
+    weight, x = random_packed(name, OUTS, COLS), normal(25, COLS)
+    run = Recorded(libraries[isa])
+    out = run.ops.project(run.put(x), [packed(weight)], [None])
+    run.run(25, exact=False)
+    wanted = x.astype(np.float64) @ weight.dense().T.astype(np.float64)
+    np.testing.assert_allclose(run.get(out, 25), wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("rows", ROWS)

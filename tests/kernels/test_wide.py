@@ -7,7 +7,7 @@ from test_cpu_ops import ROWS, rounded
 
 from zonda.kernels.cpu.layout import LAYOUTS
 from zonda.kernels.cpu.library import Library, Target, host
-from zonda.kernels.cpu.wide import wide_units
+from zonda.kernels.cpu.wide import GROUP, most
 from zonda.kernels.ops import Activation
 from zonda.kernels.reference import ReferenceOps
 from zonda.options import cache_folder
@@ -26,9 +26,14 @@ def numbers(rows: int, cols: int) -> np.ndarray:
     return np.random.default_rng(cols).normal(0.5, 1, (rows, cols)).astype(np.float32)
 
 
-def product(weight: Weight, x: np.ndarray, target: Target, *, exact: bool = False) -> np.ndarray:
+def product(weight: Weight, x: np.ndarray, target: Target, *, exact: bool = False, fine: bool = True) -> np.ndarray:
+    """Of queries, keys and values, if `fine`, else of an output."""
     run = Recorded(Library(cache_folder(), target))
-    out = run.ops.project(run.put(x), [run.ops.prepare(weight)], [None])
+    matrix = run.ops.prepare(weight)
+    if fine:
+        out = run.ops.project(run.put(x), [matrix], [None])
+    else:
+        out = run.ops.output(run.put(x), matrix, None, residual=run.put(np.zeros((len(x), OUTS), np.float32)))
     run.run(len(x), exact=exact)
     return run.get(out, len(x))
 
@@ -44,16 +49,25 @@ def test_exact_rows_have_the_bits_that_vector_registers_give(name: str, cols: in
 @wide
 @pytest.mark.parametrize("cols", [256, 768])
 @pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("fine", [False, True], ids=["bytes", "words"])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_weights_and_activations_are_rounded_to_bytes(name: str, rows: int, cols: int) -> None:
+def test_weights_and_activations_are_rounded(name: str, fine: bool, rows: int, cols: int) -> None:
     weight, x = random_packed(name, OUTS, cols), numbers(rows, cols)
-    values = weight.dense().astype(np.float64)
-    group = 32 * wide_units(cols // 32)
-    wanted = rounded(x, 127, group).astype(np.float64) @ values.T
-    # no value of a group can be more than twice the largest there is, and half a step is 1/254 of that
-    steps = 2 * np.abs(values).reshape(OUTS, -1, group).max(-1) / 127
-    bound = 0.51 * np.abs(x).reshape(rows, -1, group).sum(-1) @ steps.T
-    assert (np.abs(product(weight, x, PLAIN) - wanted) <= bound + 1e-5 * np.abs(wanted).max()).all()
+    values, top = weight.dense().astype(np.float64), most(2 if fine else 1)
+    assert top >= (4000 if fine else 127)
+    wanted = rounded(x, top, GROUP).astype(np.float64) @ values.T
+    # no value of a group can be more than twice the largest there is; words' factors are rounded as well
+    steps = 2 * np.abs(values).reshape(OUTS, -1, GROUP).max(-1) / top
+    bound = (1.1 if fine else 0.51) * np.abs(x).reshape(rows, -1, GROUP).sum(-1) @ steps.T
+    assert (np.abs(product(weight, x, PLAIN, fine=fine) - wanted) <= bound + 1e-5 * np.abs(wanted).max()).all()
+
+
+@wide
+def test_the_largest_sums_of_words_fit() -> None:
+    weight, x = random_packed("q8_0", OUTS, 576), np.full((12, 576), 3, np.float32)
+    weight.packed[:] = weight.packed[0, 0]  # one scale and one code, whatever they are
+    wanted = x.astype(np.float64) @ weight.dense().T.astype(np.float64)
+    np.testing.assert_allclose(product(weight, x, PLAIN), wanted, rtol=2e-3)
 
 
 @wide

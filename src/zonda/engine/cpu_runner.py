@@ -25,14 +25,16 @@ EXACT_START = 63
 
 
 class Rounding(NamedTuple):
-    """Prompts of `long` tokens or more, most of which are rounded anyhow, have fewer exact ones: `start`."""
+    """Prompts of `long` tokens or more, most of which are rounded anyhow, have fewer exact ones: the first, which all
+    others attend to much, and the last, which generated tokens do."""
 
     long: int
-    start: int
+    first: int
+    last: int
 
 
-BYTES, HALVES = Rounding(256, 15), Rounding(64, 0)
-"""Where the rest is rounded to bytes, and where to bfloat16. With the prompt's last, exact rows fill whole blocks."""
+BYTES, HALVES = Rounding(256, 4, 12), Rounding(64, 0, 1)
+"""Where the rest is rounded to bytes, and where to bfloat16. Exact rows of a prompt fill whole blocks."""
 
 
 def cores() -> int:
@@ -104,12 +106,13 @@ class CPURunner:
 
 
 def exact_rows(batch: Batch, rounding: Rounding) -> np.ndarray:
-    """Whose activations may not be rounded, bool (rows,): a sequence's first positions, its prompt's last and all that
-    is generated: by place, never by company."""
+    """Whose activations may not be rounded, bool (rows,): a prompt's first and last, and all that is generated: by
+    place, never by company."""
     if batch.prompts is None:
         return np.ones(batch.rows, bool)
-    start = np.where(batch.prompts < rounding.long, EXACT_START, rounding.start)
-    return (batch.positions < start) | (batch.positions >= batch.prompts - 1)
+    short = batch.prompts < rounding.long
+    first, last = np.where(short, EXACT_START, rounding.first), np.where(short, 1, rounding.last)
+    return (batch.positions < first) | (batch.positions >= batch.prompts - last)
 
 
 def attention_work(ops: CPUOps, sequence: np.ndarray, positions: np.ndarray,

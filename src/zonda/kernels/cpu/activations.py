@@ -9,8 +9,9 @@ A block of T tokens and K columns:
     float  sums    [K/32][T]     -scale · sum of codes
     int32  sums    [K/16][T]     the same two for groups of 16
     float  sums    [K/16][T]
-A block for dense weights is float32 [K][T]. One for wide tiles has int8 codes [K/4][T][4], and for each group of
-columns that share a scale: float scales [T], and after them all int32 sums [T], -128 · sum of codes.
+A block for dense weights is float32 [K][T]. One for wide tiles has codes [K/64][T][64], int8, or
+int16 with the columns of each four in the order 0, 2, 1, 3; then a float32 scale for each group and token, and after
+them all int32 sums, -128 · sum of codes.
 """
 from __future__ import annotations
 
@@ -126,7 +127,7 @@ def _store_sums(e: Emit, total: Any, scale: Any, offset: Any, address: Any, stri
     e.store(e.b.fneg(e.b.fmul(e.b.sitofp(total, F32), scale)), e.at(address, strip))
 
 
-_quantize_wide = inline(wide_tiles.quantize, 8)
+_quantize_bytes, _quantize_shorts = (inline(wide_tiles.quantize(size), 7) for size in (1, 2))
 _quantize_fast, _quantize_planes, _quantize_words, _quantize_planes_rows = (
     inline(_quantize(form), 8) for form in (FAST, PLANES, WORDS, PLANES_ROWS))
 
@@ -142,7 +143,7 @@ def inverse_rms(x: int, cols: int, eps: float) -> float:
 def pack(op: int, frame: int, piece: int, thread: int) -> None:
     """A block of rows for tiles. Arguments: x, row stride in floats, norm weights (ones if none), eps bits or 0,
     cols, domain, blocks, bytes a token, offset, whether dense, whether exact, the least tokens of a block in words or
-    0, units that share a scale in wide tiles or 0."""
+    0, bytes of codes for wide tiles or 0."""
     x, stride, weight, eps = load4(op, ARGUMENTS)
     wide = load_i64(op, ARGUMENTS + 12)
     cols, domain, blocks, token_bytes, offset, dense, exact, least = load8(op, ARGUMENTS + 4)
@@ -154,12 +155,15 @@ def pack(op: int, frame: int, piece: int, thread: int) -> None:
         factor = f32(1)
         if eps:
             factor = inverse_rms(source, cols, bits_f32(np.int32(eps)))
-        words = source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, wide or offset
+        words = source, weight, np.int64(f32_bits(factor)), cols // UNIT, tokens, block, token, offset
         if dense:
             for i in range(cols):
                 store_f32(block, i * tokens + token, load_f32(source, i) * factor * load_f32(weight, i))
         elif wide:
-            _quantize_wide(words)
+            if wide == 1:
+                _quantize_bytes(words[:7])
+            else:
+                _quantize_shorts(words[:7])
         elif tokens == AMX_TOKENS:
             _quantize_planes_rows(words)
         elif exact and least and tokens >= least:

@@ -138,8 +138,9 @@ class Library:
         """On x86, code takes addresses of 64 bits: its constants may be mapped anywhere, and more than 2 GB away where
         others have reserved much of the address space, as CUDA does."""
         x86 = llvm.get_process_triple().startswith("x86_64")
+        whole = ",+fast-dpwssd" if target.isa == "avx512vnni" else ""  # else LLVM cuts dot products of words in two
         return llvm.Target.from_default_triple().create_target_machine(
-            cpu=target.cpu, features=target.features, opt=3, reloc="static" if x86 else "pic",
+            cpu=target.cpu, features=target.features + whole, opt=3, reloc="static" if x86 else "pic",
             codemodel="large" if x86 else "default", jit=True)
 
     def _key(self) -> str:

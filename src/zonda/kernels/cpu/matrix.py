@@ -14,6 +14,7 @@ from zonda.kernels.cpu.layout import LAYOUTS, ROWS, UNIT
 from zonda.kernels.cpu.library import Kernel, Library
 from zonda.kernels.cpu.memory import Arena, address
 from zonda.kernels.cpu.threads import function
+from zonda.kernels.cpu.wide import GROUP, group_bytes
 from zonda.weights.formats import Dense, Float8, GroupInt
 from zonda.weights.source import Weight
 
@@ -52,7 +53,7 @@ class Matrix:
         return UNIT if self.dense else LAYOUTS[self.format].group
 
     def kernel(self, tokens: int, *, exact: bool, wide: int = 0) -> Kernel:
-        """The tile kernel for blocks of so many tokens, `wide` units of them with a scale."""
+        """The tile kernel for blocks of so many tokens; wide ones have codes of so many bytes."""
         exact = exact or self.dense
         name = f"tile_{self.format}_{tokens}_{'exact' if exact else 'fast'}"
         if wide:
@@ -70,10 +71,10 @@ class Matrix:
 
     def spread(self, wide: int) -> tuple[Kernel, int]:
         """The kernel that spreads a tile out, wide or for AMX, and the bytes that takes."""
-        size = amx.spread_bytes(self.format, self.units)
         if wide:
-            name = f"spread_{self.format}_{wide}"
+            name, size = f"spread_{self.format}_{wide}", self.cols // GROUP * group_bytes(wide)
             return Kernel(name, 4, "wide:spread", (self.format, wide), writer=True), size
+        size = amx.spread_bytes(self.format, self.units)
         return Kernel(f"spread_{self.format}", 4, "amx:spread", (self.format,), writer=True), size
 
     def offset(self, isa: str) -> int:

@@ -48,13 +48,16 @@ class Pool:
 
 class Buffer:
     """Memory of a recorded array: (rows, cols) float32, or blocks of activations. `rows` is the frame's word that
-    counts them; `fast`, blocks that hold the fast rows, which are then not among the others."""
+    counts them; `fast`, blocks that hold the fast rows, which are then not among the others; `exact` and `wide`, how
+    blocks are rounded."""
 
     def __init__(self, pool: Pool, size: int, cols: int, rows: int = ROWS) -> None:
         self.memory = pool.take(aligned(size))
         self.cols = cols
         self.rows = rows
         self.fast: Buffer | None = None
+        self.exact = True
+        self.wide = 0
         self._pool = pool
 
     @property

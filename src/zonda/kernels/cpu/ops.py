@@ -22,7 +22,7 @@ from zonda.kernels.cpu.matmul import MOST_TOKENS
 from zonda.kernels.cpu.matrix import TOKENS, Matrix, tiled
 from zonda.kernels.cpu.memory import Arena, Buffer, Pool, address
 from zonda.kernels.cpu.panels import Form
-from zonda.kernels.cpu.wide import token_bytes, wide_units
+from zonda.kernels.cpu.wide import GROUP, token_bytes
 from zonda.kernels.ops import Activation, Attend, Experts, Norm, Rotary
 from zonda.weights.source import Weight
 
@@ -110,6 +110,10 @@ class CPUOps:
 
     def project(self, x: Buffer, weights: Sequence[Matrix], biases: Sequence[np.ndarray | None], *,
                 norm: Norm | None = None) -> Buffer:
+        return self._project(x, weights, biases, norm, fine=True)
+
+    def _project(self, x: Buffer, weights: Sequence[Matrix], biases: Sequence[np.ndarray | None], norm: Norm | None, *,
+                 fine: bool) -> Buffer:
         out = self._like(x, sum(w.rows for w in weights))
         for domain in DOMAINS[x.rows]:
             column = 0
@@ -117,7 +121,7 @@ class CPUOps:
             for weight, bias in zip(weights, biases):
                 key = self._form(weight, domain)
                 if key not in packed:
-                    packed[key] = self._pack(x, weight, norm, domain)
+                    packed[key] = self._pack(x, weight, norm, domain, fine=fine)
                 self._product(packed[key], weight, out, domain, column=column, bias=bias)
                 column += weight.rows
         return out
@@ -169,11 +173,11 @@ class CPUOps:
             if self._halved(domain, gate):
                 out.fast = self._gated_halves(x, gate, up, activation, norm)
                 continue
-            share = self._share(domain, gate, 2)
             blocks = self._pack(x, gate, norm, domain)
+            share = self._share(blocks, gate, 2)
             self._emit(Kernel("gated", 4, "matmul:gated"), domain + f.ANY, *self._begin(blocks, gate, domain, share),
-                       address(up.tiles), up.tile_bytes, *self._tiles(up, domain), out.at, gate.rows,
-                       ACTIVATIONS[activation], *self._spread(domain, share, gate, up))
+                       address(up.tiles), up.tile_bytes, *self._tiles(up, blocks), out.at, gate.rows,
+                       ACTIVATIONS[activation], *self._spread(blocks, share, gate, up))
         return out
 
     def output(self, x: Buffer, weight: Matrix, bias: np.ndarray | None, *, residual: Buffer,
@@ -206,13 +210,13 @@ class CPUOps:
         hidden = self._memory(4 * places * gate.rows, gate.rows)
         self._emit(Kernel("experts_gated", 4, "experts:gated"), f.ONE, gate.height, blocks.at, blocks.cols, gate.units,
                    table.at, address(gate.tiles), gate.tile_bytes, gate.height, address(up.tiles), up.tile_bytes,
-                   *self._tiles(gate, f.PLACES), *self._tiles(up, f.PLACES), hidden.at, gate.rows,
+                   *self._tiles(gate, blocks), *self._tiles(up, blocks), hidden.at, gate.rows,
                    ACTIVATIONS[experts.activation])
         blocks = self._pack(hidden, down, None, f.PLACES, most=places)
         parts = self._memory(4 * places * down.rows, down.rows)
         self._emit(Kernel("experts_down", 4, "experts:down"), f.ONE, down.height, blocks.at, blocks.cols, down.units,
                    table.at, address(down.tiles), down.tile_bytes, down.height, parts.at, down.rows,
-                   *self._tiles(down, f.PLACES))
+                   *self._tiles(down, blocks))
         self._emit(Kernel("mix", 4, "experts:mix"), residual.rows, 1, parts.at, place.at, shares.at, experts.top,
                    down.rows, residual.at)
         return residual
@@ -252,16 +256,16 @@ class CPUOps:
     def _scratch(self, size: int) -> None:
         self.scratch_bytes = max(self.scratch_bytes, f.aligned(size))
 
-    def _tiles(self, weight: Matrix, domain: int) -> list[int]:
-        exact = domain != f.FAST
+    def _tiles(self, weight: Matrix, blocks: Buffer) -> list[int]:
         last = [self._most] if self._most > TOKENS[-1] else []
-        wide = self._wide(domain, weight)
-        tiles = [self.library.address(weight.kernel(tokens, exact=exact, wide=wide)) for tokens in [*TOKENS, *last]]
+        tiles = [self.library.address(weight.kernel(tokens, exact=blocks.exact, wide=blocks.wide))
+                 for tokens in [*TOKENS, *last]]
         return tiles if last else [*tiles, 0]
 
-    def _wide(self, domain: int, weight: Matrix) -> int:
-        """Units that share a scale in the tiles of a product, or 0 where tiles keep the groups of their format."""
-        return wide_units(weight.units) if domain == f.FAST and not weight.dense and self.library.target.wide else 0
+    def _wide(self, domain: int, weight: Matrix, *, fine: bool) -> int:
+        """Bytes of a code in tiles of a product, or 0 where they keep the groups of their format."""
+        wide = domain == f.FAST and not weight.dense and self.library.target.wide and weight.cols % GROUP == 0
+        return 0 if not wide else 2 if fine else 1
 
     def _halved(self, domain: int, weight: Matrix) -> bool:
         """Whether a product is one of bfloat16 in matrix registers."""
@@ -276,9 +280,9 @@ class CPUOps:
         return (self._form(gate, f.EXACT) == self._form(up, f.EXACT) and gate.group == up.group
                 and not (self._halved(f.FAST, gate) and gate.rows % UNIT))
 
-    def _spread(self, domain: int, share: int, *weights: Matrix) -> list[int]:
+    def _spread(self, blocks: Buffer, share: int, *weights: Matrix) -> list[int]:
         """What spreads tiles of each of `weights`, the bytes they then have, and what releases the registers, or 0."""
-        target, wide = self.library.target, self._wide(domain, weights[0])
+        target, wide = self.library.target, blocks.wide
         if weights[0].dense or not (wide or target.matrices):
             return [0] * (len(weights) + 2)
         kernels, sizes = zip(*(weight.spread(wide) for weight in weights))
@@ -290,21 +294,23 @@ class CPUOps:
         """The address of what gives the matrix registers back."""
         return self.library.address(Kernel("release", 4, "amx:release", writer=True))
 
-    def _share(self, domain: int, weight: Matrix, matrices: int = 1) -> int:
+    def _share(self, blocks: Buffer, weight: Matrix, matrices: int = 1) -> int:
         """Tiles a piece: half a megabyte, packed or spread out, but several pieces for each thread."""
-        wide = self._wide(domain, weight)
-        size = weight.spread(wide)[1] if wide else weight.tile_bytes
+        size = weight.spread(blocks.wide)[1] if blocks.wide else weight.tile_bytes
         return max(1, min(_PIECE // (size * matrices), weight.height // (4 * self.threads)))
 
-    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0) -> Buffer:
-        """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token."""
+    def _pack(self, x: Buffer, weight: Matrix, norm: Norm | None, domain: int, *, most: int = 0,
+              fine: bool = False) -> Buffer:
+        """x, normed, in the blocks that `weight` takes; `cols` of the result counts bytes of a token. Rounding of what
+        is `fine` matters most."""
         if self._halved(domain, weight):
             return x.fast or self._pack_halves(x, weight, norm)
-        exact = domain != f.FAST
-        wide = self._wide(domain, weight)
+        wide = self._wide(domain, weight, fine=fine)
+        exact = domain != f.FAST or (fine and not wide)
         size = (token_bytes(weight.cols, wide) if wide else
                 f.block_bytes(weight.cols, dense=weight.dense, exact=exact))
         blocks = Buffer(self._pool, ((most or self.max_rows) + MOST_TOKENS) * size, size)
+        blocks.exact, blocks.wide = exact, wide
         scale = norm.weight if norm else self._constant(weight.cols)
         self._emit(Kernel("pack", 4, "activations:pack"), domain + f.BLOCKS, 1, x.at, x.cols, address(scale),
                    bits(norm.eps) if norm else 0, weight.cols, domain, blocks.at, size,
@@ -338,14 +344,14 @@ class CPUOps:
             self._emit(Kernel("product_bfloat", 4, "bfloat_tiles:product"), f.FAST + f.ANY,
                        *self._begin_halves(blocks, weight), *to)
             return
-        share = self._share(domain, weight)
+        share = self._share(blocks, weight)
         self._emit(Kernel("product", 4, "matmul:product"), domain + f.ANY, *self._begin(blocks, weight, domain, share),
-                   *to, *self._spread(domain, share, weight))
+                   *to, *self._spread(blocks, share, weight))
 
     def _begin(self, blocks: Buffer, weight: Matrix, domain: int, share: int) -> tuple[int, ...]:
         """The pieces of a product, of `share` tiles each, and the words that it begins with."""
         return (-(-weight.height // share), blocks.at, blocks.cols, weight.units, domain, address(weight.tiles),
-                weight.tile_bytes, weight.height, share, *self._tiles(weight, domain))
+                weight.tile_bytes, weight.height, share, *self._tiles(weight, blocks))
 
     def _gated_halves(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
         """Blocks of the fast rows."""
@@ -367,7 +373,7 @@ class CPUOps:
 
     def _gated_apart(self, x: Buffer, gate: Matrix, up: Matrix, activation: Activation, norm: Norm | None) -> Buffer:
         """Gate and up in formats that share no blocks of activations, or no shape of AMX's registers."""
-        both = self.project(x, [gate, up], [None, None], norm=norm)
+        both = self._project(x, [gate, up], [None, None], norm, fine=False)
         out = self._like(x, gate.rows)
         self._emit(Kernel("gate", 4, "matmul:gate"), x.rows, 1, both.at, out.at, gate.rows, ACTIVATIONS[activation])
         return out
