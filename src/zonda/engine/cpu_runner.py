@@ -33,8 +33,8 @@ class Rounding(NamedTuple):
     last: int
 
 
-BYTES, HALVES = Rounding(256, 4, 12), Rounding(64, 0, 1)
-"""Where the rest is rounded to bytes, and where to bfloat16. Exact rows of a prompt fill whole blocks."""
+BYTES, HALVES = Rounding(256, 4, 8), Rounding(64, 0, 1)
+"""Where the rest is rounded to bytes, and where to bfloat16. Exact rows of a prompt fill a block."""
 
 
 def cores() -> int:

@@ -219,7 +219,7 @@ def soften(form: Form) -> Callable[..., None]:
             offset = e.splat(builder.fmul(highest, e.const(F32, -1.44269504)), PANEL)
             sums = [e.variable(e.const(_FLOATS, 0.0)) for _ in parts]
             with e.loop(pages) as page:
-                weights = [_exp2(e, e.fma(value, e.const(_FLOATS, 1.44269504), offset)) for value in load(row, page)]
+                weights = [exp2(e, e.fma(value, e.const(_FLOATS, 1.44269504), offset)) for value in load(row, page)]
                 for each, weight in zip(sums, weights):
                     each.set(e.plus(each.get(), weight))
                 at = e.at(row, e.times(page, 4 * PAGE // form.numbers))
@@ -321,7 +321,7 @@ def _hide_pages(e: Emit, scores: Any, since: Any, until: Any, first: Any, count:
             e.store(b.select(seen, e.load(_FLOATS, at), e.const(_FLOATS, LOWEST)), at)
 
 
-def _exp2(e: Emit, x: Any) -> Any:
+def exp2(e: Emit, x: Any) -> Any:
     """2ˣ of a vector, x at most 0 or near it; 0 for the lowest x."""
     if not e.target.has("avx512dq"):
         return _exp2_by_bits(e, x)
