@@ -189,3 +189,12 @@ def test_minimax_forces_values_within_values() -> None:
     assert taken(grammar("minimax3", tools=tools), text)
     assert calls(said("minimax3", [text], tools=tools)) == [("plan", {"stops": [{"days": 2}]})]
     assert not taken(grammar("minimax3", tools=tools), text.replace("2", "two"))
+
+
+@pytest.mark.parametrize(("more", "closed"), [
+    ({}, True), ({"required": ["city"]}, True), ({"required": ["land"]}, False), ({"properties": {}}, False),
+    ({"additionalProperties": {"type": "integer"}}, False), ({"anyOf": [{"required": ["city"]}]}, False)])
+def test_a_call_has_the_listed_arguments_alone_unless_its_schema_speaks_of_others(more: dict, closed: bool) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, **more}
+    tools = Tools([{"function": {"name": "weather", "parameters": schema}}])
+    assert tools.schema("weather") == (schema | {"additionalProperties": False} if closed else schema)

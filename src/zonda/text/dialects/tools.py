@@ -17,6 +17,7 @@ _SAID = frozenset({"default", "description", "examples", "title"})
 _COMBINED = frozenset({"$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentRequired", "dependentSchemas",
                        "dependencies", "propertyNames", "patternProperties", "minProperties", "maxProperties",
                        "prefixItems", "contains", "uniqueItems", "unevaluatedItems"})
+_OPEN = _COMBINED | {"additionalProperties", "unevaluatedProperties"}
 _MANY = 128  # alternatives that are looked at
 _DEPTH = 8  # references, and alternatives within alternatives
 _LONGEST = 1 << 16  # characters of a Python literal that is looked at
@@ -39,9 +40,17 @@ class Tools:
         return Tools([{"function": self.functions[name]}])
 
     def schema(self, name: str) -> dict[str, Any]:
-        """The schema of a tool's arguments; any object where it has none."""
+        """The schema of a tool's arguments; any object where it has none.
+
+        Other arguments than the listed ones are only for schemas that speak of them.
+        """
         found = self.functions.get(name, {}).get("parameters")
-        return dict(found) if isinstance(found, Mapping) and found else {"type": "object", "properties": {}}
+        if not isinstance(found, Mapping) or not found:
+            return {"type": "object", "properties": {}}
+        listed, required = found.get("properties"), found.get("required", [])
+        closed = (isinstance(listed, Mapping) and listed and isinstance(required, list) and not _OPEN & found.keys()
+                  and all(isinstance(each, str) and each in listed for each in required))
+        return {**found, **({"additionalProperties": False} if closed else {})}
 
     def kinds(self, name: str, argument: str) -> tuple[str, ...]:
         """The JSON types that an argument may have; empty where nothing is said."""
