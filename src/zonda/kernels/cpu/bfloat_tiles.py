@@ -21,8 +21,9 @@ from zonda.kernels.cpu.frame import ARGUMENTS, BLOCKS, FAST, SCRATCH, SCRATCH_BY
 from zonda.kernels.cpu.layout import LAYOUTS, ROWS, UNIT
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.matmul import activate, finish, widen
+from zonda.kernels.cpu.panels import exp2
 from zonda.kernels.cpu.tile import AHEAD, Tile
-from zonda.kernels.cpu.vector import F32, I16, I32, Emit
+from zonda.kernels.cpu.vector import F32, I16, I32, Emit, near_inverse
 from zonda.kernels.cpu.words import (
     bits_f32,
     call4,
@@ -153,23 +154,8 @@ def _write_gate(builder: ir.IRBuilder, target: Target, *words: Any) -> None:
     for token in range(TOKENS):
         x = e.load(_FLOATS, left, 4 * ROWS * token)
         y = b.fmul(x, e.fma(b.fmul(x, x), cubic, linear))
-        value = b.fmul(x, _inverse(e, b.fadd(_power_of_two(e, y), e.const(_FLOATS, 1.0))))
+        value = b.fmul(x, near_inverse(e, b.fadd(exp2(e, y), e.const(_FLOATS, 1.0))))
         _store(e, b.fmul(value, e.load(_FLOATS, right, 4 * ROWS * token)), e.at(out, 2 * UNIT * token))
-
-
-def _power_of_two(e: Emit, y: Any) -> Any:
-    """2^y to 1 part in 10,000: a polynomial of the fraction, moved by the whole number that is left."""
-    every, rounding = ir.Constant(I16, -1), ir.Constant(I32, 4)
-    fraction = e.intrinsic("llvm.x86.avx512.mask.reduce.ps.512", _FLOATS, [y, ir.Constant(I32, 1), y, every, rounding])
-    power = e.const(_FLOATS, 0.07790719)
-    for factor in (0.22623336, 0.69577692, 0.99992786):
-        power = e.fma(power, fraction, e.const(_FLOATS, factor))
-    return e.intrinsic("llvm.x86.avx512.mask.scalef.ps.512", _FLOATS, [power, y, power, every, rounding])
-
-
-def _inverse(e: Emit, x: Any) -> Any:
-    """1 / x to 14 bits."""
-    return e.intrinsic("llvm.x86.avx512.rcp14.ps.512", _FLOATS, [x, x, ir.Constant(I16, -1)])
 
 
 def _write_square(builder: ir.IRBuilder, target: Target, *words: Any) -> None:

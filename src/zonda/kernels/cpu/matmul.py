@@ -14,7 +14,7 @@ from zonda.kernels.cpu.layout import ROWS as TILE
 from zonda.kernels.cpu.library import Target
 from zonda.kernels.cpu.panels import exp2
 from zonda.kernels.cpu.scalar import exp, tanh
-from zonda.kernels.cpu.vector import F16, F32, I16, I32, I64, Emit
+from zonda.kernels.cpu.vector import F16, F32, I16, I32, I64, Emit, near_inverse
 from zonda.kernels.cpu.vector import exp as exp_vector
 from zonda.kernels.cpu.words import bits_f32, call4, inline, load3, load4, load8, load_f32, load_i64, store_f32
 
@@ -166,7 +166,7 @@ def _write_near_gate(builder: ir.IRBuilder, target: Target, *words: Any) -> None
     def quotient(x: Any, y: Any) -> Any:
         power = exp2(e, builder.fmul(y, e.const(y.type, 1.44269504)))
         below = builder.fadd(power, e.const(y.type, 1.0))
-        return builder.fmul(x, e.intrinsic("llvm.x86.avx512.rcp14.ps.512", y.type, [below, below, e.const(I16, -1)]))
+        return builder.fmul(x, near_inverse(e, below))
 
     if target.wide and target.has("avx512dq"):
         _gate_rows(e, words, quotient)
