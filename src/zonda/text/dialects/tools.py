@@ -54,9 +54,10 @@ class Tools:
 
     def kinds(self, name: str, argument: str) -> tuple[str, ...]:
         """The JSON types that an argument may have; empty where nothing is said."""
-        properties = self.schema(name).get("properties")
+        schema = self.schema(name)
+        properties = schema.get("properties")
         found = properties.get(argument) if isinstance(properties, Mapping) else None
-        return kinds_of(within(self.schema(name), found)) if isinstance(found, Mapping) else ()
+        return kinds_of(within(schema, found)) if isinstance(found, Mapping) else ()
 
 
 def kinds_of(schema: Mapping[str, Any]) -> tuple[str, ...]:
