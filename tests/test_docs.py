@@ -13,7 +13,7 @@ import pytest
 
 import zonda
 from zonda import LLM
-from zonda.cli.main import COMMANDS, cli
+from zonda.cli.commands import COMMANDS, cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import zonda
-from zonda.cli import main
+from zonda.cli import commands, main
 from zonda.cli.flags import flags
 from zonda.cli.from_config import read
 from zonda.errors import InvalidModel, InvalidRequest
@@ -44,10 +44,10 @@ def test_the_package_can_be_run() -> None:
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.call(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(name in out for name in main.COMMANDS)
+    assert all(name in out for name in commands.COMMANDS)
 
 
-@pytest.mark.parametrize("name", main.COMMANDS)
+@pytest.mark.parametrize("name", commands.COMMANDS)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.call([name, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: zonda {name}")

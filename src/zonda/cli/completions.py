@@ -14,7 +14,7 @@ def completions(shell: str) -> None:
 
     Bash: eval "$(zonda completions bash)"; zsh and fish likewise.
     """
-    from zonda.cli.main import cli
+    from zonda.cli.commands import cli
 
     kind = get_completion_class(shell)
     if kind is None:

@@ -1,94 +1,69 @@
-"""The `zonda` command: a table of commands, each imported when it is called, and what becomes of errors."""
+"""The `zonda` command: how signals end it, from its first moment on, and what becomes of errors.
+
+Everything else is imported when it is called: that takes up to a second, in which signals come as well.
+"""
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
-from importlib import import_module
+from contextlib import suppress
+from types import FrameType
 from typing import Any, NoReturn
 
-import click
-
-from zonda import __version__
 from zonda.errors import ZondaError
 
-# name -> what it does; the module and the function bear the same name, with underscores
-COMMANDS = {
-    "run": "Chat with a model, or answer one prompt.",
-    "serve": "Serve a model over HTTP, as OpenAI's API.",
-    "bench": "Measure a model's speed.",
-    "plan": "Tell what memory a model would take, without loading it.",
-    "pull": "Download a model and print where it lies.",
-    "cache": "List or delete downloaded models.",
-    "from-config": "Run or serve as a TOML file says.",
-    "doctor": "Look at this machine and say what is missing.",
-    "login": "Store a Hugging Face token.",
-    "completions": "Print a shell's completion script.",
-}
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT
 STUCK = 70
 """The exit code of a server whose engine hangs."""
+GRACE = 1.0
+"""Seconds that threads get to end, and compilers to return, before the process ends without them."""
 
 
-class Lazy(click.Group):
-    """A group that knows its commands by name and imports one when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        word = name.replace("-", "_")
-        command: click.Command = getattr(import_module(f"zonda.cli.{word}"), word)
-        command.help = command.help or COMMANDS[name]
-        if not any(each.name == "verbose" for each in command.params):
-            command.params.append(_verbose())
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-def _verbose() -> click.Option:
-    return click.Option(["-v", "--verbose"], count=True, expose_value=False, callback=_louder,
-                        help="tell more on standard error; twice for tracebacks")
-
-
-def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:
-    state = ctx.find_root().ensure_object(dict)
-    state["verbose"] = state.get("verbose", 0) + value
-    if state["verbose"]:
-        import logging
-
-        logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-        logging.getLogger("zonda").setLevel(logging.DEBUG)
-
-
-@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-             params=[_verbose()])
-@click.version_option(__version__, message="%(version)s")
-def cli() -> None:
-    """Zonda runs language models: chat with one, serve it, measure it."""
+class Terminated(SystemExit):
+    """A signal that ends the command; `code` is the exit status."""
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. A signal ends a command with status 128 and its number, but `serve` with 0."""
+    serving = next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "serve"
+
+    def end(number: int, frame: FrameType | None) -> None:
+        status = 0 if serving else 128 + number
+        _end_soon(status)
+        sys.unraisablehook = lambda _: os._exit(status)  # compilers call Python from where nothing can be raised
+        raise Terminated(status)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     leave(call())
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; where a thread hangs, the interpreter's own end might wait for it."""
+    """End the process, though some thread may work on; where one hangs, the interpreter's own end might not return."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with suppress(OSError):
+            stream.flush()
     if code == STUCK:
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
+    _end_soon(code)
     sys.exit(code)
+
+
+def _end_soon(status: int) -> None:
+    watch = threading.Timer(GRACE, os._exit, [status])
+    watch.daemon = True
+    watch.start()
 
 
 def call(args: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; errors are told on standard error."""
+    import click
+
+    from zonda.cli.commands import cli
+
     state: dict[str, Any] = {}
     try:
         code = cli.main(args=args, prog_name="zonda", standalone_mode=False, obj=state)
@@ -109,6 +84,8 @@ def call(args: Sequence[str] | None = None) -> int:
 
 def tell(error: Exception) -> int:
     """Print an error and its hint, and return the exit code."""
+    import click
+
     if isinstance(error, ZondaError):
         message, hint = error.message, error.hint
     elif isinstance(error, OSError) and error.strerror:

@@ -1,6 +1,7 @@
 """`zonda run`: chat with a model, or answer one prompt."""
 from __future__ import annotations
 
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def start(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, e
     asked(options.thinking, options.reasoning_effort)
     text = _prompt(options)
     with load(model, engine) as llm:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which stops an answer, and not always the command
         drawn = sampling_of(given(sampling), base=Sampling() if llm.defaults else _LIVELY)
         if text is not None:
             answer_once(llm, text, options, drawn)

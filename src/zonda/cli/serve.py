@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from zonda.cli.flags import flags
+from zonda.cli.main import Terminated
 from zonda.cli.progress import Bars
 from zonda.options import EngineOptions, ModelOptions, ServedOptions, ServerOptions
 
@@ -67,7 +69,8 @@ def serve(model: ModelOptions, engine: EngineOptions, served: ServedOptions, ser
 
 
 def start(wanted: Sequence[Wanted], server: ServerOptions, *, default: str | None = None) -> None:
-    """Serve until told to stop."""
-    from zonda.server.listen import serve as listen
+    """Serve until told to stop, which a signal may do before the server listens for it."""
+    with suppress(KeyboardInterrupt, Terminated):
+        from zonda.server.listen import serve as listen
 
-    listen([each.described() for each in wanted], server, default=default)
+        listen([each.described() for each in wanted], server, default=default)
