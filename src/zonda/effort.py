@@ -10,8 +10,11 @@ EFFORTS: tuple[Effort, ...] = get_args(Effort)
 _SILENT = ("off", "none")
 
 
-def asked(thinking: bool | None, effort: Any) -> dict[str, Any]:
-    """The template's variables. An effort but `off` and `none` asks for reasoning, unless `thinking` says otherwise."""
+def asked(thinking: bool | None, effort: Any, budget: Any = None) -> dict[str, Any]:
+    """The template's variables. An effort but `off` and `none` asks for reasoning, unless `thinking` says otherwise.
+
+    `budget` is the most tokens that may be reasoning; 0 asks for none.
+    """
     given: dict[str, Any] = {}
     if effort is not None:
         if effort not in EFFORTS:
@@ -22,4 +25,18 @@ def asked(thinking: bool | None, effort: Any) -> dict[str, Any]:
     if thinking and effort in _SILENT:
         raise InvalidRequest("`reasoning_effort` and `enable_thinking` contradict each other",
                              param="reasoning_effort", hint="give one of them")
-    return given if thinking is None else given | {"enable_thinking": thinking}
+    if thinking is not None:
+        given["enable_thinking"] = thinking
+    if budget is not None:
+        given |= _limited(budget, asks=bool(given.get("enable_thinking")))
+    return given
+
+
+def _limited(budget: Any, *, asks: bool) -> dict[str, Any]:
+    if type(budget) is not int or budget < 0:
+        raise InvalidRequest(f"`thinking_budget` is {budget!r:.40}, expected a whole number of tokens",
+                             param="thinking_budget")
+    if asks and not budget:
+        raise InvalidRequest("`thinking_budget` is 0, but reasoning is asked for", param="thinking_budget",
+                             hint="give one of them")
+    return {"thinking_budget": budget} if budget else {"thinking_budget": 0, "enable_thinking": False}

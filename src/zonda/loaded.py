@@ -15,7 +15,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.options import EngineOptions, ModelOptions, split
 from zonda.text import manner
 from zonda.turns import Prepared, Turn, fitting, fitting_text, offered, prepared
-from zonda.types import Grammar, Progress, Request, Sampling
+from zonda.types import Budget, Grammar, Progress, Request, Sampling
 
 if TYPE_CHECKING:
     from zonda.engine.engine import Engine
@@ -128,17 +128,17 @@ class Loaded:
         return prepared(turn, prompt, tools, self.manner, self.tokenizer)
 
     def _request(self, prompt: Prompt, sampling: Sampling, request_id: str | None = None, *, salt: str = "",
-                 grammar: Grammar | None = None) -> Request:
+                 grammar: Grammar | None = None, budget: Budget | None = None) -> Request:
         _check(sampling)
         ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
         if not isinstance(ids, Iterable) or isinstance(ids, bytes):
             raise InvalidRequest(f"the prompt is {type(ids).__name__}, expected text or token ids", param="prompt")
-        return Request(request_id or secrets.token_hex(8), tuple(ids), sampling, salt, grammar)
+        return Request(request_id or secrets.token_hex(8), tuple(ids), sampling, salt, grammar, budget)
 
     def _asked(self, turn: Prepared, request_id: str | None) -> Reply:
         """The reply to a prepared turn, not yet queued."""
         return self._reply(self._request(turn.prompt, turn.sampling, request_id, salt=turn.salt,
-                                         grammar=turn.grammar), visible=turn.visible)
+                                         grammar=turn.grammar, budget=turn.budget), visible=turn.visible)
 
     def _reply(self, request: Request, *, visible: frozenset[int] = frozenset()) -> Reply:
         return Reply(request, self.tokenizer, lambda index: self.engine.cancel(request.id, index, "stop"),

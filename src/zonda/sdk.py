@@ -40,9 +40,10 @@ class LLM(Loaded):
         """Answer a conversation; a list of conversations is answered in one batch, in order.
 
         Options: `tools` (functions, or in OpenAI's shape), `tool_choice`, `parallel_tool_calls`, `thinking` (true or
-        false), `reasoning_effort` (`low`, `high`, ...), `template_kwargs` (variables that the chat template reads), and
-        any field of `Sampling`, or a whole one as `sampling`. What the answer must look like is said by one of `schema`
-        (a JSON schema, a pydantic model or a type; the value is then `parsed`), `regex`, `choices` and `grammar`.
+        false), `reasoning_effort` (`low`, `high`, ...), `thinking_budget` (the most tokens that may be reasoning),
+        `template_kwargs` (variables that the chat template reads), and any field of `Sampling`, or a whole one as
+        `sampling`. What the answer must look like is said by one of `schema` (a JSON schema, a pydantic model or a
+        type; the value is then `parsed`), `regex`, `choices` and `grammar`.
         """
         many, form = _several(messages), take_format(options)
         turns = _turns(messages if many else [messages], options, form.grammar)
@@ -301,7 +302,8 @@ def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form:
 def _variables(options: dict[str, Any]) -> Mapping[str, Any]:
     """What the chat template is told beside messages and tools."""
     given = options.pop("template_kwargs", None) or {}
-    wanted = asked(options.pop("thinking", None), options.pop("reasoning_effort", None))
+    wanted = asked(options.pop("thinking", None), options.pop("reasoning_effort", None),
+                   options.pop("thinking_budget", None))
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise InvalidRequest("`template_kwargs` is no mapping of names to values", param="template_kwargs")
     if taken := given.keys() & {"self", "messages", "tools"}:

@@ -13,7 +13,7 @@ from zonda.errors import ContextExceeded, InvalidRequest
 from zonda.text.dialects.tools import Tools
 from zonda.text.first_call import FirstCall
 from zonda.text.parts import CallArguments, CallStart, Parser, Part, Text, Thought
-from zonda.types import Chunk, Grammar, Sampling
+from zonda.types import Budget, Chunk, Grammar, Sampling
 
 if TYPE_CHECKING:
     from zonda.text.manner import Manner
@@ -35,8 +35,9 @@ class Turn:
     """What a client asks for: messages and function tools in the shape of OpenAI's chat, and how to answer them.
 
     `allowed` narrows the tools that may be called to those of these names; empty allows all. `parallel` says whether
-    there may be more calls than one. `format` is the form of the answer's text. `variables` go to the chat template.
-    `begun` is the beginning of the answer's text, after which the model goes on.
+    there may be more calls than one. `format` is the form of the answer's text. `variables` go to the chat template;
+    `thinking_budget` among them also limits how many tokens are reasoning. `begun` is the beginning of the answer's
+    text, after which the model goes on.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -65,6 +66,7 @@ class Prepared:
     grammar: Grammar | None = None
     salt: str = ""
     parallel: bool = True
+    budget: Budget | None = None
 
     def listener(self, stop: Callable[[int], None]) -> Listener:
         """What takes the answers' chunks apart; see `Listener`."""
@@ -249,7 +251,20 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
     closing = manner.closing(end, tokenizer.id)
     if grammar and closing is not None and grammar.after is None:
         grammar = replace(grammar, after=closing)
-    return Prepared(prompt, turn.sampling, parsers, visible, grammar, turn.salt, turn.parallel)
+    budget = _budget(turn, end, manner, tokenizer, tools=bool(callable_), bound=grammar is not None)
+    return Prepared(prompt, turn.sampling, parsers, visible, grammar, turn.salt, turn.parallel, budget)
+
+
+def _budget(turn: Turn, end: str, manner: Manner, tokenizer: Tokenizer, *, tools: bool, bound: bool) -> Budget | None:
+    """How much may be reasoned in the answer to a prompt with this end; a grammar that follows waits for its mark."""
+    tokens, style, dialect = turn.variables.get("thinking_budget"), manner.style, manner.dialect
+    opened = bool(style and style.opened(end))
+    if style is None or type(tokens) is not int or tokens < 0 or (bound and not (opened or dialect.own)):
+        return None
+    closings = tuple(tuple(tokenizer.encode(each, add_special=False))
+                     for each in manner.closings(tools=tools, bound=bound))
+    closes = (style.close, *(dialect.ends if tools else ()))
+    return Budget(tokens, "" if opened else style.open, closes, closings, again=dialect.own is not None)
 
 
 def _grammar(turn: Turn, tools: Tools, manner: Manner, tokenizer: Tokenizer) -> Grammar | None:

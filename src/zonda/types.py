@@ -62,6 +62,22 @@ class Grammar:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """How many tokens an answer may reason, with those that end it.
+
+    `open` is the text that begins reasoning, empty where the prompt has begun it. Any of `closes`, tokens or texts,
+    ends it. Once the budget is spent the engine adds the first of `closings`, which end it too; the next one where
+    reasoning has begun `again`, as it may after an end.
+    """
+
+    tokens: int
+    open: str
+    closes: tuple[int | str, ...]
+    closings: tuple[tuple[int, ...], ...]
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One prompt to continue, as token ids."""
 
@@ -71,6 +87,7 @@ class Request:
     salt: str = ""
     """Requests with different salts never share prefix-cache pages."""
     grammar: Grammar | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)

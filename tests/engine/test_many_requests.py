@@ -11,11 +11,12 @@ import pytest
 from fakerunner import AheadRunner, Collector, FakeRunner, logits
 
 from zonda.engine.batch import Batch
+from zonda.engine.budget import Spending
 from zonda.engine.engine import Engine
 from zonda.engine.intake import Intake
 from zonda.kernels import sample
 from zonda.options import EngineOptions
-from zonda.types import Request, Sampling
+from zonda.types import Budget, Request, Sampling
 
 REQUESTS = int(os.environ.get("ZONDA_TEST_REQUESTS", "10000"))
 STOPS = frozenset({7, 8, 9})
@@ -28,6 +29,18 @@ WORLDS = {
                         {"max_seqs": 8, "max_num_batched_tokens": 32, "prefix_cache": False}),
     "much memory": ({"pages": 300, "page_size": 4, "max_len": 64}, {"max_seqs": 32, "max_num_batched_tokens": 256}),
 }
+
+
+class Letters:
+    """Tokens are letters."""
+
+    special_ids = frozenset[int]()
+
+    def token_bytes(self, id: int, /) -> bytes:
+        return bytes([97 + id])
+
+    def encode(self, text: str, /, *, add_special: bool = True) -> list[int]:
+        return [each - 97 for each in text.encode()]
 
 
 @dataclass
@@ -103,7 +116,10 @@ def make_requests(chance: random.Random, count: int, max_len: int, vocab: int) -
             {"temperature": 0.0}
         n = chance.choice([1] * 9 + [2, 3, 9])
         sampling = Sampling(max_tokens=chance.choice([0, 1, 2, 4, 4, 9, None]), n=n, **heat)
-        made.append(Request(f"r{i}", tuple(prompt[:max_len - 1]), sampling, salt=chance.choice(["", "", "a"])))
+        closing = tuple(chance.randrange(10, vocab) for _ in range(chance.randrange(7)))
+        budget = Budget(chance.randrange(9), chance.choice(["", "a", "bc"]), ("d", "ef"), (closing,))
+        made.append(Request(f"r{i}", tuple(prompt[:max_len - 1]), sampling, salt=chance.choice(["", "", "a"]),
+                            budget=budget if chance.random() < 0.3 else None))
     return made
 
 
@@ -112,16 +128,21 @@ class Alone:
 
     def __init__(self, runner: FakeRunner) -> None:
         self.runner = runner
-        self.intake = Intake(vocab=runner.vocab, max_len=runner.max_len, stop_ids=STOPS, defaults={}, seed=0)
+        self.intake = Intake(vocab=runner.vocab, max_len=runner.max_len, stop_ids=STOPS, defaults={}, seed=0,
+                             words=Letters())
         self._best: dict[bytes, int] = {}
 
     def answer(self, request: Request, index: int) -> tuple[list[int], str]:
         seq = self.intake.accept(request, lambda events: None).sequences[index]
-        context = list(request.prompt)
+        context, forced = list(request.prompt), list[int]()
+        spending = Spending(request.budget, Letters().token_bytes) if request.budget else None
         while len(context) < seq.limit:
-            context.append(self._next(np.array(context), seq))
+            context.append(forced.pop(0) if forced else self._next(np.array(context), seq))
             if context[-1] in STOPS:
                 return context[seq.known:], "stop"
+            if spending:
+                spending.advance(context[-1])
+                forced = forced or list(spending.closing() if spending.spent else ())
         return context[seq.known:], "length"
 
     def _next(self, context: np.ndarray, seq) -> int:
@@ -141,7 +162,7 @@ def run(world: str, count: int, seed: int, kind: type[FakeRunner]) -> World:
     shape, options = WORLDS[world]
     chance = random.Random(seed)
     runner = kind(vocab=24, **shape)
-    engine = Engine(runner, EngineOptions(**options), stop_ids=STOPS)
+    engine = Engine(runner, EngineOptions(**options), stop_ids=STOPS, words=Letters())
     it = World(runner, engine, make_requests(chance, count, runner.max_len, runner.vocab), chance)
     runner.hook = it.act
     it.submit()

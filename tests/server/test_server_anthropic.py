@@ -156,6 +156,7 @@ def test_a_tool_round_trip_reaches_the_model_as_a_chat(display: str) -> None:
     ({"reasoning_effort": "low"}, {"enable_thinking": True, "reasoning_effort": "low"}),
     ({"chat_template_kwargs": {"date_string": "x"}}, {"enable_thinking": False, "date_string": "x"}),
     ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, {"enable_thinking": True, "thinking_budget": 2000}),
+    ({"thinking_budget": 9, "enable_thinking": True}, {"enable_thinking": True, "thinking_budget": 9}),
     ({"thinking": {"type": "disabled"}, "enable_thinking": True}, {"enable_thinking": False})])
 def test_thinking_is_asked_for_by_the_fields_of_other_routes_too(fields: dict[str, Any], told: dict[str, Any]) -> None:
     llm: Any = speaking()

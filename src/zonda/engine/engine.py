@@ -61,7 +61,7 @@ class Engine:
         self._ahead = runner if isinstance(runner, Ahead) else None
         self.grammars = Grammars(words, self.vocab)
         self._intake = Intake(vocab=self.vocab, max_len=self.max_len, stop_ids=stop_ids, defaults=defaults or {},
-                              seed=options.seed, breakers=breakers, grammars=self.grammars)
+                              seed=options.seed, breakers=breakers, grammars=self.grammars, words=words)
         self._slots = Slots(self._capacity, max_len=self.max_len, max_pages=ceil(self.max_len / runner.page_size))
         self._pages = Pages(runner.pages, runner.page_size)
         self._scheduler = Scheduler(self._pages, self._slots, budget=budget, reuse=options.prefix_cache)
@@ -212,7 +212,7 @@ class Engine:
         began = time.perf_counter()
         ahead = self._ahead is not None and not self._hosted
         before = self._flight
-        if before and (not ahead or self._scheduler.scarce):
+        if before and (not ahead or self._scheduler.scarce or self._closing_soon(before.step)):
             self._land(before)
             before = None
         step = self._scheduler.plan()
@@ -224,6 +224,11 @@ class Engine:
         if self._short:
             self._make_room(*self._short)
         self._counters.step_seconds += time.perf_counter() - began
+
+    @staticmethod
+    def _closing_soon(step: Step) -> bool:
+        """Whether a step on its way may spend a budget: then what comes next is not what it draws."""
+        return any(seq.spending and seq.spending.near for seq in step.sequences)
 
     def _start(self, step: Step, ahead: bool) -> Flight | None:
         """Launch a step, or compute it at once."""
@@ -269,26 +274,42 @@ class Engine:
             if token < 0:
                 self._end(seq, *_stuck(seq))
                 continue
-            if seq.constraint:
-                seq.constraint.advance(token)
             self._clock(seq, now)
-            self._slots.tokens[seq.slot, length] = token
-            seq.known = max(seq.known, length + 1)
-            seq.group.generated += 1
             wanted = seq.params.logprobs
-            logprobs = () if wanted < 0 else (self._sampler.logprob(draw, token, wanted),)
-            if token in seq.stops:
-                self._end(seq, "stop", (token,), logprobs)
-            elif length + 1 == seq.limit:
-                self._end(seq, "length", (token,), logprobs)
-            else:
-                if seq.params.breaks:
-                    self._slots.breaks[seq.slot, length] = token in seq.params.breaks
-                self._emit(seq, (token,), logprobs)
-            self._counters.generated_tokens += 1
+            self._take(seq, length, token, () if wanted < 0 else (self._sampler.logprob(draw, token, wanted),))
+            if seq.spending and seq.spending.spent and seq.known == length + 1:
+                self._close_reasoning(seq)
         for seq in flight.step.ended:
             if not seq.ended:
                 self._end(seq, "length")
+
+    def _take(self, seq: Sequence, length: int, token: int, logprobs: tuple[Logprob, ...]) -> None:
+        """Add a token to a sequence that has had so many, and tell of it."""
+        if seq.constraint:
+            seq.constraint.advance(token)
+        if seq.spending:
+            seq.spending.advance(token)
+        self._slots.tokens[seq.slot, length] = token
+        seq.known = max(seq.known, length + 1)
+        seq.group.generated += 1
+        self._counters.generated_tokens += 1
+        if token in seq.stops:
+            self._end(seq, "stop", (token,), logprobs)
+        elif length + 1 == seq.limit:
+            self._end(seq, "length", (token,), logprobs)
+        else:
+            if seq.params.breaks:
+                self._slots.breaks[seq.slot, length] = token in seq.params.breaks
+            self._emit(seq, (token,), logprobs)
+
+    def _close_reasoning(self, seq: Sequence) -> None:
+        """End the reasoning of a sequence whose budget is spent by tokens that need not be drawn."""
+        assert seq.spending
+        wanted = seq.params.logprobs
+        for token in seq.spending.closing():
+            if not seq.ended:
+                told = () if wanted < 0 else (Logprob(token, 0.0, ((token, 0.0),)[:wanted]),)
+                self._take(seq, seq.known, token, told)
 
     def _clock(self, seq: Sequence, now: float) -> None:
         if seq.last:

@@ -67,7 +67,7 @@ class Compiled:
     """A grammar ready to be followed; every sequence follows a copy of `start`."""
 
     start: LLMatcher
-    after: int | bytes | None
+    after: int | str | None
     special: frozenset[int]
     spell: Callable[[int], bytes]
     closing: tuple[int, ...] = ()
@@ -105,16 +105,15 @@ class Grammars:
         if start is None:
             with self._compiling:
                 start = self._find(grammar) or self._keep(grammar, _deeply(lambda: self._make(grammar)))
-        closing = (after,) if isinstance(after, int) else tuple(self._words.encode(grammar.after, add_special=False)
-                                                                if isinstance(grammar.after, str) else ())
+        closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
         return Compiled(start, after, self._words.special_ids, self._words.token_bytes, closing)
 
-    def _after(self, grammar: Grammar) -> int | bytes | None:
+    def _after(self, grammar: Grammar) -> int | str | None:
         match grammar.after:
             case int(token) if 0 <= token < self._vocab:
                 return token
             case str(text) if 0 < len(text) <= MAX_MARK:
-                return text.encode()
+                return text
             case None:
                 return None
         raise InvalidRequest(f"the grammar begins after {grammar.after!r:.40}, expected a token's id or a short text",

@@ -4,16 +4,17 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from zonda.engine.grammar import Grammars
+from zonda.engine.budget import Spending
+from zonda.engine.grammar import Compiled, Grammars, Words
 from zonda.engine.request import Group, Params, Sink
-from zonda.errors import ContextExceeded, InvalidModel, InvalidRequest
+from zonda.errors import ContextExceeded, InvalidModel, InvalidRequest, Unsupported
 from zonda.kernels import sample
-from zonda.types import Request, Sampling
+from zonda.types import Budget, Request, Sampling
 
 MAX_N = 128
 MAX_STOPS = 16
@@ -43,11 +44,12 @@ class Intake:
     """The rules for requests to one model.
 
     `defaults` is the model's generation_config. `breakers` gives the ids of the tokens that a breaker string of DRY
-    stands for; without it DRY has no breakers. `grammars` compiles the grammars of requests.
+    stands for; without it DRY has no breakers. `grammars` compiles the grammars of requests; `words` is the vocabulary.
     """
 
     def __init__(self, *, vocab: int, max_len: int, stop_ids: frozenset[int], defaults: Mapping[str, Any], seed: int,
-                 breakers: Callable[[str], Iterable[int]] | None = None, grammars: Grammars | None = None) -> None:
+                 breakers: Callable[[str], Iterable[int]] | None = None, grammars: Grammars | None = None,
+                 words: Words | None = None) -> None:
         self.vocab = vocab
         self.max_len = max_len
         self._stop_ids = frozenset(id for id in stop_ids if 0 <= id < vocab)
@@ -56,6 +58,7 @@ class Intake:
         self._breakers = lru_cache(256)(lambda text: frozenset(breakers(text)) if breakers else frozenset())
         self._random = random.Random(seed)
         self._grammars = grammars or Grammars(None, vocab)
+        self._words = words
 
     def accept(self, request: Request, sink: Sink) -> Group:
         """The request as a group ready to be queued, or InvalidRequest, ContextExceeded."""
@@ -64,7 +67,21 @@ class Intake:
         prompt = self._prompt(request)
         params = self._params(fill(sampling, self._defaults), len(prompt), bound=request.grammar is not None)
         grammar = self._grammars.compile(request.grammar) if request.grammar else None
-        return Group(request.id, prompt, params, sink, n=sampling.n, salt=request.salt, grammar=grammar)
+        return Group(request.id, prompt, params, sink, n=sampling.n, salt=request.salt, grammar=grammar,
+                     spending=self._spending(request.budget, grammar, params.max_tokens))
+
+    def _spending(self, budget: Budget | None, grammar: Compiled | None,
+                  most: int) -> Callable[[], Spending] | None:
+        """A budget for each sequence; where a grammar waits for the end of reasoning, there always is one."""
+        if grammar and grammar.after is not None:
+            closings = budget.closings if budget else (grammar.closing,)
+            tokens = most * 3 // 4 + len(closings[0])  # some are left for the answer itself
+            budget = Budget(min(tokens, budget.tokens) if budget else tokens, "", (grammar.after,), closings)
+        if budget is None:
+            return None
+        if self._words is None:
+            raise Unsupported("this engine has no vocabulary to know reasoning by", param="budget")
+        return partial(Spending, budget, self._words.token_bytes)
 
     def _prompt(self, request: Request) -> np.ndarray:
         if not len(request.prompt):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zonda.engine.budget import Awaited
 from zonda.engine.complaints import followed
 from zonda.engine.grammar import Compiled
 from zonda.errors import ZondaError
@@ -16,40 +17,30 @@ if TYPE_CHECKING:
 
 
 class Constraint:
-    """Where one sequence stands in its grammar. `ends` are the tokens that end it, `free` is how many tokens may come
-    before the grammar begins."""
+    """Where one sequence stands in its grammar. `ends` are the tokens that end it."""
 
-    __slots__ = ("ends", "error", "free", "grammar", "held", "last", "matcher", "over", "tail", "waiting")
+    __slots__ = ("awaited", "behind", "ends", "error", "grammar", "held", "matcher", "over")
 
-    def __init__(self, grammar: Compiled, ends: frozenset[int], free: int) -> None:
+    def __init__(self, grammar: Compiled, ends: frozenset[int]) -> None:
         self.grammar = grammar
-        self.free = free
-        """What is left of them; below zero, how many tokens of the free text's end were drawn since."""
         self.ends = np.fromiter(ends, np.int64)
         self.held = np.fromiter(ends - grammar.special, np.int64)
         """Tokens that end a sequence though a grammar may mean them as text."""
-        self.waiting = grammar.after is not None
-        """Whether the text is still free."""
-        self.tail = b""
-        """The end of the free text, in which a text that ends it may have begun."""
+        self.awaited = None if grammar.after is None else Awaited(grammar.after, grammar.spell)
+        """What ends the free text, as long as it is free."""
         self.matcher: LLMatcher | None = None
-        self.last: int | None = None
-        """A token that the matcher has not seen."""
+        self.behind: list[int] = []
+        """Tokens that the matcher has not seen."""
         self.over = False
         """Whether the grammar allows nothing more."""
         self.error: ZondaError | None = None
 
     def advance(self, token: int) -> None:
-        """Take note of a token that was drawn."""
-        self.free -= self.waiting
-        if not self.waiting:
-            self.last = token
-        elif isinstance(self.grammar.after, bytes):
-            self.tail += self.grammar.spell(token)
-            self.waiting = self.grammar.after not in self.tail
-            self.tail = self.tail[-len(self.grammar.after):]
-        elif token == self.grammar.after:
-            self.waiting = False
+        """Take note of one more token."""
+        if self.awaited is None:
+            self.behind.append(token)
+        elif self.awaited.comes(token):
+            self.awaited = None
 
     def ready(self) -> LLMatcher:
         """What follows the grammar, made when first needed."""
@@ -58,11 +49,7 @@ class Constraint:
         return self.matcher
 
     def forbid_ends(self, row: np.ndarray) -> None:
-        """Set a row of forbidden tokens for text that is free, but must not end; or that must now come to its end."""
-        if self.free <= 0:
-            row[:] = True
-            row[self.grammar.closing[min(-self.free, len(self.grammar.closing) - 1)]] = False
-            return
+        """Set a row of forbidden tokens for text that is free, but must not end."""
         row[:] = False
         row[self.ends] = True
         if isinstance(self.grammar.after, int):
@@ -120,11 +107,11 @@ class Masks:
 
     def _find(self, constraints: list[tuple[int, Constraint]]) -> list[int]:
         """Fill the rows of forbidden tokens; returns their numbers."""
-        bound = [(draw, each) for draw, each in constraints if not each.waiting]
+        bound = [(draw, each) for draw, each in constraints if not each.awaited]
         if bound:
             self._match(bound)
         for draw, each in constraints:
-            if each.waiting:
+            if each.awaited:
                 each.forbid_ends(self._forbidden[draw])
             else:
                 each.forbid(self._forbidden[draw], self._bits[draw])
@@ -136,10 +123,7 @@ class Masks:
         if self._executor is None:
             self._executor = LLExecutor()
         matchers = [(each.ready(), draw) for draw, each in bound]
-        behind = [(each.ready(), each.last) for _, each in bound if each.last is not None]
-        if behind:
+        while behind := [(each.ready(), each.behind.pop(0)) for _, each in bound if each.behind]:
             self._executor.consume_token_par(behind)
-        for _, each in bound:
-            each.last = None
         width = self._bits.shape[1] * self._bits.itemsize
         self._executor.unsafe_compute_mask_ptr(matchers, self._bits.ctypes.data, width, len(self._bits))

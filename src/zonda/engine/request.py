@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from zonda.engine.budget import Spending
 from zonda.engine.grammar import Compiled
 from zonda.engine.masks import Constraint
 from zonda.engine.pages import chain, root
@@ -43,15 +44,15 @@ class Sequence:
     """One answer in the making: tokens it knows, tokens it has computed, and where its state lies."""
 
     __slots__ = ("computed", "constraint", "ended", "group", "index", "key", "known", "last", "limit", "mu", "names",
-                 "pages", "params", "published", "room", "saved", "slot", "stops")
+                 "pages", "params", "published", "room", "saved", "slot", "spending", "stops")
 
     def __init__(self, group: Group, index: int) -> None:
         self.group = group
         self.index = index
         self.params = group.params
         self.stops = group.params.stops
-        free = group.params.max_tokens * 3 // 4  # some are left for the answer itself
-        self.constraint = Constraint(group.grammar, self.stops, free) if group.grammar else None
+        self.constraint = Constraint(group.grammar, self.stops) if group.grammar else None
+        self.spending = group.spending() if group.spending else None
         self.key = key(group.params.seed, index)
         self.known = len(group.prompt)
         self.computed = 0
@@ -93,13 +94,14 @@ class Group:
     """The `n` sequences of one request."""
 
     def __init__(self, id: str, prompt: np.ndarray, params: Params, sink: Sink, *, n: int = 1, salt: str = "",
-                 grammar: Compiled | None = None) -> None:
+                 grammar: Compiled | None = None, spending: Callable[[], Spending] | None = None) -> None:
         self.id = id
         self.prompt = prompt  # int32
         self.params = params
         self.sink = sink
         self.salt = salt
         self.grammar = grammar
+        self.spending = spending
         self.scores: list[Logprob | None] = [None] if params.prompt_logprobs else []
         """Log-probabilities of the prompt as far as they are known; empty when not wanted, or sent."""
         self.leader: Sequence | None = None

@@ -103,21 +103,23 @@ class Scheduler:
             if seq.slot < 0:
                 continue  # an elder has just preempted it
             gap = seq.known - seq.computed
-            if gap > 1:
-                prompts.append(seq)
-            elif gap and (seq.known <= seq.room or self._grow(seq)):
-                step.add(seq, 1)
+            if gap and self._grow(seq):
+                if gap > 1:
+                    prompts.append(seq)
+                else:
+                    step.add(seq, 1)
         return [seq for seq in prompts if seq.slot >= 0]
 
     def _grow(self, seq: Sequence) -> bool:
-        """Give a sequence one more page, whatever it costs others; False if it had to go itself."""
-        while not self.pages.available:
-            victim = self.running[-1]
-            self.preempt(victim)
-            if victim is seq:
-                return False
-        self.slots.extend(seq, self.pages.allocate(1)[0])
-        seq.room += self.pages.size
+        """Give a sequence the pages that it lacks, whatever it costs others; False if it had to go itself."""
+        while seq.known > seq.room:
+            while not self.pages.available:
+                victim = self.running[-1]
+                self.preempt(victim)
+                if victim is seq:
+                    return False
+            self.slots.extend(seq, self.pages.allocate(1)[0])
+            seq.room += self.pages.size
         return True
 
     def _advance(self, step: Step, prompts: list[Sequence]) -> None:

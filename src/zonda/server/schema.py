@@ -76,6 +76,7 @@ class ThinkingFields(SamplingFields, kw_only=True):
 
     enable_thinking: bool | None = None
     reasoning_effort: Effort | None = None
+    thinking_budget: Count | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 

@@ -21,4 +21,4 @@ def told(body: ThinkingFields, effort: str | None = None) -> dict[str, Any]:
         if not isinstance(value, bool | int | float | str | None) or len(str(value)) > MAX_VALUE:
             raise InvalidRequest(f"`chat_template_kwargs.{name:.40}` is not a plain, short value",
                                  param=f"chat_template_kwargs.{name:.40}")
-    return given | asked(body.enable_thinking, effort or body.reasoning_effort)
+    return given | asked(body.enable_thinking, effort or body.reasoning_effort, body.thinking_budget)

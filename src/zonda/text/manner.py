@@ -45,6 +45,11 @@ class Manner:
         return bool(self.reasoning or self.dialect.reasons)
 
     @property
+    def style(self) -> Reasoning | None:
+        """How it reasons."""
+        return self.dialect.own or self.reasoning
+
+    @property
     def _always(self) -> bool:
         """Whether the dialect has a say in answers without tools."""
         return self.dialect.reasons or bool(self.dialect.style)
@@ -96,6 +101,20 @@ class Manner:
             return None
         found = token(self.reasoning.close)
         return self.reasoning.close if found is None else found
+
+    def closings(self, *, tools: bool, bound: bool) -> tuple[str, ...]:
+        """What ends reasoning that has become too long: at first, and when it has begun again nonetheless.
+
+        `bound` says that a grammar holds what follows. Where tools may be called, the end leaves that open at first.
+        """
+        if self.style is None:
+            return ()
+        end = self.style.before + self.style.close
+        if bound:
+            return (end,)
+        end += self.style.after
+        head = self.dialect.text_head
+        return (end, end + head) if tools and head else (end + head,)
 
     def forced(self, tools: Tools, special: Find, *, many: bool, form: Mapping[str, Any] | None = None) -> str:
         """A Lark grammar of answers that call tools, or are JSON of the schema `form`."""

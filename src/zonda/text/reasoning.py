@@ -13,13 +13,16 @@ _LAST = 64  # characters at the end of a prompt in which a template may have ope
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """What opens reasoning and what closes it. `title` may follow the opening, `wrap` may surround the answer."""
+    """What opens reasoning and what closes it. `title` may follow the opening, `wrap` may surround the answer; `before`
+    and `after` are what models write around the closing."""
 
     name: str
     open: str
     close: str
     title: str = ""
     wrap: tuple[tuple[str, str], ...] = ()
+    before: str = ""
+    after: str = ""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -44,9 +47,9 @@ STYLES = (
     Reasoning("kimi3", "<|open|>think<|sep|>", "<|close|>think<|sep|>"),
     Reasoning("minimax3", "<mm:think>", "</mm:think>"),
     Reasoning("hy3", "<think:opensource>", "</think:opensource>"),
-    Reasoning("exaone", "<thought>", "</thought>"),
-    Reasoning("granite", "Here is my thought process:", "Here is my response:"),
-    Reasoning("think", "<think>", "</think>", wrap=_WRAPS),
+    Reasoning("exaone", "<thought>", "</thought>", before="\n", after="\n\n"),
+    Reasoning("granite", "Here is my thought process:", "Here is my response:", before="\n\n", after="\n\n"),
+    Reasoning("think", "<think>", "</think>", wrap=_WRAPS, before="\n", after="\n\n"),
 )
 """In the order in which they are looked for in a template."""
 NONE = "none"

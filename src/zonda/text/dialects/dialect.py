@@ -8,6 +8,7 @@ from typing import Any
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Reader, Steps
+from zonda.text.reasoning import Reasoning
 from zonda.text.writer import Writer
 
 MOST = 16
@@ -23,9 +24,9 @@ class Dialect:
 
     `tells` are texts of which one in a template shows the format, each a tuple of what must all be there. `marks` are
     the special tokens that it is read by; those of `ends` also end reasoning. A forced answer is `before`, calls with
-    `between` them, `after`. `reasons` says that its script reads the reasoning as well; then
-    `text_head` goes before an answer that is text alone. `style` is the format of reasoning that belongs to it; then
-    answers without tools are read by it too.
+    `between` them, `after`. `reasons` says that its script reads the whole answer, reasoning of the form `own` as well;
+    then `text_head` goes before an answer that is text alone. `style` is the format of reasoning that belongs to it;
+    then answers without tools are read by it too.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dialect:
     between: str = ""
     after: str = ""
     reasons: bool = False
+    own: Reasoning | None = None
     text_head: str = ""
     style: str = ""
 

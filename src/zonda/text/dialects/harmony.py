@@ -10,6 +10,7 @@ from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps
+from zonda.text.reasoning import Reasoning
 from zonda.text.writer import Writer
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
@@ -69,4 +70,5 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 DIALECT = Dialect(name="harmony", tells=((CHANNEL, MESSAGE),), script=read, form=form,
                   marks=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS), reasons=True, text_head=f"{CHANNEL}final{MESSAGE}",
+                  own=Reasoning("harmony", f"{CHANNEL}analysis{MESSAGE}", "<|end|>", after=f"{START}assistant"),
                   between=f"<|call|>{START}assistant")

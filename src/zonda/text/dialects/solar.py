@@ -14,6 +14,7 @@ from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps
+from zonda.text.reasoning import Reasoning
 from zonda.text.writer import Writer
 
 BEGIN, END = "<|begin|>", "<|end|>"
@@ -72,5 +73,6 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 
 DIALECT = Dialect(name="solar", tells=((CALL, CALLED),), script=read, form=form, reasons=True, text_head=CONTENT,
+                  own=Reasoning("solar", THINK, END, after=f"{BEGIN}assistant"),
                   marks=(BEGIN, END, THINK, CONTENT, CALLS, CALLS_END, CALL, CALLED, ARGUMENTS, CALL_END),
                   after=CALLS_END)
