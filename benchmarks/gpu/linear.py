@@ -1,9 +1,9 @@
 """Products with matrices on a GPU: times of every candidate shape.
 
-    python benchmarks/gpu/linear.py [one] [few] [many]
+    python benchmarks/gpu/linear.py [one] [few] [many] [dense]
 
-`one` is one row, `few` 2 and 4 rows, `many` 8 to 2048 rows on packed weights. Candidates
-are compiled by several processes first.
+`one` is one row, `few` 2 and 4 rows, `many` 8 to 2048 rows on packed weights, `dense` 8 to 8192 rows on floats, beside
+cuBLAS. Candidates are compiled by several processes first.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from replay import seconds
 from torch import Tensor
 
 from zonda.kernels.cuda import linear, shapes
-from zonda.kernels.cuda.shapes import Few, Many
+from zonda.kernels.cuda.shapes import Few, Many, Tile
 from zonda.kernels.ops import Norm
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix
 from zonda.kernels.torch.packed import LAYOUTS, WORDS, Planes
@@ -33,7 +33,8 @@ Matrix = DenseMatrix | GroupIntMatrix
 class Case:
     """One product: `kind` is project (with norm), gated (with norm), output (with residual), logits or matmul.
 
-    From three rows on, packed weights are multiplied without norm and residual.
+    From three rows on, packed weights are multiplied without norm and residual. `gates` and `head` are the gated
+    product and the logits of many rows, `cublas gates` and `cublas` a product by the library.
     """
 
     kind: str
@@ -41,7 +42,12 @@ class Case:
     rows: int
     outs: int
     ins: int
-    shape: Few | Many | None = None
+    shape: Few | Many | Tile | None = None
+
+    @property
+    def twice(self) -> bool:
+        """Whether there are two matrices."""
+        return "gate" in self.kind
 
     def __str__(self) -> str:
         return f"{self.kind:8} {self.format:5} {self.rows:5} rows {self.outs:6} x {self.ins:<6}{_shown(self.shape)}"
@@ -55,12 +61,15 @@ PLAN = {"one": [("bf16", ONE_BILLION), ("bf16", EIGHT_BILLION), ("q4_k", EIGHT_B
                 ("q8_0", EIGHT_BILLION[:4]), ("q4_k", ONE_BILLION[:4]), ("q6_k", (EIGHT_BILLION[3], EIGHT_BILLION[4]))]}
 
 
-def _shown(shape: Few | Many | None) -> str:
+def _shown(shape: Few | Many | Tile | None) -> str:
     if isinstance(shape, Few):
         return f" block {shape.block} warps {shape.warps:2} programs {shape.programs}"
     if isinstance(shape, Many):
         return (f" tile {shape.rows} x {shape.outs} x {shape.words} words, warps {shape.warps} stages {shape.stages}"
                 f" splits {shape.splits}{' bulk' if shape.bulk else ''}")
+    if isinstance(shape, Tile):
+        return (f" tile {shape.rows} x {shape.outs} x {shape.columns} columns, warps {shape.warps} stages {shape.stages}"
+                f" band {shape.band}")
     return ""
 
 
@@ -98,7 +107,15 @@ def size(matrix: Matrix) -> int:
 def launch(case: Case, matrices: list[Matrix], x: Tensor, out: Tensor, norm: Norm) -> None:
     """What is timed, once."""
     rule = {"dot": torch.bfloat16, "shape": case.shape}
-    if case.kind == "matmul":
+    if isinstance(case.shape, Tile):
+        linear.tiled(x, matrices[0].values, out, case.shape, up=matrices[1].values if case.twice else None)
+    elif case.kind == "gates":
+        linear.matmul_gated(x, *matrices, "silu")
+    elif case.kind == "head":
+        linear.many_logits(x, matrices[0])
+    elif case.kind == "cublas gates":
+        linear.combine(torch.mm(x, matrices[0].values.T), torch.mm(x, matrices[1].values.T), "silu", out)
+    elif case.kind == "matmul":
         linear.matmul(x, matrices[0]) if case.shape is None else linear.multiply(x, matrices[0], out, **rule)
     elif case.kind == "gated":
         linear.multiply(x, matrices[0], out, norm=norm, up=matrices[1], **rule)
@@ -113,7 +130,7 @@ def launch(case: Case, matrices: list[Matrix], x: Tensor, out: Tensor, norm: Nor
 def arrays(case: Case) -> tuple[Tensor, Tensor, Norm]:
     kind = torch.float32 if case.kind in ("project", "gated", "logits") else torch.bfloat16
     x = torch.randn(case.rows, case.ins, device="cuda", dtype=kind)
-    made = torch.float32 if case.kind in ("output", "logits") else torch.bfloat16
+    made = torch.float32 if case.kind in ("output", "logits", "head") else torch.bfloat16
     out = torch.full((case.rows, case.outs), float("nan"), device="cuda", dtype=made)
     return x, out, Norm(torch.rand(case.ins, device="cuda") + 0.5, 1e-5)
 
@@ -122,10 +139,16 @@ def candidates(kind: str, format: str, rows: int, outs: int, ins: int) -> Iterat
     """Shapes worth a try, the rule's first."""
     matrix = _outline(format, outs, ins)
     gated = kind == "gated"
-    tried: set[Few | Many] = set()
+    tried: set[Few | Many | Tile | None] = set()
     limit = shapes.DENSE_ROWS if format == "bf16" else shapes.PACKED_ROWS
-    options: list[Few | Many] = []
-    if rows <= limit:
+    options: list[Few | Many | Tile | None] = []
+    if kind in ("gates", "head"):
+        half, high = 1 + (kind == "gates"), 64 if rows <= 64 else 128
+        options = [None, *(Tile(high, wide // half, columns, wide // 32, stages, band)
+                           for wide in ((128, 256) if rows > 64 else (64, 128)) for columns in (64, 128)
+                           for stages in (3, 4) for band in ((8, 16) if rows > 1024 else (8,))
+                           if (high + wide) * columns * stages <= 110_000)]
+    elif rows <= limit:
         rule = shapes.few(matrix, rows, gated=gated)
         options = [rule]
         for warps in sorted({max(4, rule.warps // 2), rule.warps, min(16, rule.warps * 2)}):
@@ -162,6 +185,12 @@ def plan(part: str) -> list[Case]:
                                               ("q4_k", EIGHT_BILLION[1:4]))
                 for kind, outs, ins in matrices for rows in ((2, 4) if format == "bf16" else (2,))
                 for case in candidates(kind, format, rows, outs, ins)]
+    if part == "dense":
+        gates, heads = ((14336, 4096), (8192, 2048), (9728, 2560)), ((128256, 4096), (128256, 2048))
+        return [case for kind, library, shapes_, most in (("gates", "cublas gates", gates, 8192),
+                                                          ("head", "cublas", heads, 256))
+                for outs, ins in shapes_ for rows in (8, 32, 64, 128, 256, 1024, 8192) if rows <= most
+                for case in (Case(library, "bf16", rows, outs, ins), *candidates(kind, "bf16", rows, outs, ins))]
     wide = [(4096, 4096), (14336, 4096)]
     cases = [Case("cublas", "bf16", rows, outs, ins) for outs, ins in wide for rows in (8, 32, 64, 128, 256, 2048)]
     for format in ("q4_k", "q8_0"):
@@ -174,7 +203,7 @@ def plan(part: str) -> list[Case]:
 def compile_all(cases: list[Case]) -> None:
     """Fill Triton's cache from several processes."""
     with ProcessPoolExecutor(14, mp_context=get_context("spawn")) as pool:
-        list(pool.map(_compile, [case for case in cases if case.kind != "cublas"], chunksize=4))
+        list(pool.map(_compile, [case for case in cases if "cublas" not in case.kind], chunksize=4))
 
 
 def _compile(case: Case) -> None:
@@ -186,7 +215,7 @@ def _compile(case: Case) -> None:
 
 
 def _matrices(case: Case) -> list[Matrix]:
-    return [random_matrix(case.format, case.outs, case.ins) for _ in range(1 + (case.kind == "gated"))]
+    return [random_matrix(case.format, case.outs, case.ins) for _ in range(1 + case.twice)]
 
 
 def times(part: str = "one") -> list[tuple[str, float, float]]:
@@ -195,8 +224,8 @@ def times(part: str = "one") -> list[tuple[str, float, float]]:
     compile_all(cases)
     found, weights, key = [], [], None
     for case in cases:
-        if (case.format, case.outs, case.ins, case.kind == "gated") != key:
-            key = (case.format, case.outs, case.ins, case.kind == "gated")
+        if (case.format, case.outs, case.ins, case.twice) != key:
+            key = (case.format, case.outs, case.ins, case.twice)
             first = _matrices(case)
             count = max(2, int(BEYOND_CACHE / sum(map(size, first))) + 1)
             weights = [first, *(_matrices(case) for _ in range(count - 1))]
@@ -215,7 +244,7 @@ def _time(case: Case, weights: list[list[Matrix]], repeats: int = 5) -> float:
     """Seconds a launch, in a graph that goes through all weights."""
     x, out, norm = arrays(case)
     work = [partial(launch, case, each, x, out, norm) for each in weights]
-    return seconds(work, turns=max(1, 24 // len(weights)), repeats=repeats)
+    return seconds(work, turns=max(1, 24 // len(weights) // (1 + case.rows // 1024)), repeats=repeats)
 
 
 def show(found: list[tuple[str, float, float]]) -> None:
@@ -231,7 +260,7 @@ def show(found: list[tuple[str, float, float]]) -> None:
 
 
 PARTS: dict[str, Callable[[], None]] = {part: (lambda part=part: show(times(part)))  # type: ignore[misc]
-                                        for part in ("one", "few", "many")}
+                                        for part in ("one", "few", "many", "dense")}
 
 
 def main() -> None:

@@ -17,12 +17,13 @@ from torch.nn import functional
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from zonda.errors import Unsupported
+from zonda.kernels.cuda import dense as dense_kernels
 from zonda.kernels.cuda import few as few_kernels
 from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
 from zonda.kernels.cuda.float8 import Halves, Rounded
 from zonda.kernels.cuda.launch import early
-from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many
+from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many, Tile
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
@@ -98,8 +99,22 @@ def matmul_gated(x: Tensor | Rounded, gate: Matrix, up: Matrix, activation: Acti
         return Halves(matmul(x, gate), matmul(x, up), activation)
     if _direct(x, gate) and alike(gate, up):
         return gated(x, gate, up, activation, dtype=x.dtype)
+    if not (_direct(x, gate) or _direct(x, up)) and (shape := shapes.tile(x, gate.outs, gated=True)):
+        out = x.new_empty(len(x), gate.outs)
+        return tiled(x, floats(gate, x.dtype), out, shape, up=floats(up, x.dtype), activation=activation)
     first = matmul(x, gate)
     return combine(first, matmul(x, up), activation, first)
+
+
+def many_logits(h: Tensor, head: Matrix) -> Tensor:
+    """h times the matrix transposed, float32 (rows, vocab), for many rows."""
+    if isinstance(head, GroupIntMatrix) and len(h) <= UNPACKED_ROWS:
+        return logits(h, head, dtype=h.dtype)
+    if not isinstance(head, DenseMatrix) or not h.is_cuda or h.dtype == torch.float32:
+        return matmul(h, head).float()
+    if shape := shapes.tile(h, head.outs, gated=False):
+        return tiled(h, head.values, torch.empty(len(h), head.outs, dtype=torch.float32, device=h.device), shape)
+    return torch.mm(h, head.values.t(), out_dtype=torch.float32)
 
 
 def _direct(x: Tensor, matrix: Matrix) -> bool:
@@ -190,6 +205,21 @@ def _launch_many(x: Tensor, matrix: GroupIntMatrix, up: Matrix, bias: Tensor | N
         inputs, *tensors(matrix), *tensors(up), x if bias is None else bias, parts, arrived, _lanes(x.device), *sizes,
         INS=matrix.ins, BM=shape.rows, BN=shape.outs, KW=shape.words, STAGES=shape.stages, SPLITS=shape.splits,
         BULK=shape.bulk, **layout(matrix), **options)
+
+
+def tiled(x: Tensor, values: Tensor, out: Tensor, shape: Tile, *, up: Tensor | None = None,
+          activation: Activation = "silu") -> Tensor:
+    """x times `values` (outs, ins) transposed, or activation(that) times x upᵀ, into `out` (rows, outs)."""
+    outs, ins = values.shape
+    one, two = (TensorDescriptor.from_tensor(each, [shape.outs, shape.columns])
+                for each in (values, values if up is None else up))
+    # Triton's interpreter would multiply the bits of bfloat16
+    kind = DOTS[x.dtype if x.is_cuda else torch.float32]
+    dense_kernels.tiled[(triton.cdiv(len(x), shape.rows) * triton.cdiv(outs, shape.outs),)](
+        TensorDescriptor.from_tensor(x, [shape.rows, shape.columns]), one, two, out, len(x), outs, out.stride(0),
+        INS=ins, BM=shape.rows, BN=shape.outs, BK=shape.columns, STAGES=shape.stages, BAND=shape.band, DOT=kind,
+        GATED=up is not None, ACTIVATION=activation, num_warps=shape.warps, **early(x.device))
+    return out
 
 
 @functools.cache

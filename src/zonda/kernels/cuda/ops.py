@@ -15,10 +15,10 @@ from zonda.kernels.cuda.attention import Attention
 from zonda.kernels.cuda.experts import experts as mixture
 from zonda.kernels.cuda.float8 import Halves, Rounded
 from zonda.kernels.cuda.launch import compiling, early
-from zonda.kernels.cuda.shapes import UNPACKED_ROWS, has_eights, power
+from zonda.kernels.cuda.shapes import has_eights, power
 from zonda.kernels.ops import Activation, Attend, Experts, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
-from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
+from zonda.kernels.torch.matrix import DenseMatrix, Matrix
 from zonda.kernels.torch.ops import TorchOps, cap
 from zonda.kernels.torch.step import Step
 from zonda.weights.source import Weight
@@ -140,15 +140,8 @@ class CUDAOps(TorchOps):
             self._settled(x)
             found = linear.logits(x.x, head, norm=norm, dtype=self.dtype)
         else:
-            found = self._many_logits(self._settled(x, norm), head)  # type: ignore[arg-type]
+            found = linear.many_logits(self._settled(x, norm), head)  # type: ignore[arg-type]
         return found if scale == 1.0 and not softcap else cap(found * scale, softcap)
-
-    def _many_logits(self, h: Tensor, head: Matrix) -> Tensor:
-        if isinstance(head, DenseMatrix) and h.is_cuda and self.dtype != torch.float32:
-            return torch.mm(h, head.values.t(), out_dtype=torch.float32)
-        if isinstance(head, GroupIntMatrix) and len(h) <= UNPACKED_ROWS:
-            return linear.logits(h, head, dtype=self.dtype)
-        return linear.matmul(h, head).float()
 
     def draw(self, logits: Tensor, step: Step, *, greedy: bool) -> None:
         """The token of each row of logits into `step.last` and `step.drawn`, -1 where there is none."""

@@ -49,6 +49,18 @@ class Many:
     bulk: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """`rows` × `outs` of a product with floats, `columns` at a time; `band` blocks of rows run together."""
+
+    rows: int
+    outs: int
+    columns: int
+    warps: int
+    stages: int
+    band: int = 8
+
+
 def power(n: int) -> int:
     """The next power of two."""
     return 1 << max(0, n - 1).bit_length()
@@ -174,6 +186,34 @@ def _split(shape: Many, each: int, matrix: GroupIntMatrix, rows: int, *, gated: 
     wanted = round(math.log2(max(1, each * processors(_device(matrix)) / tiles)))
     steps = matrix.ins * matrix.layout.low // 32 // shape.words
     return replace(shape, splits=min(1 << wanted, power(max(1, steps // 2 + 1)) // 2 or 1))
+
+
+def tile(x: torch.Tensor, outs: int, *, gated: bool) -> Tile | None:
+    """How floats are multiplied by a kernel of our own, or None where the library is as fast.
+
+    That is a gated product whose tiles end together, and any of so few rows that reading the matrix takes the time.
+    """
+    rows, half = len(x), 2 if gated else 1
+    if not _warp_groups(x.device) or x.element_size() != 2 or x.shape[1] % 8 or (rows > 128 and not gated):
+        return None
+    if rows <= 64:
+        return Tile(64, 128 // half, 128, 4, 4)
+    if rows > 128:
+        return _together(Tile(128, 256 // half, 64, 8, 4), 1, rows, outs, x.device)
+    one = Tile(128, 128 // half, 128, 4, 3)
+    return _together(one, 1, rows, outs, x.device) or _together(replace(one, columns=64), 2, rows, outs, x.device)
+
+
+def _together(shape: Tile, each: int, rows: int, outs: int, device: torch.device) -> Tile | None:
+    """The shape, if its programs, `each` to a processor at once, fit at once, or seldom leave processors idle."""
+    tiles, slots = -(-rows // shape.rows) * -(-outs // shape.outs), each * processors(device)
+    return shape if tiles <= slots or tiles >= 0.7 * slots * -(-tiles // slots) else None
+
+
+@functools.cache
+def _warp_groups(device: torch.device) -> bool:
+    """Whether four warps multiply what lies in shared memory, as on an H100, where the tiles were measured."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device)[0] == 9
 
 
 def _device(matrix: DenseMatrix | GroupIntMatrix) -> torch.device:
