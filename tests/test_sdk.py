@@ -309,7 +309,7 @@ def test_the_collector_may_drop_a_stream_in_any_thread_at_any_time() -> None:
             until(lambda: engine.stats().finished["cancelled"] == ended)
 
         checked(1, engine._wake)
-        checked(2, engine.grammars._lock, engine.grammars._compiling)
+        checked(2, engine.grammars._lock, engine.grammars._quick._lock)
         start()
         engine.submit(Request("x", (FIRST,), Sampling(max_tokens=1)), lambda events: drop(engine._wake))
         gate.release(4)

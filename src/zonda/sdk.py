@@ -217,10 +217,10 @@ class AsyncLLM(Loaded):
         answers = [answer.readable(form.read) for answer in found]
         return answers if many else answers[0]
 
-    async def compile(self, grammar: Grammar | None) -> None:
-        """Compile a grammar without holding up the event loop; a request that brings it then finds it done."""
+    async def compile(self, grammar: Grammar | None, client: int = 0) -> None:
+        """Compile a grammar beside the event loop, in turn for clients; a request that brings it then finds it done."""
         if grammar is not None:
-            await asyncio.wrap_future(self.engine.grammars.begin(grammar))
+            await asyncio.wrap_future(self.engine.grammars.begin(grammar, client))
 
     def stream(self, messages: Conversation, **options: Any) -> Generation[Chunk]:
         """As `LLM.stream`. What the answer must look like is compiled beside the event loop, before its first chunk."""

@@ -198,8 +198,8 @@ def test_usual_grammars_start_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_process_that_was_ended_is_started_again(grammars: Grammars) -> None:
     for text in ("a", "b"):
         grammars.compile(Grammar("json_schema", json.dumps({"type": "string", "pattern": f"^{text}+$"})))
-        trial = grammars._trial
-        assert trial and trial._process
+        trial = grammars._trials.all[0]
+        assert trial._process
         trial._process.kill()
         trial._process.wait()
 
@@ -213,8 +213,8 @@ def test_the_trial_knows_the_models_special_tokens(grammars: Grammars) -> None:
 def test_the_process_ends_with_the_engine() -> None:
     with running() as engine:
         engine.grammars.compile(Grammar("lark", 'start: "a"'))
-        trial = engine.grammars._trial
-        assert trial and trial._process and trial._process.poll() is None
+        trial = engine.grammars._trials.all[0]
+        assert trial._process and trial._process.poll() is None
     assert trial._process.poll() is not None
 
 

@@ -1,20 +1,23 @@
 """Compiles grammars for one model's vocabulary, within limits that hold against hostile ones."""
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zonda.engine import trial
 from zonda.engine.complaints import complaint
 from zonda.engine.schema import check, prepared
-from zonda.engine.trial import Trial
-from zonda.errors import Closed, InvalidRequest, Unsupported
+from zonda.engine.trial import Trials
+from zonda.engine.turns import Turns
+from zonda.errors import Closed, InvalidRequest, Unsupported, ZondaError
 from zonda.types import Grammar
 
 if TYPE_CHECKING:
@@ -35,12 +38,20 @@ MAX_CACHED = 1 << 22
 """Characters of all sources whose grammars are kept."""
 MAX_KEPT = 512
 """Grammars that are kept: a short one can take as much memory as a long one."""
+MAX_REFUSED = 1000
+"""Refused grammars that are remembered, by a digest."""
+REMEMBERED = 600.0
+"""Seconds for which a grammar that was refused is refused again unseen."""
+SLOW = 2
+"""Grammars that may take long and are compiled at the same time."""
 LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?", "lenient": False}
 """White space in JSON: a space after commas and colons, or none; more could go on forever."""
 _STACK = 1 << 28  # bytes for the compiler, which recurses; only what is used is real
 _SCHEMA = re.compile(r"%json\s*(?={)")
 _DECODER = json.JSONDecoder()
 _ASCII = "d"  # what \\d stands for in expressions; words and spaces are those of Unicode
+_TOKENS = "<["
+"""How a grammar begins that names tokens by their ids, of which a trial knows nothing."""
 _RULE = re.compile(r"(?m)^[ \t]*[?!]?\w[^\s:\"/]*[^:\n\"/]*:")
 _LIMITS: dict[str, Any] = {"step_lexer_fuel": 300_000, "step_max_items": 20_000, "max_items_in_row": 5_000,
                            "max_lexer_states": 20_000, "verbose_errors": False}
@@ -77,8 +88,8 @@ class Compiled:
 class Grammars:
     """The grammars of one model, the last ones kept. Any thread may ask.
 
-    A compilation takes some milliseconds, at most about `trial.SECONDS`; what could take longer is tried in a process
-    that can be ended.
+    A compilation takes some milliseconds, at most about twice `trial.SECONDS`; what could take longer is tried in a
+    process that can be ended. Such grammars wait for one another, not the others for them, and clients take turns.
     """
 
     def __init__(self, words: Words | None, vocab: int) -> None:
@@ -86,27 +97,47 @@ class Grammars:
         self._vocab = vocab
         self._tokenizer: LLTokenizer | None = None
         self._cached: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._refused: OrderedDict[bytes, tuple[float, InvalidRequest]] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
-        self._compiling = threading.Lock()
-        self._trial: Trial | None = None
-        self._beside = ThreadPoolExecutor(1, thread_name_prefix="zonda-grammars")
+        self._loading = threading.Lock()
+        special = [words.token_bytes(id).decode(errors="replace") for id in sorted(words.special_ids)] if words else []
+        self._trials = Trials(SLOW, special, limits=_LIMITS, stack=_STACK)
+        self._quick = Turns("zonda-grammars", 1, _STACK)
+        self._slow = Turns("zonda-slow-grammars", SLOW, _STACK)
         self._closed = False
 
     def compile(self, grammar: Grammar) -> Compiled:
         """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
+        start = self.begin(grammar).result()
+        assert self._words is not None
+        after = self._after(grammar)
+        closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
+        return Compiled(start, after, self._words.special_ids, self._words.token_bytes, closing)
+
+    def begin(self, grammar: Grammar, client: int = 0) -> Future[LLMatcher]:
+        """Compile on a thread that does nothing else, in turn for clients; done at once if the grammar is known."""
+        known: Future[LLMatcher] = Future()
+        try:
+            self._check(grammar)
+            start = self._find(grammar)
+        except ZondaError as error:
+            known.set_exception(error)
+            return known
+        if start is None:
+            self._refuse_closed()
+            turns = self._slow if trial.needed(grammar.kind, grammar.source) else self._quick
+            return turns.submit(client, lambda: self._find(grammar) or self._keep(grammar))
+        known.set_result(start)
+        return known
+
+    def _check(self, grammar: Grammar) -> None:
         if self._words is None:
             raise Unsupported("this engine has no vocabulary to enforce a grammar with", param="grammar")
         if grammar.kind not in _FORMS or not isinstance(grammar.source, str):
             raise InvalidRequest(f"no grammar of kind {grammar.kind!r:.40} by a {type(grammar.source).__name__}",
                                  param="grammar", hint=f"expected a text, and one of {', '.join(_FORMS)}")
-        after = self._after(grammar)
-        start = self._find(grammar)
-        if start is None:
-            with self._compiling:
-                start = self._find(grammar) or self._keep(grammar, _deeply(lambda: self._make(grammar)))
-        closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
-        return Compiled(start, after, self._words.special_ids, self._words.token_bytes, closing)
+        self._after(grammar)
 
     def _after(self, grammar: Grammar) -> int | str | None:
         match grammar.after:
@@ -119,23 +150,35 @@ class Grammars:
         raise InvalidRequest(f"the grammar begins after {grammar.after!r:.40}, expected a token's id or a short text",
                              param="grammar")
 
-    def begin(self, grammar: Grammar) -> Future[Compiled]:
-        """Compile on a thread that does nothing else: who brings no grammar waits for none."""
-        self._refuse_closed()
-        return self._beside.submit(self.compile, grammar)
-
     def knows(self, grammar: Grammar) -> bool:
         """Whether a grammar needs no compiling: it is kept, or so wrong that it is refused at once."""
-        return not isinstance(grammar.source, str) or grammar.kind not in _FORMS or self._find(grammar) is not None
+        try:
+            self._check(grammar)
+            return self._find(grammar) is not None
+        except ZondaError:
+            return True
 
     def _find(self, grammar: Grammar) -> LLMatcher | None:
-        key = grammar.kind, grammar.source
+        """A grammar that is kept; raises InvalidRequest if it was refused a while ago."""
+        key, name = (grammar.kind, grammar.source), _digest(grammar)
         with self._lock:
             if key in self._cached:
                 self._cached.move_to_end(key)
+            until, error = self._refused.get(name, (0.0, None))
+            if error and until > time.monotonic():
+                raise _again(error)
             return self._cached.get(key)
 
-    def _keep(self, grammar: Grammar, start: LLMatcher) -> LLMatcher:
+    def _keep(self, grammar: Grammar) -> LLMatcher:
+        """Compile a grammar, and keep it, or that it was refused."""
+        try:
+            start = self._make(grammar)
+        except InvalidRequest as error:
+            with self._lock:
+                self._refused[_digest(grammar)] = time.monotonic() + REMEMBERED, _again(error)
+                while len(self._refused) > MAX_REFUSED:
+                    self._refused.popitem(last=False)
+            raise
         with self._lock:
             self._cached[grammar.kind, grammar.source] = start
             self._size += len(grammar.source)
@@ -149,41 +192,39 @@ class Grammars:
 
         self._refuse_closed()
         internal = _internal(grammar)
-        if trial.needed(grammar.kind, internal) and not self._tried().passes(internal):
+        if trial.needed(grammar.kind, grammar.source):
+            said = self._trials.run(internal)
             self._refuse_closed()
-            raise InvalidRequest("the grammar takes too much time or memory to compile", param="grammar",
-                                 hint=f"make it simpler: it may take {trial.SECONDS} s and {trial.MEMORY >> 20} MB")
+            if said is None:
+                raise InvalidRequest("the grammar takes too much time or memory to compile", param="grammar",
+                                     hint=f"make it simpler: it may take {trial.SECONDS} s and {trial.MEMORY >> 20} MB")
+            if said and _TOKENS not in internal:
+                raise complaint(grammar, said)
         start = LLMatcher(self._vocabulary(), internal, log_level=0, limits=LLParserLimits(**_LIMITS))
         start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
         if start.is_error():
             raise complaint(grammar, start.get_error())
         return start
 
-    def _tried(self) -> Trial:
-        if self._trial is None:
-            assert self._words is not None
-            special = [self._words.token_bytes(id).decode(errors="replace") for id in sorted(self._words.special_ids)]
-            self._trial = Trial(special, limits=_LIMITS, stack=_STACK)
-        return self._trial
-
     def close(self) -> None:
-        """Compile nothing more, and end the process beside this one, if there is one; it may be at work."""
+        """Compile nothing more, and end the processes beside this one, if there are any; they may be at work."""
         self._closed = True
-        self._beside.shutdown(wait=False)
-        if self._trial:
-            self._trial.close()
+        self._quick.close()
+        self._slow.close()
+        self._trials.close()
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise Closed("the engine has stopped")
 
     def _vocabulary(self) -> LLTokenizer:
-        if self._tokenizer is None:
-            from llguidance import LLTokenizer
+        with self._loading:
+            if self._tokenizer is None:
+                from llguidance import LLTokenizer
 
-            assert self._words is not None
-            self._tokenizer = LLTokenizer(_Spelled(self._words, self._vocab))  # type: ignore[arg-type]
-        return self._tokenizer
+                assert self._words is not None
+                self._tokenizer = LLTokenizer(_Spelled(self._words, self._vocab))  # type: ignore[arg-type]
+            return self._tokenizer
 
 
 class _Spelled:
@@ -207,15 +248,13 @@ def _text_bytes(token: bytes) -> bytes:
     return b"" if token.startswith(b"\xff") else token
 
 
-def _deeply(make: Callable[[], LLMatcher]) -> LLMatcher:
-    """Call on a thread with room for deep recursion."""
-    with ThreadPoolExecutor(1, "zonda-grammar") as deep:
-        usual = threading.stack_size(_STACK)
-        try:
-            made = deep.submit(make)  # starts the thread
-        finally:
-            threading.stack_size(usual)
-        return made.result()
+def _again(error: InvalidRequest) -> InvalidRequest:
+    """The same error, without what it has held on to since it was raised."""
+    return InvalidRequest(error.message, hint=error.hint, param=error.param)
+
+
+def _digest(grammar: Grammar) -> bytes:
+    return hashlib.blake2b(f"{grammar.kind} {grammar.source}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def _internal(grammar: Grammar) -> str:

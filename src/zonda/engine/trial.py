@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import queue
 import re
 import subprocess
 import sys
@@ -18,20 +19,24 @@ MEMORY = 1 << 29
 """Bytes that a grammar may take."""
 PATIENCE = 30.0
 """Seconds to wait for an answer, however busy the machine is."""
+SAID = 4000
+"""Characters that are kept of what the compiler says against a grammar."""
 SHORT = 2000
 """Characters of a regular expression that needs no trial."""
 USUAL = 1 << 14
 """Characters of a schema that needs no trial if it has no hard words."""
-_HARD = re.compile("allOf|oneOf|multipleOf|[pP]attern|dependentSchemas")
-"""What makes the compiler intersect expressions or numbers: its work may then be a power of the schema's size."""
+_HARD = re.compile(r"""allOf|oneOf|multipleOf|[pP]attern|dependen|unevaluated|"(?:not|if|minProperties|propertyNames)"
+                       |\\\\u""", re.VERBOSE)
+"""What makes the compiler intersect expressions or numbers, or is rewritten so that it does: its work may then be a
+power of the schema's size. A keyword can be spelled with escapes."""
 
 
-def needed(kind: str, internal: str) -> bool:
-    """Whether a grammar, in llguidance's own form, could take long to compile."""
+def needed(kind: str, source: str) -> bool:
+    """Whether a grammar could take long to compile."""
     if kind == "regex":
-        return len(internal) > SHORT
+        return len(source) > SHORT
     if kind == "json_schema":
-        return len(internal) > USUAL or bool(_HARD.search(internal))
+        return len(source) > USUAL or bool(_HARD.search(source))
     return kind != "choice"
 
 
@@ -40,16 +45,20 @@ class Trial:
 
     def __init__(self, special: Sequence[str], *, limits: Mapping[str, Any], stack: int) -> None:
         self._told = {"special": special, "limits": limits, "stack": stack, "seconds": SECONDS,
-                      "memory": MEMORY + stack}
+                      "memory": MEMORY + stack, "said": SAID}
         self._process: subprocess.Popen[bytes] | None = None
         self.close: Callable[[], Any] = lambda: None
         """Ends the process."""
 
-    def passes(self, internal: str) -> bool:
-        """Whether the grammar can be compiled, or refused, within the limits. One thread at a time may ask."""
+    def run(self, internal: str) -> str | None:
+        """What the compiler says against a grammar, nothing if it takes it; None if that needs more than the limits.
+
+        One thread at a time may ask.
+        """
         if self._process is None or self._process.poll() is not None:
             self._start()
-        return self._ask(internal) == b"ok\n"
+        answer = self._ask(internal)
+        return str(json.loads(answer)) if answer.endswith(b"\n") else None
 
     def _start(self) -> None:
         self.close()
@@ -74,6 +83,29 @@ class Trial:
             return b""
         finally:
             clock.cancel()
+
+
+class Trials:
+    """So many processes that compile what they are given, for as many threads; each is started when first needed."""
+
+    def __init__(self, count: int, special: Sequence[str], *, limits: Mapping[str, Any], stack: int) -> None:
+        self.all = [Trial(special, limits=limits, stack=stack) for _ in range(count)]
+        self._free: queue.LifoQueue[Trial] = queue.LifoQueue()
+        for each in reversed(self.all):
+            self._free.put(each)
+
+    def run(self, internal: str) -> str | None:
+        """As `Trial.run`, when one of them is free."""
+        trial = self._free.get()
+        try:
+            return trial.run(internal)
+        finally:
+            self._free.put(trial)
+
+    def close(self) -> None:
+        """End the processes."""
+        for each in self.all:
+            each.close()
 
 
 def _pipes(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:

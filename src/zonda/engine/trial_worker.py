@@ -1,8 +1,8 @@
-"""Compiles grammars, one a line of standard input, and says `ok` after each. A process of its own, to be killed.
+"""Compiles grammars, one a line of standard input, and says for each what is wrong with it, or an empty text.
 
-It is run by its path and knows nothing of Zonda. The first line is a JSON object: the `special` tokens' texts, the
-`limits` of a parser, the bytes of a thread's `stack`, and the `seconds` of processor time and the bytes of `memory`
-that one grammar may take.
+A process of its own, to be killed. It is run by its path and knows nothing of Zonda. The first line is a JSON object:
+the `special` tokens' texts, the `limits` of a parser, the bytes of a thread's `stack`, the `seconds` of processor time
+and the bytes of `memory` that one grammar may take, and how many characters may be `said` of it.
 """
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def work(told: dict[str, Any]) -> None:
         bound(told["seconds"], told["memory"])
         matcher = LLMatcher(tokenizer, json.loads(line), log_level=0, limits=LLParserLimits(**told["limits"]))
         matcher.compute_bitmask()
-        print("ok", flush=True)
+        print(json.dumps(matcher.get_error()[:told["said"]] if matcher.is_error() else ""), flush=True)
 
 
 if __name__ == "__main__":

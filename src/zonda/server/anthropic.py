@@ -65,7 +65,7 @@ async def create(call: Call, body: MessageRequest) -> None:
         asked = await call.beside(lambda: turn_of(body))
         turn = replace(asked, sampling=sampling_of(body), salt=call.salt(body.cache_salt))
         prepared = await call.beside(lambda: llm.prepare(turn))
-        await compiled(llm, prepared.grammar, form_of(body)[0])
+        await compiled(call, llm, prepared.grammar, form_of(body)[0])
         message = AnsweredMessage(id=f"msg_{secrets.token_hex(12)}", model=call.model, content=[],
                                   context_management=UNSET if body.context_management is None else Managed(),
                                   usage=MessageUsage(input_tokens=len(prepared.prompt), output_tokens=0))

@@ -59,9 +59,9 @@ async def create(call: Call, body: ChatRequest) -> None:
     turn = replace(await call.beside(lambda: conversation.turn(body, sampling, form)), salt=call.salt(body.cache_salt))
     async with call.flight():
         prepared = await call.beside(lambda: llm.prepare(turn))
-        await compiled(llm, prepared.grammar, field)
+        await compiled(call, llm, prepared.grammar, field)
         for grammar in customs(body.tools or ()).values():
-            await compiled(llm, grammar, "tools")
+            await compiled(call, llm, grammar, "tools")
         reply = Reply(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body)
         async with llm.converse(prepared, request_id=reply.id) as speech:
             if body.stream:

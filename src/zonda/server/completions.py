@@ -50,7 +50,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
         prompts = await call.beside(lambda: [_prompt(llm, each, sampling, body) for each in given])
         answer = Answer(f"cmpl-{secrets.token_hex(12)}", int(time.time()), call, llm, body, prompts)
         tokens = [prompt.tokens for prompt in prompts]
-        form = await compiled(llm, grammar, field)
+        form = await compiled(call, llm, grammar, field)
         salt = call.salt(body.cache_salt)
         with answers(llm, tokens, sampling, form, name=answer.id, salt=salt) as generations:
             if body.stream:

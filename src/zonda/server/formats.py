@@ -13,6 +13,7 @@ from zonda.types import Grammar
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
+    from zonda.server.call import Call
 
 Wanted = tuple[str, Grammar]
 """The field that says what is wanted, and the grammar."""
@@ -78,10 +79,10 @@ def wanted_form(body: FormatFields, *own: Wanted) -> Wanted | tuple[str, None]:
     return found[0] if found else ("tools", None)
 
 
-async def compiled(llm: AsyncLLM, grammar: Grammar | None, field: str) -> Grammar | None:
-    """The grammar, compiled beside the event loop; errors name the field that it comes from."""
+async def compiled(call: Call, llm: AsyncLLM, grammar: Grammar | None, field: str) -> Grammar | None:
+    """The grammar, compiled beside the event loop, in turn for API keys; errors name the field that it comes from."""
     try:
-        await llm.compile(grammar)
+        await llm.compile(grammar, call.client)
     except InvalidRequest as error:
         if error.param == "grammar":
             error.param = field

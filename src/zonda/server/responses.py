@@ -81,8 +81,8 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
         for field, grammar in responses_tools.grammars_of(body):
-            await compiled(llm, grammar, field)
-        await compiled(llm, prepared.grammar, given.form_of(body)[0])
+            await compiled(call, llm, grammar, field)
+        await compiled(call, llm, prepared.grammar, given.form_of(body)[0])
         kept = Kept(_response(call, llm, body, names.core), items, call.owner, talk=talk, own=items[known:])
         writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
                         sealing="reasoning.encrypted_content" in (body.include or ()))
