@@ -4,7 +4,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 from fakes import ByteTokenizer, ChainRunner, PlainTemplate, serving
 from scripted import Said, ScriptedLLM
 
+from zonda.completion import Reply
 from zonda.engine.engine import Engine
 from zonda.errors import Overloaded, ZondaError
+from zonda.generation import Total
 from zonda.options import EngineOptions
 from zonda.turns import Prepared, Turn
 from zonda.types import Chunk
@@ -57,45 +59,45 @@ def _call(name: str, arguments: str) -> str:
     return f'<tool_call>\n{{"name": "{name}", "arguments": {arguments}}}\n</tool_call>\n'
 
 
-class Slowly:
-    """A long answer that takes its time, or fails on the way."""
+class Slowly(Said):
+    """A long answer that takes its time."""
 
-    def __init__(self, said: Said, actor: Actor, *, fails: bool) -> None:
-        self.said, self.actor, self.fails, self.count = said, actor, fails, 0
-
-    async def __anext__(self) -> Chunk:
+    async def __anext__(self) -> Any:
         await asyncio.sleep(0.01)
+        return await super().__anext__()
+
+
+class Failing(Slowly):
+    """One that fails on the way."""
+
+    count = 0
+
+    async def __anext__(self) -> Any:
         self.count += 1
-        if self.fails and self.count > 5:
+        if self.count > 5:
             raise ZondaError("the engine failed")
-        return await self.said.__anext__()
-
-    def stop(self, index: int) -> None: ...
-
-    def cancel(self) -> None:
-        self.actor.left += 1
+        return await super().__anext__()
 
 
 class Actor(ScriptedLLM):
-    """Knows by the prompt what to say; `left` counts the long answers that nobody wanted to the end."""
+    """Knows by the prompt what to say."""
 
     def _adopt(self, *parts: Any) -> None:
         super()._adopt(*parts)
         self.lines: dict[tuple[int, ...], str] = {}
-        self.left = 0
 
     def prepare(self, turn: Turn) -> Prepared:
         ready = super().prepare(turn)
         self.lines[ready.prompt] = line(turn)
         return ready
 
-    def _queue(self, reply: Any) -> Any:
+    def _queue(self, reply: Reply, hear: Callable[[Chunk], Any], total: Total[Any]) -> Said:
         asked = self.tokenizer.decode(reply.request.prompt)
         if "busy" in asked:
             raise Overloaded("the queue is full", retry_after=7)
         said = self.lines.get(reply.request.prompt, "Hello.")
-        chunks = Said([said] * reply.request.sampling.n, "stop", reply.request)
-        return Slowly(chunks, self, fails="fails" in asked) if said == COUNT else chunks
+        kind = Said if said != COUNT else Failing if "fails" in asked else Slowly
+        return kind([said] * reply.request.sampling.n, "stop", reply.request, hear, total)
 
 
 @contextmanager
