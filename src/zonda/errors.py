@@ -1,6 +1,8 @@
 """Every exception that a user of Zonda can meet: what was wrong, what was expected, what to do."""
 from __future__ import annotations
 
+from typing import Self
+
 
 class ZondaError(Exception):
     """Base of all errors that carry a message for the user.
@@ -33,9 +35,20 @@ class InvalidRequest(ZondaError):
 
 
 class ContextExceeded(InvalidRequest):
-    """Prompt and requested tokens do not fit the model's context."""
+    """The prompt does not fit the model's context."""
 
     code = "context_length_exceeded"
+
+    @classmethod
+    def by(cls, tokens: int, limit: int) -> Self:
+        """The error of a prompt of so many tokens."""
+        return cls.of(f"{tokens} tokens > {limit - 1} maximum", limit)
+
+    @classmethod
+    def of(cls, length: str, limit: int) -> Self:
+        """The error of a prompt of this length, in the vendors' words, by which clients know when to shorten it."""
+        return cls(f"the prompt is too long: {length}; this model's maximum context length is {limit} tokens",
+                   hint="shorten the prompt, or set truncate_sequence", param="prompt")
 
 
 class ModelNotFound(ZondaError):

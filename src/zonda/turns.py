@@ -301,8 +301,7 @@ def fitting(prompt: Sequence[int], limit: int, sampling: Sampling) -> Sequence[i
         return prompt
     if sampling.truncate_sequence:
         return prompt[-limit:]
-    raise ContextExceeded(f"the prompt has {len(prompt)} tokens, and the context of {limit} tokens must hold one more",
-                          hint=f"shorten the prompt to {limit - 1} tokens, or set truncate_sequence", param="prompt")
+    raise ContextExceeded.by(len(prompt), limit)
 
 
 _SHORT = 1 << 16  # characters that are encoded whatever they may come to
@@ -315,5 +314,4 @@ def fitting_text(text: str, tokenizer: Tokenizer, limit: int, sampling: Sampling
         return text
     if sampling.truncate_sequence:
         return text[-most:]
-    raise ContextExceeded(f"the prompt has {len(text):,} characters, more than {limit} tokens, which is the context",
-                          hint="shorten the prompt, or set truncate_sequence", param="prompt")
+    raise ContextExceeded.of(f"{len(text):,} characters", limit)

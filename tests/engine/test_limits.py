@@ -70,10 +70,9 @@ def test_min_tokens_above_max_tokens_is_refused() -> None:
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_numbers() -> None:
-    with pytest.raises(ContextExceeded, match="has 50 tokens, and the context of 50") as caught:
+    with pytest.raises(ContextExceeded, match=r"too long: 50 tokens > 49 maximum; this model's.* 50 tokens") as caught:
         accept((1,) * 50)
     assert caught.value.status == 400 and caught.value.code == "context_length_exceeded"
-    assert "49" in str(caught.value.hint)
 
 
 def test_a_prompt_that_leaves_room_for_one_token_is_taken() -> None:

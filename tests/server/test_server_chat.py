@@ -53,11 +53,12 @@ def test_the_length_limit_ends_an_answer(server: Server) -> None:
         assert (choice["message"]["content"], choice["finish_reason"]) == ("bcd", "length")
 
 
-def test_the_context_ends_an_answer_that_has_no_limit() -> None:
+@pytest.mark.parametrize("limit", [{}, {"max_tokens": 32_000}, {"max_completion_tokens": 2**31 - 1}])
+def test_the_context_ends_an_answer_that_could_be_longer(limit: dict[str, int]) -> None:
     with serving(model(max_len=40)) as server:
-        choice = server.chat("A").json["choices"][0]
+        choice = server.chat("A", **limit).json["choices"][0]
         assert (len(choice["message"]["content"]), choice["finish_reason"]) == (34, "length")
-        events = server.chat("A", stream=True).events
+        events = server.chat("A", stream=True, **limit).events
         assert len(deltas(events)) == 34 and events[-1] == "[DONE]"
         assert events[-2]["choices"][0]["finish_reason"] == "length"
 

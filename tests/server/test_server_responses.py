@@ -431,7 +431,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools[0].function"),
     ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
     ({"tool_choice": {"type": "mcp"}}, "tool_choice.type"), ({"tool_choice": "often"}, "tool_choice"),
-    ({"max_output_tokens": 0}, "max_output_tokens"), ({"max_output_tokens": 10**9}, "max_output_tokens"),
+    ({"max_output_tokens": 0}, "max_output_tokens"), ({"max_output_tokens": 2**31}, "max_output_tokens"),
     ({"max_output_tokens": "many"}, "max_output_tokens"), ({"temperature": 3}, "temperature"),
     ({"top_logprobs": 21}, "top_logprobs"), ({"max_tool_calls": -1}, "max_tool_calls"), ({"n": 2}, "n"),
     ({"include": ["everything"]}, "include[0]"), ({"truncation": "some"}, "truncation"),

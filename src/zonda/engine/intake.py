@@ -90,9 +90,7 @@ class Intake:
         if len(prompt) < self.max_len:
             return prompt
         if not request.sampling.truncate_sequence:
-            raise ContextExceeded(
-                f"the prompt has {len(prompt)} tokens, and the context of {self.max_len} must hold at least one more",
-                hint=f"shorten the prompt to {self.max_len - 1} tokens, or set truncate_sequence", param="prompt")
+            raise ContextExceeded.by(len(prompt), self.max_len)
         wanted = request.sampling.max_tokens
         room = min(ROOM if wanted is None else max(wanted, 1), self.max_len // 2)
         return prompt[len(prompt) - (self.max_len - max(room, 1)):].copy()

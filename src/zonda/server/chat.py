@@ -36,7 +36,7 @@ from zonda.server.chat_schema import (
 from zonda.server.custom_tools import Input, customs, text
 from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, usage_report
-from zonda.server.sampling import check_length, check_stream, sampling_of
+from zonda.server.sampling import check_stream, sampling_of
 from zonda.server.schema import ChatLogprobs
 from zonda.server.sse import frame, padded, stream
 from zonda.server.stored_chats import keep
@@ -74,9 +74,7 @@ async def create(call: Call, body: ChatRequest) -> None:
 
 def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
-    field = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
-    wanted = getattr(body, field)
-    check_length(wanted, field, llm.engine.max_len)
+    wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` true", param="top_logprobs")
     return sampling_of(body, max_tokens=wanted, logprobs=(body.top_logprobs or 0) if body.logprobs else None)

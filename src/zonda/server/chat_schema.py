@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from zonda.server.schema import ChatLogprobs, ConversationFields, Metadata, Timings, UsageReport
+from zonda.server.schema import ChatLogprobs, ConversationFields, Length, Metadata, Timings, UsageReport
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 512
@@ -44,8 +44,8 @@ class ChatRequest(ConversationFields, kw_only=True):
     """
 
     messages: str | Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_tokens: Length | None = None
+    max_completion_tokens: Length | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None

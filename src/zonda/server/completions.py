@@ -16,7 +16,7 @@ from zonda.server.call import Call
 from zonda.server.decode import check_ids, several
 from zonda.server.formats import compiled, wanted_form
 from zonda.server.reports import FINGERPRINT, finish_of, timings, total, usage_report
-from zonda.server.sampling import check_length, check_stream, sampling_of
+from zonda.server.sampling import check_stream, sampling_of
 from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, TextCompletion, TextLogprobs
 from zonda.server.sse import frame, stream
 from zonda.server.tokens import TextSpelling, visible
@@ -63,7 +63,6 @@ async def create(call: Call, body: CompletionRequest) -> None:
 
 def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
-    check_length(body.max_tokens, "max_tokens", llm.engine.max_len)
     if body.best_of is not None and body.best_of < (body.n or 1):
         raise InvalidRequest("`best_of` is less than `n`", param="best_of")
     if _chooses(body) and body.stream:

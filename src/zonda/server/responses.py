@@ -40,7 +40,7 @@ from zonda.server.responses_schema import (
 )
 from zonda.server.responses_store import Kept
 from zonda.server.responses_writer import Writer, retell, seal, usage_of
-from zonda.server.sampling import check_length, check_stream, sampling_of
+from zonda.server.sampling import check_stream, sampling_of
 from zonda.server.schema import TokenLogprob
 from zonda.server.sse import DONE, named, stream
 from zonda.server.tokens import chat_logprobs, visible
@@ -176,16 +176,15 @@ def _find(call: Call) -> Kept:
     return kept
 
 
-def _length(body: ResponseRequest) -> tuple[int | None, str]:
-    """The most tokens to write, and the field that says it; other routes' names for it are taken too."""
-    named = ((getattr(body, field), field) for field in ("max_output_tokens", "max_completion_tokens", "max_tokens"))
-    return next((each for each in named if each[0] is not None), (None, "max_output_tokens"))
+def _length(body: ResponseRequest) -> int | None:
+    """The most tokens to write; other routes' names for it are taken too."""
+    named = (body.max_output_tokens, body.max_completion_tokens, body.max_tokens)
+    return next((each for each in named if each is not None), None)
 
 
 def _sampling(body: ResponseRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
-    length, field = _length(body)
-    check_length(length, field, llm.engine.max_len)
+    length = _length(body)
     if body.n not in (None, 1):
         raise Unsupported("`n` is not supported: a response is one answer", param="n")
     wanted = bool(body.top_logprobs) or "message.output_text.logprobs" in (body.include or ())
@@ -281,7 +280,7 @@ def _response(call: Call, llm: AsyncLLM, body: ResponseRequest, core: str) -> Re
     summary = (body.reasoning.summary or body.reasoning.generate_summary) if body.reasoning else None
     return Response(
         id=f"resp_{core}", created_at=int(time.time()), status="queued" if body.background else "in_progress",
-        background=bool(body.background), instructions=body.instructions, max_output_tokens=_length(body)[0],
+        background=bool(body.background), instructions=body.instructions, max_output_tokens=_length(body),
         max_tool_calls=body.max_tool_calls, model=call.model, parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id, conversation=kept_in(body.conversation),
         reasoning=ReasoningUsed(effort=body.reasoning.effort if body.reasoning else None, summary=summary),

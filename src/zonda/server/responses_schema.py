@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
 from zonda.server.responses_tool_schema import Choice, CustomTool, FunctionTool, NamespaceTool, Tool
-from zonda.server.schema import ConversationFields, Identifier, Metadata, Name, TokenLogprob
+from zonda.server.schema import ConversationFields, Identifier, Length, Metadata, Name, TokenLogprob
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Detail = Literal["auto", "concise", "detailed"]
@@ -109,9 +109,9 @@ class CompactRequest(ContextFields, kw_only=True):
 class ResponseRequest(ContextFields, kw_only=True):
     """What to answer, and how."""
 
-    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_output_tokens: Length | None = None
+    max_completion_tokens: Length | None = None
+    max_tokens: Length | None = None
     max_tool_calls: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     store: bool | None = None
     background: bool | None = None

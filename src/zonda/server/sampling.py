@@ -40,10 +40,3 @@ def check_stream(body: SamplingFields) -> None:
     """Refuse what only a stream has a meaning for."""
     if body.stream_options and not body.stream:
         raise InvalidRequest("`stream_options` is only allowed when `stream` is true", param="stream_options")
-
-
-def check_length(wanted: int | None, field: str, limit: int) -> None:
-    """Refuse more tokens than the model's context can ever hold."""
-    if wanted is not None and wanted > limit:
-        raise InvalidRequest(f"`{field}` is larger than the model's context", param=field,
-                             hint=f"the context holds {limit} tokens, prompt included")

@@ -22,6 +22,8 @@ Salt = Annotated[str, Meta(max_length=256)]
 Identifier = Annotated[str, Meta(max_length=512)]
 Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Identifier], Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Length = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+"""Tokens to write at the most. An answer ends with the context in any case."""
 
 
 class StreamOptions(Struct, kw_only=True):
@@ -91,7 +93,7 @@ class CompletionRequest(SamplingFields, kw_only=True):
     """Texts or token ids to continue as they stand."""
 
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
-    max_tokens: Annotated[int, Meta(ge=0)] | None = None
+    max_tokens: Count | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     best_of: Annotated[int, Meta(ge=1, le=128)] | None = None
