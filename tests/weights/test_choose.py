@@ -145,3 +145,19 @@ def test_a_place_without_weights_is_reported(names, error):
         chosen(names)
     with pytest.raises(ModelNotFound, match="no GGUF file"):
         chosen(names, format="gguf")
+
+
+@pytest.mark.parametrize(("files", "said", "told"), [
+    (("m.gguf",), {"format": "plain"}, "m.gguf is a gguf file, which --format plain excludes"),
+    (("model.safetensors",), {"format": "gguf"}, "model.safetensors is a safetensors file, which --format gguf"),
+    (("m.gguf",), {"quant": "4"}, "--quant 4 chooses among files, but m.gguf is named")])
+def test_a_file_that_is_named_must_be_what_else_is_asked_for(files, said, told):
+    with pytest.raises(InvalidRequest, match=told):
+        chosen(["m.gguf", "model.safetensors"], files=files, **said)
+    kind, names = chosen(["m.gguf", "model.safetensors"], files=files)
+    assert names == files and files[0].endswith(kind)
+
+
+def test_a_folder_of_the_other_format_is_told_from_an_empty_one():
+    with pytest.raises(ModelNotFound, match="here has GGUF files alone, which --format plain excludes"):
+        chosen(MANY, format="plain")

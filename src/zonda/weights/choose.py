@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from zonda.errors import InvalidModel, ModelNotFound, Unsupported
+from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
 
 Kind = Literal["gguf", "safetensors"]
 Format = Literal["plain", "gguf"]
@@ -79,6 +79,8 @@ def choose(names: Sequence[str], wish: Wish, where: str) -> tuple[Kind, tuple[st
 
             format_of(wish.quant)  # so that what cannot be is told before anything is downloaded
         return "safetensors", plain
+    if gguf:
+        raise ModelNotFound(f"{where} has GGUF files alone, which --format plain excludes", hint="leave --format out")
     raise _nothing(names, where)
 
 
@@ -170,8 +172,20 @@ def whole(names: Iterable[str]) -> tuple[str, ...]:
         name for name in top if not name.startswith(("adapter", "consolidated")))
 
 
+def check(kind: Kind, wish: Wish, file: str) -> None:
+    """Raise `InvalidRequest` if the file that was named is not what else is said of it."""
+    if wish.format is not None and (wish.format == "gguf") != (kind == "gguf"):
+        other = "plain" if wish.format == "gguf" else "gguf"
+        raise InvalidRequest(f"{file:.200} is a {kind} file, which --format {wish.format} excludes", param="format",
+                             hint=f"leave --format out, say {other}, or name a folder or repository that has the other")
+    if wish.quant is not None and kind == "gguf":
+        raise InvalidRequest(f"--quant {wish.quant:.20} chooses among files, but {file:.200} is named", param="quant",
+                             hint="leave one of them out")
+
+
 def _named(names: Sequence[str], wish: Wish, where: str) -> tuple[Kind, tuple[str, ...]]:
     kind = kind_of(wish.files)
+    check(kind, wish, wish.files[0])
     missing = [name for name in wish.files if name not in names]
     if missing:
         found = [name for name in names if name.endswith((".gguf", ".safetensors"))]
