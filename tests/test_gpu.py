@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels import choose
 from zonda.kernels.torch.ops import TorchOps
 from zonda.machine import _compiler, _device
+from zonda.model import load_model
 from zonda.models import build
-from zonda.options import ModelOptions
+from zonda.options import EngineOptions, ModelOptions
 from zonda.weights.random import RandomSource
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "hidden_size": 1024, "num_hidden_layers": 2, "num_attention_heads": 8,
@@ -132,3 +134,18 @@ def test_a_card_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gpu, "find_spec", lambda name: None)
     with pytest.raises(InvalidRequest, match="torch is not installed, which cuda needs"):
         gpu.device_of(ModelOptions(device="cuda"))
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    ({"cpu": True, "kv_dtype": "fp8"}, "`kv_dtype` is for a GPU, but the model runs on the processor: as asked for"),
+    ({"kernels": "plain", "compute_dtype": "f32"}, "`compute_dtype` is for a GPU, .* where plain kernels are"),
+    ({"device": "cpu", "capture": "all"}, "`capture` is for a GPU"),
+    ({"cpu": True, "device": "cuda:1"}, "`cpu` and `device` cuda:1 exclude each other")])
+def test_what_only_a_card_can_do_is_not_passed_over_on_the_processor(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        gpu.device_of(ModelOptions(**options))
+
+
+def test_what_only_a_card_can_do_is_told_before_a_model_is_looked_for() -> None:
+    with pytest.raises(InvalidRequest, match="`kv_dtype` is for a GPU"):
+        load_model(ModelOptions(model="no/such", cpu=True, kv_dtype="fp8"), EngineOptions())

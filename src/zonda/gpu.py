@@ -16,7 +16,7 @@ from zonda.engine.runner import Runner
 from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels import sample
 from zonda.memory import mb
-from zonda.options import EngineOptions, ModelOptions, cache_folder, keep_triton_kernels
+from zonda.options import EngineOptions, ModelOptions, cache_folder, given, keep_triton_kernels
 from zonda.types import Progress
 from zonda.weights.load import Convert
 from zonda.weights.source import Source
@@ -26,30 +26,46 @@ if TYPE_CHECKING:
     from zonda.nn.decoder import Decoder
 
 _log = logging.getLogger("zonda")
+_ON_GPU = ("compute_dtype", "kv_dtype", "capture")  # options
 _OLDEST = 8, 0  # compute capability
 _WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run
 
 
 def device_of(model: ModelOptions) -> str:
-    """The device that the options name, or that this machine has: `cpu`, or `cuda` with a number."""
-    if model.cpu or model.device == "cpu" or model.kernels == "plain":
-        return "cpu"
-    if model.device == "auto":
-        return automatic()[0]
-    if not re.fullmatch(r"cuda(:\d{1,3})?", model.device):
-        raise InvalidRequest(f"`device` is {model.device!r:.40}, expected cpu, cuda, cuda:1 or auto", param="device")
+    """The device that the options name, or that this machine has: `cpu`, or `cuda` with a number.
+
+    Raises `InvalidRequest` for options that the device cannot follow.
+    """
+    if model.cpu and model.device.startswith("cuda"):
+        raise InvalidRequest(f"`cpu` and `device` {model.device} exclude each other", param="device")
+    if model.cpu or model.device == "cpu":
+        device, why = "cpu", "as asked for"
+    elif model.kernels == "plain":
+        device, why = "cpu", "where plain kernels are"
+    else:
+        device, why = automatic() if model.device == "auto" else (_named(model.device), "")
+    asked = [name for name in given(model) if name in _ON_GPU] if device == "cpu" else []
+    if asked:
+        raise InvalidRequest(f"`{asked[0]}` is for a GPU, but the model runs on the processor: {why}", param=asked[0],
+                             hint=f"leave {asked[0]} out; `zonda doctor` tells what this machine offers")
+    return device
+
+
+def _named(device: str) -> str:
+    if not re.fullmatch(r"cuda(:\d{1,3})?", device):
+        raise InvalidRequest(f"`device` is {device!r:.40}, expected cpu, cuda, cuda:1 or auto", param="device")
     if not find_spec("torch"):
-        raise InvalidRequest(f"torch is not installed, which {model.device} needs", param="device",
+        raise InvalidRequest(f"torch is not installed, which {device} needs", param="device",
                              hint="install zonda[cuda]")
     import torch
 
     try:
-        device = torch.device(model.device)
-        torch.cuda.get_device_properties(device)
+        found = torch.device(device)
+        torch.cuda.get_device_properties(found)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise InvalidRequest(f"there is no device {model.device!r} here: {error}", param="device",
+        raise InvalidRequest(f"there is no device {device!r} here: {error}", param="device",
                              hint="try cpu, or `zonda doctor` to see what is here") from None
-    return f"cuda:{device.index or 0}"
+    return f"cuda:{found.index or 0}"
 
 
 def automatic() -> tuple[str, str]:

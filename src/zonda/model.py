@@ -17,7 +17,7 @@ from zonda.gpu import cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
 from zonda.kernels.cpu.frame import HEAD
 from zonda.memory import available, mb
-from zonda.models import build
+from zonda.models import build, named
 from zonda.nn import Decoder
 from zonda.options import EngineOptions, ModelOptions, cache_folder, hub_token
 from zonda.types import Progress
@@ -73,6 +73,8 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
     from zonda.weights.hub import open_source, resolve_texts
 
     in_situ(model)  # is there such a format?
+    device_of(model)  # and does what is asked for go together?
+    architecture = model.arch and named(model.arch)
     files = resolve_model(model, progress=progress is not None)
     model, root = quantized(model, files.kind), files.root
     convert = in_situ(model)
@@ -82,7 +84,7 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
     own = files.kind == "safetensors" or root != files.root
     with ThreadPoolExecutor(1) as beside:
         beside.submit(import_module, "zonda.engine.cpu_runner")
-        source = open_source(files)
+        source = open_source(files, architecture=architecture)
         reading = beside.submit(_read_texts, model, root, source.metadata, own)
         engine = start(source, model, options, texts=reading.result, progress=progress, convert=convert,
                        weight_bytes=_weight_bytes(files, model))
@@ -94,6 +96,7 @@ def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
     """What the model would take of this machine's memory. Reads no weights; raises `OutOfMemory` if it does not fit."""
     from zonda.weights.hub import foresee, open_source
 
+    architecture = model.arch and named(model.arch)
     with TemporaryDirectory(ignore_cleanup_errors=True) as headers:
         ahead = foresee(model.model, file=model.file, format=model.format, quant=model.quant, revision=model.revision,
                         cache_dir=model.cache_dir, headers=Path(headers), token=hub_token(model.token_source))
@@ -105,11 +108,11 @@ def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
             from zonda.weights.random import RandomSource
 
             model = quantized(model, ahead.kind)
-            config = RandomSource(shape_config(str(ahead.files[0])), "bf16")
-            return size(config, model, options, weight_bytes=in_situ_bytes(ahead.size, model))
+            config = shape_config(str(ahead.files[0])) | ({"architectures": [architecture]} if architecture else {})
+            return size(RandomSource(config, "bf16"), model, options, weight_bytes=in_situ_bytes(ahead.size, model))
     files = resolve_model(model, progress=True)
     model = quantized(model, files.kind)
-    return size(open_source(files), model, options, weight_bytes=_weight_bytes(files, model))
+    return size(open_source(files, architecture=architecture), model, options, weight_bytes=_weight_bytes(files, model))
 
 
 def _weight_bytes(files: Files, model: ModelOptions) -> int:

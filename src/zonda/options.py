@@ -21,10 +21,11 @@ from zonda.types import Effort, Sampling
 T = TypeVar("T")
 
 
-def option(default: Any, help: str, *, flags: tuple[str, ...] = (), env: str | None = None, metavar: str | None = None,
-           low: float | None = None, high: float | None = None) -> Any:
-    """A dataclass field with its help text; its flags where they differ from its name; its variable; its range."""
-    metadata = {"help": help, "flags": flags, "env": env, "metavar": metavar, "low": low, "high": high}
+def option(default: Any, help: str, *, flags: tuple[str, ...] = (), off: tuple[str, ...] = (), env: str | None = None,
+           metavar: str | None = None, low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field with its help text; its flags where they differ from its name, and those of other engines
+    that turn it `off`; its variable; its range."""
+    metadata = {"help": help, "flags": flags, "off": off, "env": env, "metavar": metavar, "low": low, "high": high}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -42,6 +43,8 @@ class ModelOptions:
     isq: str | None = option(None, "quantize the weights while loading, to q4k, q8_0, fp8, 4 and others",
                              flags=("--isq", "--in-situ-quant"), metavar="NAME|N")
     isq_embeddings: bool = option(False, "with --isq, quantize the table of token embeddings too")
+    arch: str | None = option(None, "architecture of safetensors files (llama, qwen3, ...), where config.json names "
+                              "none that is known", flags=("-a", "--arch"), metavar="NAME")
     revision: str | None = option(None, "branch, tag or commit of the Hugging Face repository", metavar="REV")
     tokenizer: str | None = option(None, "a tokenizer.json, or a folder that has one, instead of the model's own",
                                    flags=("-t", "--tokenizer"), metavar="PATH")
@@ -65,7 +68,7 @@ class ModelOptions:
     device: str = option("auto", "where to compute: cpu, cuda, cuda:1, or auto for a GPU where there is one",
                          metavar="NAME")
     compute_dtype: Literal["auto", "bf16", "f16", "f32"] = option(
-        "auto", "type of numbers on a GPU; auto is f16 or bf16, by the model")
+        "auto", "type of numbers on a GPU; auto is f16 or bf16, by the model", flags=("--compute-dtype", "--dtype"))
     kv_dtype: Literal["auto", "fp8"] = option("auto", "type of cached keys and values on a GPU")
     capture: Literal["all", "lazy"] = option("lazy", "capture a GPU's decode steps as graphs while loading, or "
                                              "each when it first comes or nothing is to be done")
@@ -90,7 +93,14 @@ class EngineOptions:
     kv_tokens: int | None = option(None, "positions that the key-value cache holds, over all sequences",
                                    flags=("--kv-tokens", "--pa-context-len"), low=1)
     prefix_cache: bool = option(True, "reuse the cached pages of a shared beginning of prompts")
+    prefix_cache_n: int | None = option(None, "if 0, the same as --no-prefix-cache; other numbers bound nothing, "
+                                        "as only pages are kept that are free", low=0)
     seed: int = option(0, "seed from which requests without their own seed draw one")
+
+    @property
+    def reuses(self) -> bool:
+        """Whether there is a prefix cache."""
+        return self.prefix_cache and self.prefix_cache_n != 0
 
     def filled(self, seqs: int = 32, tokens: int = 512) -> EngineOptions:
         """The same with these where no size of a step is given."""
@@ -140,9 +150,9 @@ class BenchOptions:
     warmup: int = option(1, "times to run each case before", low=0)
     concurrency: tuple[int, ...] = option((), "numbers of simultaneous streams to measure the total of", low=1)
     http: bool = option(False, "drive the streams through the HTTP server on loopback")
-    random_weights: str | None = option(None, "no checkpoint: a shape's name, or a config.json or its folder",
+    random_weights: str | None = option(None, "no checkpoint: a shape's name, or a config.json or its folder; --quant "
+                                        "gives the weights' format, f32 f16 bf16 fp8 q8_0 q4_k_m and others, else q4_0",
                                         metavar="CONFIG")
-    dtype: str = option("q4_0", "weight format of random weights: f32 f16 bf16 fp8 q4_0 q8_0 q4_k_m and others")
     json: bool = option(False, "one JSON object a line on standard output")
 
 
@@ -203,11 +213,12 @@ class ServerOptions:
     socket_idle: float = option(900.0, "seconds that a WebSocket stays open after a response", low=0.01)
     socket_age: float = option(3600.0, "seconds after which a WebSocket is closed, when its response has ended",
                                low=0.01)
-    access_log: bool = option(True, "log one line a request on standard error")
+    access_log: bool = option(True, "log one line a request on standard error", off=("--disable-access-log",))
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
     log_prompts: bool = option(False, "log what was asked and answered too, up to 64 KB each")
     access_log_health: bool = option(False, "log requests to /health and /metrics too")
-    metrics: bool = option(True, "serve /metrics")
+    request_id_header: bool = option(True, "tell a request's id in a header", off=("--disable-request-id-header",))
+    metrics: bool = option(True, "serve /metrics", off=("--disable-metrics",))
     ui: bool = option(True, "serve the web UI at /ui")
 
 
@@ -305,6 +316,7 @@ class Option:
     optional: bool = False
     choices: tuple[Any, ...] = ()
     flags: tuple[str, ...] = ()
+    off: tuple[str, ...] = ()
     env: str | None = None
     metavar: str | None = None
     low: float | None = None

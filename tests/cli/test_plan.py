@@ -63,6 +63,17 @@ def test_what_does_not_fit_is_told_with_what_to_change(folder: str, capsys: pyte
     assert "take 41 MB, but 39 MB are free" in capsys.readouterr().err
 
 
+def test_a_checkpoint_is_taken_for_the_architecture_that_is_named(
+        folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["plan", "--cpu", "-m", folder]
+    (Path(folder) / "config.json").write_text(json.dumps({**CONFIG, "architectures": ["OurOwnForCausalLM"]}))
+    assert main.call(line) == 1 and "'OurOwnForCausalLM' is not supported" in capsys.readouterr().err
+    for name in ("llama", "LlamaForCausalLM"):
+        assert main.call([*line, "--arch", name]) == 0
+    assert main.call([*line, "-a", "gpt7"]) == 1
+    assert "`arch` is 'gpt7', expected one of llama, mistral, qwen2" in capsys.readouterr().err
+
+
 def test_an_engine_is_as_planned() -> None:
     source = RandomSource(CONFIG, "q4_0")
     source.shape_of(build(source)[1])

@@ -161,6 +161,12 @@ def test_a_request_id_is_echoed_if_plain_and_made_otherwise(server: Server) -> N
     assert server.chat("x", stream=True).headers["x-request-id"] and server.get("/nowhere").headers["x-request-id"]
 
 
+def test_a_request_id_is_left_out_where_it_is_not_wanted() -> None:
+    with serving(model(), request_id_header=False) as server:
+        for reply in (server.get("/health"), server.chat("x"), server.post("/v1/messages", {})):
+            assert not {"x-request-id", "request-id"} & reply.headers.keys()
+
+
 def test_a_line_is_logged_for_each_request_without_its_content() -> None:
     with logged("zonda.access") as lines, serving(model(), access_log=True) as server:
         server.call("POST", "/v1/chat/completions?a=1", {"messages": "secretw"}, {"x-request-id": "me"})

@@ -566,3 +566,18 @@ def test_importing_and_resolving_a_path_loads_no_hub_library(tmp_path):
 def test_the_configuration_of_a_repository_is_its_metadata(tmp_path, no_network):
     put(tmp_path, safetensors_repo(tmp_path / "source"))
     assert open_source(resolve(REPO)).metadata == CONFIG
+
+
+def test_gguf_files_are_taken_for_no_other_architecture(tmp_path):
+    path = write_gguf(tmp_path / "m-Q8_0.gguf", {"token_embd.weight": values(8, 32)})
+    with pytest.raises(InvalidRequest, match="`arch` is for safetensors files"):
+        open_source(resolve(str(path)), architecture="LlamaForCausalLM")
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "sha256-0a1b"])
+def test_a_path_is_held_to_the_format_that_is_named(tmp_path, name):
+    path = write_gguf(tmp_path / name, {"token_embd.weight": values(8, 32)})
+    for asked in ({"model": str(path)}, {"model": None, "file": (str(path),)}):
+        assert resolve(**asked, format="gguf").kind == "gguf"
+        with pytest.raises(InvalidRequest, match=f"{name} is a gguf file, which --format plain excludes"):
+            resolve(**asked, format="plain")

@@ -59,7 +59,7 @@ def _load(model: ModelOptions, options: BenchOptions, engine: EngineOptions) -> 
         from zonda.cli.numbers import Numbers
         from zonda.model import start_random
 
-        dtype = model.quant or options.dtype
+        dtype = model.quant or "q4_0"
         running = start_random(options.random_weights, dtype, model, engine, progress=bars)
     numbers: Any = Numbers(running.vocab)
     return AsyncLLM.from_parts(running, numbers, name=f"{options.random_weights} {dtype}")

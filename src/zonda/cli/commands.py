@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from zonda import __version__
+from zonda.cli import not_offered
 
 # name -> what it does; the module and the function bear the same name, with underscores
 COMMANDS = {
@@ -30,6 +31,8 @@ class Lazy(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name in not_offered.COMMANDS:
+            raise click.UsageError(f"{name} is not offered: {not_offered.COMMANDS[name]}.", ctx)
         if name not in COMMANDS:
             return None
         word = name.replace("-", "_")

@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
+from zonda.cli import not_offered
 from zonda.errors import InvalidRequest
-from zonda.options import Option, make, options_of
+from zonda.options import ModelOptions, Option, make, options_of
 
 
 def flags(*groups: type, only: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the flags of these groups; it is called with one instance of each, in order.
 
-    `only` names the options that have flags, where not all have.
+    `only` names the options that have flags, where not all have. A command that loads a model may name its kind.
     """
     options = {group: [each for each in options_of(group) if not only or each.name in only] for group in groups}
 
@@ -27,6 +28,8 @@ def flags(*groups: type, only: Collection[str] = ()) -> Callable[[Callable[..., 
         for group in reversed(groups):
             for each in reversed(options[group]):
                 call = _flag(group, each)(call)
+        if ModelOptions in groups and not only:
+            call = click.argument("kind", required=False, expose_value=False, type=Kind())(call)
         return call
 
     return decorate
@@ -48,7 +51,8 @@ def _flag(group: type, each: Option) -> Callable[[Any], Any]:
     names = each.flags
     settings: dict[str, Any] = {"help": _help(each), "default": None, "metavar": each.metavar}
     if each.type is bool:
-        names = (f"{names[0]}/--no-{names[0][2:]}",) if each.default is not False else names
+        if each.default is not False:
+            names = (f"{names[0]}/--no-{names[0][2:]}", *(f" /{name}" for name in each.off))
         settings |= {"is_flag": True, "metavar": None}
     elif each.many:
         settings |= {"type": Commas()} if each.type is int else {"multiple": True}
@@ -77,3 +81,20 @@ class Commas(click.ParamType):
             return tuple(int(part) for part in value.split(",") if part.strip())
         except ValueError:
             self.fail(f"{value!r} is not a list of whole numbers", param, ctx)
+
+
+class Kind(click.ParamType):
+    """The word for a kind of model, which may stand with the options; there is one kind, and it need not be named."""
+
+    name = "auto|text"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{self.name}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value in not_offered.KINDS:
+            raise click.UsageError(f"{value} is not offered: {not_offered.KINDS[value]}.", ctx)
+        if value not in self.name.split("|"):
+            hint = "Switches take no value." if value in ("true", "false") else f"Is it a model? Then -m {value}."
+            raise click.UsageError(f"{value!r:.60} is neither an option nor a kind of model, auto or text. {hint}", ctx)
+        return value

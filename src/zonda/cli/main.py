@@ -63,13 +63,14 @@ def call(args: Sequence[str] | None = None) -> int:
     import click
 
     from zonda.cli.commands import cli
+    from zonda.cli.not_offered import explained
 
     state: dict[str, Any] = {}
     try:
         code = cli.main(args=args, prog_name="zonda", standalone_mode=False, obj=state)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
-        error.show()
+        explained(error).show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED

@@ -64,7 +64,7 @@ class Engine:
                               seed=options.seed, breakers=breakers, grammars=self.grammars, words=words)
         self._slots = Slots(self._capacity, max_len=self.max_len, max_pages=ceil(self.max_len / runner.page_size))
         self._pages = Pages(runner.pages, runner.page_size)
-        self._scheduler = Scheduler(self._pages, self._slots, budget=budget, reuse=options.prefix_cache)
+        self._scheduler = Scheduler(self._pages, self._slots, budget=budget, reuse=options.reuses)
         self._sampler = Sampler(self._slots, kernel, max_draws=self._capacity + SCORED)
         self._flights = Flights(runner, self._slots, self._sampler, Masks(self._capacity, self.vocab))
         self._counters = Counters()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from zonda.errors import InvalidModel, Unsupported
+from zonda.errors import InvalidModel, InvalidRequest, Unsupported
 from zonda.models.arch import gemma3, llama, qwen2, qwen3, qwen3_moe
 from zonda.models.config import Config
 from zonda.nn import Decoder, MoE
@@ -42,6 +42,15 @@ def architecture(metadata: Mapping[str, Any]) -> str:
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise Unsupported(f"architecture {name!r:.60} is not supported", hint=f"supported: {', '.join(ARCHITECTURES)}")
     return name
+
+
+def named(arch: str) -> str:
+    """The class in `ARCHITECTURES` that a user means by its name, or by a short one such as llama or qwen3moe."""
+    short = {name.lower().removesuffix("forcausallm"): name for name in ARCHITECTURES if name.endswith("ForCausalLM")}
+    known = {**short, **{name.lower(): name for name in short.values()}}
+    if arch.lower() not in known:
+        raise InvalidRequest(f"`arch` is {arch!r:.40}, expected one of {', '.join(short)}", param="arch")
+    return known[arch.lower()]
 
 
 def build(source: Source, *, max_len: int | None = None) -> tuple[Config, Decoder]:

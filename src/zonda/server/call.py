@@ -141,7 +141,7 @@ class Call:
     async def start(self, status: int, headers: list[Header]) -> None:
         """Send the status and the headers."""
         self.status = status
-        names = (b"x-request-id", self.envelope.id_header)
+        names = (b"x-request-id", self.envelope.id_header) if self.service.options.request_id_header else ()
         tagged = [*headers, *((name, self.id.encode("ascii")) for name in names if name)]
         await self._send({"type": "http.response.start", "status": status, "headers": tagged})
 

@@ -71,7 +71,8 @@ class Opened:
         if call.service.draining:
             raise Closed("the server is shutting down")
         await receive()  # that somebody wants to connect
-        await send({"type": "websocket.accept", "headers": [(b"x-request-id", call.id.encode("ascii"))]})
+        named = [(b"x-request-id", call.id.encode("ascii"))] if call.service.options.request_id_header else []
+        await send({"type": "websocket.accept", "headers": named})
         call.status, call.quiet = 101, True  # what counts are the responses
         await Connection(call, receive, send).serve()
 

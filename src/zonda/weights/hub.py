@@ -7,13 +7,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, ZondaError
 from zonda.options import cache_folder, hub_folder, offline
 from zonda.weights import aliases
-from zonda.weights.choose import Format, Kind, Wish, choose, kind_of
+from zonda.weights.choose import Format, Kind, Wish, check, choose, kind_of
 from zonda.weights.hub_errors import CHECK, told, within
 from zonda.weights.hub_errors import Unreachable as Unreachable
 from zonda.weights.source import Source
@@ -67,12 +67,12 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
     if model is None:
         if not wish.files:
             raise InvalidRequest("no model was named", hint="give one with -m, or a .gguf file with -f", param="model")
-        return _files_of([Path(name).expanduser() for name in wish.files])
+        return _files_of([Path(name).expanduser() for name in wish.files], wish)
     path = Path(model).expanduser()
     if path.is_dir():
         return _folder(path, wish, name=path.resolve().name)
     if path.exists():
-        return _files_of([path])
+        return _files_of([path], wish)
     hub = _Hub(_cache(cache_dir), revision, refresh, progress, token)
     if model in aliases.ALIASES:
         return hub.alias(model, wish)
@@ -116,15 +116,19 @@ def resolve_texts(model: str, *, cache_dir: str | Path | None = None, progress: 
     return _Hub(_cache(cache_dir), None, False, progress, token).texts(repo)
 
 
-def open_source(files: Files) -> Source:
-    """The weights of resolved files under canonical names."""
+def open_source(files: Files, *, architecture: str | None = None) -> Source:
+    """The weights of resolved files under canonical names; `architecture` is the one to take safetensors files for."""
     if files.kind == "gguf":
+        if architecture:
+            raise InvalidRequest("`arch` is for safetensors files: GGUF files say what they are", param="arch",
+                                 hint="leave it out")
         from zonda.weights.gguf import GGUFSource
 
         return GGUFSource(files.weights)
     from zonda.weights.safetensors import SafetensorsSource
 
-    return SafetensorsSource(files.weights[0] if len(files.weights) == 1 else files.root)
+    path = files.weights[0] if len(files.weights) == 1 else files.root
+    return SafetensorsSource(path, architecture=architecture)
 
 
 def _split(files: tuple[str, ...]) -> tuple[str, ...]:
@@ -161,8 +165,9 @@ def _measure(id: str, path: Path) -> Cached:
     return Cached(id, path, sum(one.st_size for one in stats), max((one.st_mtime for one in stats), default=0.0))
 
 
-def _files_of(paths: list[Path]) -> Files:
+def _files_of(paths: list[Path], wish: Wish) -> Files:
     if len(paths) == 1 and _hides_gguf(paths[0]):
+        check("gguf", wish, str(paths[0]))
         return Files(paths[0].name, paths[0].parent, tuple(paths), "gguf")
     kind = kind_of(path.name for path in paths)
     missing = [path for path in paths if not path.is_file()]
@@ -171,7 +176,8 @@ def _files_of(paths: list[Path]) -> Files:
     root = paths[0].parent
     if any(path.parent.resolve() != root.resolve() for path in paths):
         raise InvalidModel("the weight files lie in several folders", hint="put all shards of a model in one folder")
-    _, names = choose([path.name for path in root.iterdir()], Wish(tuple(path.name for path in paths)), str(root))
+    named = replace(wish, files=tuple(path.name for path in paths))
+    _, names = choose([path.name for path in root.iterdir()], named, str(root))
     return Files(paths[0].stem, root, tuple(root / name for name in names), kind)
 
 

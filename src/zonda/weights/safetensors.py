@@ -118,12 +118,16 @@ def _check_cover(name: str, entries: Mapping[str, Entry], size: int) -> None:
 
 
 class SafetensorsSource(Stored[Tensor]):
-    """A folder with `config.json`, the metadata, and safetensors files, or one such file in its folder."""
+    """A folder with `config.json`, the metadata, and safetensors files, or one such file in its folder.
 
-    def __init__(self, path: str | Path) -> None:
+    `architecture` replaces the class that config.json names.
+    """
+
+    def __init__(self, path: str | Path, *, architecture: str | None = None) -> None:
         path = Path(path)
         folder, paths = (path.parent, [path]) if path.suffix == ".safetensors" else (path, weight_files(path))
-        super().__init__(read_object(folder / CONFIG), ((file, parse(file)) for file in map(Mapped, paths)))
+        metadata = read_object(folder / CONFIG) | ({"architectures": [architecture]} if architecture else {})
+        super().__init__(metadata, ((file, parse(file)) for file in map(Mapped, paths)))
         scaled.check(self.metadata)
         apart = scaled.companions({name: tensor.dtype for name, (_, tensor) in self._tensors.items()})
         facts = names.Facts.of_hugging_face(self.metadata)
