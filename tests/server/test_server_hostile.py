@@ -194,8 +194,8 @@ TALK = [{"role": "user", "content": "x"}]
     ("/v1/responses", {"text": {"format": {"type": "json_schema", "name": "a", "schema": DEEP}}}, "text.format.schema"),
     ("/v1/responses", {"input": [DEEP]}, "input[0].type"),
     ("/v1/messages", {"tools": [{"name": "f", "input_schema": DEEP}]}, "tools[0].input_schema"),
-    ("/v1/messages", {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "a",
-                                                                "content": DEEP}]}]}, "messages[0].content[0].content"),
+    ("/v1/messages", {"messages": [{"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": "a", "content": DEEP}]}]}, "messages[0].content[0].content.type"),
     ("/v1/messages", {"messages": [{"role": "assistant", "content": [
         {"type": "tool_use", "id": "a", "name": "f", "input": DEEP}]}, *TALK]}, "messages[0].content[0].input"),
     ("/v1/messages", {"output_config": {"format": {"type": "json_schema", "schema": DEEP}}},

@@ -1,7 +1,6 @@
 """From what the Messages API is asked to a turn of a conversation."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,8 @@ import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import sampling
-from zonda.server.anthropic_schema import AnthropicMessage, Block, CountRequest, MessageRequest, Source
+from zonda.server.anthropic_blocks import CALLS, RESULTS, SILENT, result_of, text_of
+from zonda.server.anthropic_schema import AnthropicMessage, Block, CountRequest, MessageRequest
 from zonda.server.anthropic_tools import choice_of, function_of
 from zonda.server.decode import check_depth, needed
 from zonda.server.formats import Wanted, wanted_form
@@ -18,7 +18,6 @@ from zonda.server.thinking import told
 from zonda.turns import Turn, taken_off
 from zonda.types import Grammar, Sampling
 
-MEDIA = frozenset({"image", "document", "container_upload"})
 VOLATILE = "x-anthropic-billing-header"
 """How a line begins that clients put before their system text. It differs from request to request and says nothing to
 the model; with it no two prompts would begin alike."""
@@ -57,16 +56,17 @@ def _messages(body: CountRequest) -> list[dict[str, Any]]:
     system = _system(body.system)
     if system:
         found.append({"role": "system", "content": system})
+    users = [index for index, message in enumerate(body.messages) if message.role == "user"]
     for index, message in enumerate(body.messages):
-        place = f"messages[{index}].content"
-        found += _said(message, place) if message.role == "assistant" else _heard(message, place)
+        if message.clear_at != "next_user_message" or not users or users[-1] < index:
+            found += _told(message, f"messages[{index}].content")
     return found
 
 
 def _system(system: str | list[Block] | None) -> str:
     if system is None or isinstance(system, str):
         return _steady(system or "")
-    texts = [_steady(_text(block, f"system[{index}]")) for index, block in enumerate(system)]
+    texts = [_steady(text_of(block, f"system[{index}]")) for index, block in enumerate(system)]
     return "\n\n".join(filter(None, texts))
 
 
@@ -74,52 +74,58 @@ def _steady(text: str) -> str:
     return text.partition("\n")[2] if text.startswith(VOLATILE) else text
 
 
-def _heard(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
-    """A message of the user or the system: results of tools are messages of their own, in their order."""
+def _told(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
+    """A message as those of chats: results of tools are messages of their own, in their order."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
     found: list[dict[str, Any]] = []
-    texts: list[str] = []
+    said = _Said(message.role)
     for index, block in enumerate(message.content):
         where = f"{place}[{index}]"
-        if block.type == "tool_result":
-            found += _spoken(message.role, texts)
-            texts = []
+        if block.type in RESULTS:
+            found += said.taken()
             found.append({"role": "tool", "tool_call_id": needed(block, "tool_use_id", where),
-                          "content": _result(block, f"{where}.content")})
+                          "content": result_of(block, where)})
+        elif block.type not in SILENT:
+            said.add(block, where)
+    return found + said.taken(whole=not found and message.role == "assistant")
+
+
+class _Said:
+    """What one role says until a tool answers."""
+
+    def __init__(self, role: str) -> None:
+        self._role = role
+        self._clear()
+
+    def _clear(self) -> None:
+        self._texts, self._thoughts, self._calls = list[str](), list[str](), list[dict[str, Any]]()
+
+    def add(self, block: Block, place: str) -> None:
+        """Take in one more block; only the model thinks and calls."""
+        if self._role != "assistant":
+            self._texts.append(text_of(block, place))
+        elif block.type == "thinking":
+            self._thoughts.append(block.thinking or unseal(block.signature or ""))
+        elif block.type == "redacted_thinking":
+            self._thoughts.append(unseal(block.data or ""))
+        elif block.type in CALLS:
+            self._calls.append(_call(block, place))
         else:
-            texts.append(_text(block, where))
-    return found + _spoken(message.role, texts)
+            self._texts.append(text_of(block, place))
 
-
-def _spoken(role: str, texts: Sequence[str]) -> list[dict[str, Any]]:
-    if not texts:
-        return []
-    content = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
-    return [{"role": role, "content": content}]
-
-
-def _said(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
-    if isinstance(message.content, str):
-        return [{"role": "assistant", "content": message.content}]
-    texts: list[str] = []
-    thoughts: list[str] = []
-    calls: list[dict[str, Any]] = []
-    for index, block in enumerate(message.content):
-        where = f"{place}[{index}]"
-        match block.type:
-            case "thinking":
-                thoughts.append(block.thinking or unseal(block.signature or ""))
-            case "redacted_thinking":
-                thoughts.append(unseal(block.data or ""))
-            case "tool_use":
-                calls.append(_call(block, where))
-            case _:
-                texts.append(_text(block, where))
-    said: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
-    if thought := "".join(thoughts):
-        said["reasoning_content"] = thought
-    return [said | {"tool_calls": calls} if calls else said]
+    def taken(self, *, whole: bool = False) -> list[dict[str, Any]]:
+        """The message until now, if there is one; with `whole` there is."""
+        texts, thought, calls = self._texts, "".join(self._thoughts), self._calls
+        self._clear()
+        if not (whole or texts or thought or calls):
+            return []
+        if self._role != "assistant":
+            content = texts[0] if len(texts) == 1 else [{"type": "text", "text": text} for text in texts]
+            return [{"role": self._role, "content": content}]
+        said: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+        said |= {"reasoning_content": thought} if thought else {}
+        return [said | {"tool_calls": calls} if calls else said]
 
 
 def _call(block: Block, place: str) -> dict[str, Any]:
@@ -128,44 +134,6 @@ def _call(block: Block, place: str) -> dict[str, Any]:
     check_depth(block.input, f"{place}.input")
     function = {"name": needed(block, "name", place), "arguments": msgspec.json.encode(block.input).decode()}
     return {"id": needed(block, "id", place), "type": "function", "function": function}
-
-
-def _result(block: Block, place: str) -> str:
-    said = _lines(block.content, place, _text)
-    return f"Error: {said}" if block.is_error else said
-
-
-def _lines(content: str | Sequence[Block] | None, place: str, read: Callable[[Block, str], str]) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "\n".join(read(each, f"{place}[{index}]") for index, each in enumerate(content))
-
-
-def _text(block: Block, place: str) -> str:
-    match block.type:
-        case "document" if isinstance(block.source, Source) and block.source.type in ("text", "content"):
-            return "\n".join(filter(None, (block.title, block.context, _document(block.source, f"{place}.source"))))
-        case "search_result":
-            return "\n".join(filter(None, (block.title, _lines(block.content, f"{place}.content", _plain))))
-        case "compaction":
-            return _lines(block.content, f"{place}.content", _plain)
-        case "tool_reference":
-            return needed(block, "tool_name", place)
-    return _plain(block, place)
-
-
-def _plain(block: Block, place: str) -> str:
-    """A text alone, as documents and search results are made of."""
-    if block.type == "text":
-        return needed(block, "text", place)
-    if block.type in MEDIA:
-        raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
-    raise InvalidRequest(f"`{place}.type` is not known here", param=f"{place}.type",
-                         hint="expected text, thinking, redacted_thinking, tool_use or tool_result, as the role allows")
-
-
-def _document(source: Source, place: str) -> str:
-    return _lines(source.content, f"{place}.content", _plain) if source.data is None else source.data
 
 
 def form_of(body: CountRequest) -> Wanted | tuple[str, None]:

@@ -32,12 +32,25 @@ class Block(Struct, kw_only=True):
     name: str | None = None
     input: Any = None
     tool_use_id: str | None = None
-    content: str | list[Block] | None = None
+    content: str | list[Block] | Block | None = None
     is_error: bool | None = None
     source: Source | str | None = None
     title: str | None = None
     context: str | None = None
     tool_name: str | None = None
+    url: str | None = None
+    page_age: str | None = None
+    file_id: str | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    return_code: int | None = None
+    lines: list[str] | None = None
+    is_file_update: bool | None = None
+    tool_references: list[Block] | None = None
+    tabs: list[dict[str, Any]] = []
+    state_changes: list[dict[str, Any]] | None = None
 
 
 class AnthropicMessage(Struct, kw_only=True):
@@ -45,6 +58,7 @@ class AnthropicMessage(Struct, kw_only=True):
 
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
+    clear_at: Literal["next_user_message", "never"] | None = None
 
 
 class AnthropicTool(Struct, kw_only=True):
