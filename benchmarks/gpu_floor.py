@@ -102,7 +102,7 @@ def _head_bytes(dtype: str) -> float:
 
 KINDS = {"attention": ("single", "whole", "tiles", "place"), "draw": ("best", "choose", "floors"),
          "rows": ("embed", "embed_packed", "settle", "combined", "round_rows", "end"),
-         "products": ("few", "few_dense", "few_packed", "many", "unpack", "some", "by_blocks")}
+         "products": ("few", "few_dense", "few_packed", "many", "tiled", "unpack", "some", "by_blocks")}
 """Our kernels by what they do."""
 
 

@@ -68,7 +68,7 @@ def _shown(shape: Few | Many | Tile | None) -> str:
         return (f" tile {shape.rows} x {shape.outs} x {shape.words} words, warps {shape.warps} stages {shape.stages}"
                 f" splits {shape.splits}{' bulk' if shape.bulk else ''}")
     if isinstance(shape, Tile):
-        return (f" tile {shape.rows} x {shape.outs} x {shape.columns} columns, warps {shape.warps} stages {shape.stages}"
+        return (f" tile {shape.rows} x {shape.outs} x {shape.columns}, warps {shape.warps} stages {shape.stages}"
                 f" band {shape.band}")
     return ""
 
