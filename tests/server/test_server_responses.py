@@ -292,14 +292,21 @@ def test_a_response_in_the_background_is_queued_written_and_followed() -> None:
 
 def test_a_response_in_the_background_is_cancelled() -> None:
     with asking(model()) as (client, server):
-        hold(server.llm)  # type: ignore[arg-type]
-        response = client.responses.create(model="chain", input="A", background=True)
-        assert client.responses.cancel(response.id).status == "cancelled"
-        assert client.responses.cancel(response.id).status == "cancelled"
+        gate = hold(server.llm)  # type: ignore[arg-type]
+        stream = client.responses.create(model="chain", input="A", background=True, stream=True)
+        gate.release(3)
+        events = [next(stream)]  # type: ignore[call-overload]
+        while events[-1].type != "response.output_text.delta":
+            events.append(next(stream))  # type: ignore[call-overload]
+        assert client.responses.cancel(events[0].response.id).status == "cancelled"
+        assert client.responses.cancel(events[0].response.id).status == "cancelled"
         let_go(server.llm)  # type: ignore[arg-type]
+        events += list(stream)
         until(lambda: not server.service.flights and not server.llm.engine.stats().running)  # type: ignore[union-attr]
-        last = server.get(f"/v1/responses/{response.id}?stream=true").events[-2]
-    assert last["type"] == "response.cancelled"
+        later = server.get(f"/v1/responses/{events[0].response.id}?stream=true").events
+        assert client.responses.retrieve(events[0].response.id).status == "cancelled"
+    assert events[-1].type == "response.output_item.done" and events[-1].item.status == "incomplete"
+    assert [each["type"] for each in later[:-1]] == [each.type for each in events] and later[-1] == "[DONE]"
 
 
 def test_a_stream_in_the_background_outlives_its_client() -> None:

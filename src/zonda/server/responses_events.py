@@ -79,10 +79,6 @@ class Failed(Lifecycle, tag="response.failed", kw_only=True):
     """It ended with an error."""
 
 
-class Cancelled(Lifecycle, tag="response.cancelled", kw_only=True):
-    """It was cancelled."""
-
-
 class ItemAdded(ItemEvent, tag="response.output_item.added", kw_only=True):
     """An item begins."""
 
@@ -185,7 +181,7 @@ class SocketError(Struct, tag="error", tag_field="type"):
 
 
 ResponseEvent = (
-    Created | Queued | InProgress | Completed | Ended | Failed | Cancelled | ItemAdded | ItemDone | PartAdded | PartDone
+    Created | Queued | InProgress | Completed | Ended | Failed | ItemAdded | ItemDone | PartAdded | PartDone
     | TextDelta | TextDone | ReasoningDelta | ReasoningDone | SummaryAdded | SummaryDelta | SummaryTextDone
     | SummaryDone | ArgumentsDelta | ArgumentsDone | InputDelta | InputDone | ErrorEvent)
 

@@ -40,8 +40,9 @@ from zonda.types import Usage
 
 SEALED = "zonda1."
 """How reasoning begins that is handed out to be handed in again."""
-_ENDS: dict[str, type[events.Lifecycle]] = {
-    "completed": events.Completed, "incomplete": events.Ended, "failed": events.Failed, "cancelled": events.Cancelled}
+_ENDS: dict[str, type[events.Lifecycle] | None] = {
+    "completed": events.Completed, "incomplete": events.Ended, "failed": events.Failed, "cancelled": None}
+"""What tells of the end; the API has no event of a cancelled response, whose stream just ends."""
 
 
 def seal(thought: str) -> str:
@@ -156,7 +157,8 @@ class Writer:
     def _end(self, status: Status, **changes: Any) -> list[Event]:
         ended = int(time.time()) if status == "completed" else None
         self.response = structs.replace(self.response, status=status, completed_at=ended, **changes)
-        return [self._news(_ENDS[status])]
+        kind = _ENDS[status]
+        return [self._news(kind)] if kind else []
 
     def _news(self, kind: type[events.Lifecycle]) -> Event:
         shown = structs.replace(self.response, output=list(self.response.output))
@@ -274,7 +276,8 @@ def retell(response: Response, name: Callable[[str, int], str]) -> list[Event]:
     for item in response.output:
         told += writer.feed(_parts(item))
     told += writer._close("incomplete" if response.status == "incomplete" else "completed")
-    return [*told, _ENDS[response.status](sequence_number=writer.next(), response=response)]
+    kind = _ENDS[response.status]
+    return [*told, kind(sequence_number=writer.next(), response=response)] if kind else told
 
 
 def _parts(item: Item) -> list[Part]:
