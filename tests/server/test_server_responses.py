@@ -13,7 +13,6 @@ from fakes import Server, hold, let_go, model, serving, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from script import PARTS, speaking
-from scripted import scripted as saying
 
 from zonda.server.custom_tools import Input
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
@@ -374,28 +373,6 @@ def test_truncation_drops_the_oldest_rounds() -> None:
     assert answer.output_text == "xyz" and [each["role"] for each in last] == ["system", "user"]
 
 
-def test_a_conversation_is_continued_from_its_compaction() -> None:
-    llm = saying()
-    llm.says("They like tea.")
-    said = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tea, please."},
-            {"role": "assistant", "content": "Here it is, at length."}]
-    with asking(llm) as (client, server):
-        compacted = client.responses.compact(model="scripted", input=said)  # type: ignore[arg-type]
-        asked = llm.template.calls[-1]["messages"]  # type: ignore[attr-defined]
-        assert asked[:3] == said and asked[3]["role"] == "user" and "Summarize" in asked[3]["content"]
-        llm.says("Yes.")
-        items = [each.model_dump(exclude_none=True, warnings=False) for each in compacted.output]
-        client.responses.create(model="scripted", input=[*items, {"role": "user", "content": "Tea?"}])
-        assert llm.template.calls[-1]["messages"] == [  # type: ignore[attr-defined]
-            *said[:2], {"role": "assistant", "content": "Summary of the conversation so far:\n\nThey like tea."},
-            {"role": "user", "content": "Tea?"}]
-        foreign = {"input": [{"type": "compaction", "encrypted_content": "gAAA"}]}
-        assert server.post("/v1/responses", foreign).error["param"] == "input[0].encrypted_content"
-        assert server.post("/v1/responses/compact", {"input": "x"}).error["param"] == "model"
-    assert [each.type for each in compacted.output] == ["message", "message", "compaction"]
-    assert compacted.usage.output_tokens == len("They like tea.")
-
-
 def test_log_probabilities_come_with_the_text(client: openai.OpenAI) -> None:
     response = client.responses.create(model="chain", input="w", top_logprobs=2,
                                        include=["message.output_text.logprobs"])
@@ -433,7 +410,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
                 {"type": "custom_tool_call", "call_id": "x", "name": "z", "input": ""}]}, "input[0].call_id"),
     ({"input": [{"type": "reasoning", "content": "x"}]}, "input[0].content"),
     ({"input": [{"role": "user", "content": "x"}] * 10_000}, "input"),
-    ({"tools": [{"type": "web_search"}]}, "tools[0].type"), ({"tools": [{"type": "function"}]}, "tools[0].name"),
+    ({"input": [{"type": "compaction_trigger"}, {"role": "user", "content": "x"}]}, "input[0]"),
+    ({"input": [{"type": "compaction_trigger"}]}, "input"),
+    ({"tools": [{"type": "mcp"}]}, "tools[0].type"), ({"tools": [{"type": "function"}]}, "tools[0].name"),
     ({"tools": [{}]}, "tools[0].type"),
     ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools[0].function"),
     ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
@@ -534,15 +513,18 @@ def test_a_custom_tool_with_a_pattern_is_forced_to_follow_it(server: Server) -> 
     (PATCH | {"format": {"type": "grammar", "syntax": "lark", "definition": "start: ("}}, "tools[0].format.definition"),
     (PATCH | {"format": {"type": "grammar", "syntax": "regex"}}, "tools[0].format.definition"),
     (PATCH | {"format": {"type": "grammar", "syntax": "peg", "definition": "x"}}, "tools[0].format.syntax"),
-    ({"type": "custom"}, "tools[0].name"), ({"type": "web_search"}, "tools[0].type"),
+    ({"type": "custom"}, "tools[0].name"), ({"type": "file_search"}, "tools[0].type"),
     ({"type": "mcp", "server_label": "a"}, "tools[0].type"), ({"type": "local_shell"}, "tools[0].type")])
 def test_tools_that_cannot_be_had_are_named(server: Server, tool: dict[str, Any], param: str) -> None:
     reply = server.post("/v1/responses", {"input": "x", "tools": [tool]})
     assert (reply.status, reply.error["param"]) == (400, param)
 
 
-def test_a_search_that_may_look_nothing_up_is_left_out(server: Server) -> None:
-    tools = [{"type": "web_search", "external_web_access": False}, LOOK]
+@pytest.mark.parametrize("search", [{"external_web_access": False}, {"external_web_access": True}, {}])
+def test_a_web_search_is_left_out_but_cannot_be_forced(server: Server, search: dict[str, Any]) -> None:
+    tools = [{"type": "web_search"} | search, LOOK]
+    forced = server.post("/v1/responses", {"input": "x", "tools": tools, "tool_choice": {"type": "web_search"}})
+    assert (forced.status, forced.error["param"]) == (400, "tool_choice.type")
     assert [tool["type"] for tool in server.post("/v1/responses", {"input": "x", "tools": tools}).json["tools"]] == [
         "function"]
 

@@ -181,7 +181,7 @@ def test_what_is_wrong_with_a_message_is_told_and_the_connection_goes_on(server:
         ({"type": "response.create"}, "input", "missing_required_parameter"),
         ({"type": "response.create", "input": "x", "background": True}, "background", "unsupported"),
         ({"type": "response.create", "input": "x", "model": "other"}, "model", "model_not_found"),
-        ({"type": "response.create", "input": "x", "tools": [{"type": "web_search"}]}, "tools[0].type", "unsupported"),
+        ({"type": "response.create", "input": "x", "tools": [{"type": "mcp"}]}, "tools[0].type", "unsupported"),
         ({"type": "response.create", "input": "x", "previous_response_id": 3}, "previous_response_id", "invalid_value"),
         (b"\xff", None, "invalid_json"), (b"", None, "invalid_json")]
     with connected(server) as ws:

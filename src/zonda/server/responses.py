@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from zonda.errors import ContextExceeded, InvalidRequest, Unsupported, ZondaError
 from zonda.server import errors, responses_tools
+from zonda.server import responses_compaction as compaction
 from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.conversation import ending
@@ -23,13 +24,11 @@ from zonda.server.responses_items import ItemList, ItemQuery, Names, item_page
 from zonda.server.responses_run import Run, Writing
 from zonda.server.responses_schema import (
     Compacted,
-    Compaction,
     CompactRequest,
     ContextFields,
     Deleted,
     InputTokensRequest,
     Item,
-    Message,
     ReasoningUsed,
     Response,
     ResponseQuery,
@@ -39,7 +38,7 @@ from zonda.server.responses_schema import (
     TokenCount,
 )
 from zonda.server.responses_store import Kept
-from zonda.server.responses_writer import Writer, retell, seal, usage_of
+from zonda.server.responses_writer import Mute, Writer, retell, usage_of
 from zonda.server.sampling import check_stream, sampling_of
 from zonda.server.schema import TokenLogprob
 from zonda.server.sse import DONE, named, stream
@@ -52,12 +51,6 @@ if TYPE_CHECKING:
 
 _SAID = {"messages": "input", "response_format": "text.format"}
 """What errors about a turn call its parts, and what they are called here."""
-
-SUMMARIZE = ("Summarize our conversation for somebody who has not seen it and is to go on with it: what is wanted, "
-             "what was found and decided, the names, numbers and code that matter, and what is still to be done. "
-             "Write the summary alone.")
-MAX_SUMMARY = 1024  # tokens
-EMPTY = "(nothing)"
 
 
 async def create(call: Call, body: ResponseRequest) -> None:
@@ -75,21 +68,22 @@ async def respond(call: Call, body: ResponseRequest, tell: Callable[[Call, Kept,
     async with call.flight(), going_on(call, body.conversation, f"resp_{names.core}") as talk:
         known = len(talk.items) if talk else 0
         items = await _context(call, body, names)
-        asked = await call.beside(lambda: _turn(body, items))
-        turn = replace(asked, sampling=Sampling(max_tokens=1) if rehearse else sampling,
-                       salt=call.salt(body.cache_salt))
+        compacts = given.compacts(body)
+        turn = await call.beside(lambda: compaction.asked(body, items) if compacts else replace(
+            _turn(body, items), sampling=Sampling(max_tokens=1) if rehearse else sampling))
+        shortens = compacts or body.truncation == "auto"
         with _named():
-            prepared = await call.beside(lambda: _prepare(llm, turn, shorten=body.truncation == "auto"))
+            prepared = await call.beside(lambda: _prepare(llm, replace(turn, salt=call.salt(body.cache_salt)),
+                                                          shorten=shortens))
         for field, grammar in responses_tools.grammars_of(body):
             await compiled(call, llm, grammar, field)
         await compiled(call, llm, prepared.grammar, given.form_of(body)[0])
         kept = Kept(_response(call, llm, body, names.core), items, call.owner, talk=talk, own=items[known:])
-        writer = Writer(kept.response, names.at, summarize=bool(kept.response.reasoning.summary),
-                        sealing="reasoning.encrypted_content" in (body.include or ()))
         with _named():
             conversing = llm.converse(prepared, request_id=kept.response.id)
-        writing = Writing(writer, conversing, _speller(llm, body), rehearse,
-                          hides=bool(body.reported.include_obfuscation))
+        writer = (compaction.Compacting(kept.response, names.at) if compacts else Mute(kept.response, names.at)
+                  if rehearse else _writer(body, kept.response, names))
+        writing = Writing(writer, conversing, _speller(llm, body), bool(body.reported.include_obfuscation))
         if body.background:
             call.counted = False
             Run(call.service, kept, writing, call.lease.share() if call.lease else None, call.client)
@@ -154,16 +148,14 @@ async def compact(call: Call, body: CompactRequest) -> Compacted:
     async with call.flight():
         names = Names(secrets.token_hex(16))
         items = await _context(call, body, names)
-        turn = Turn(messages=[*given.messages_of(items, body.instructions), {"role": "user", "content": SUMMARIZE}],
-                    variables=given.variables_of(body), salt=call.salt(body.cache_salt),
-                    sampling=sampling_of(body, max_tokens=MAX_SUMMARY, logprobs=None))
+        turn = replace(compaction.asked(body, items), salt=call.salt(body.cache_salt))
         with _named():
             prepared = await call.beside(lambda: _prepare(llm, turn, shorten=True))
         async with llm.converse(prepared, request_id=f"resp_{names.core}") as conversing:
             answer = await conversing.completion()
     call.usage, choice = answer.usage, answer.choices[0]
-    kept = [item for item in items if isinstance(item, Message) and item.role != "assistant"]
-    summary = Compaction(id=names.next("cmp"), encrypted_content=seal(choice.text or choice.thought or EMPTY))
+    kept = [item for item in items if given.is_told(item)]
+    summary = compaction.item_of(names.next("cmp"), choice.text, choice.thought)
     return Compacted(id=f"resp_{names.core}", created_at=int(time.time()), output=[*kept, summary],
                      usage=usage_of(answer.usage, answer.reasoning_tokens))
 
@@ -174,6 +166,11 @@ def _find(call: Call) -> Kept:
         raise NotFound("there is no response of this id", hint="it was not stored, or has been forgotten",
                        param="id", code="response_not_found")
     return kept
+
+
+def _writer(body: ResponseRequest, response: Response, names: Names) -> Writer:
+    return Writer(response, names.at, summarize=bool(response.reasoning.summary),
+                  sealing="reasoning.encrypted_content" in (body.include or ()))
 
 
 def _length(body: ResponseRequest) -> int | None:

@@ -52,7 +52,13 @@ def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[st
         raise missing("input")
     if isinstance(body.input, str):
         return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]
-    return [item_of(each, f"input[{index}]", name, find) for index, each in enumerate(body.input)]
+    return [item_of(each, f"input[{index}]", name, find)
+            for index, each in enumerate(body.input[:-1] if compacts(body) else body.input)]
+
+
+def compacts(body: ContextFields) -> bool:
+    """Whether the last item of the input asks for what stands for the conversation so far."""
+    return isinstance(body.input, list) and bool(body.input) and body.input[-1].type == "compaction_trigger"
 
 
 def item_of(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> Item:
@@ -84,6 +90,8 @@ def item_of(given: InputItem, place: str, name: Callable[[str], str], find: Call
             return _referred(given.id, place, find)
         case None:
             raise missing(f"{place}.type")
+        case "compaction_trigger":
+            raise InvalidRequest(f"`{place}` asks for a compaction, but is not the last item", param=place)
     raise Unsupported(f"`{place}.type` is not among the items that are understood", param=f"{place}.type",
                       hint="a message, reasoning, a call or its output, compaction, or item_reference")
 
@@ -160,7 +168,7 @@ def check_outputs(before: Sequence[Item], own: Sequence[Item]) -> None:
 def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
     """Items as messages of a chat: what the assistant thought, said and called in a row is one message."""
     found: list[dict[str, Any]] = [{"role": "system", "content": instructions}] if instructions else []
-    for item in items:
+    for item in _lasting(items):
         match item:
             case Message(role="assistant"):
                 _said(found, _joined(item.content))
@@ -178,6 +186,17 @@ def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[st
             case FunctionCallOutput() | CustomCallOutput():
                 found.append({"role": "tool", "tool_call_id": item.call_id, "content": _joined(item.output)})
     return [each for each in found if each["role"] != "assistant" or each["content"] or len(each) > 2]
+
+
+def _lasting(items: Sequence[Item]) -> list[Item]:
+    """The items without answers, calls and summaries that a later summary stands for."""
+    last = max((place for place, item in enumerate(items) if isinstance(item, Compaction)), default=0)
+    return [item for place, item in enumerate(items) if place >= last or is_told(item)]
+
+
+def is_told(item: Item) -> bool:
+    """Whether it is what the user or the system says, which stays when a conversation is compacted."""
+    return isinstance(item, Message) and item.role != "assistant"
 
 
 def _called(found: list[dict[str, Any]], id: str, name: str, arguments: str) -> None:

@@ -28,14 +28,12 @@ log = logging.getLogger("zonda.server")
 class Writing:
     """A response that is being written from an answer; `spell` gives the log-probabilities that the client wants.
 
-    With `mute` nothing is told of the answer: the prompt is computed, for later responses to go on from. With `hides`
-    the lengths of its pieces are hidden.
+    With `hides` the lengths of its pieces are hidden.
     """
 
     writer: Writer
     conversing: Generation[Spoken]
     spell: Callable[[Chunk], Sequence[TokenLogprob]]
-    mute: bool = False
     hides: bool = False
     usage: Usage = field(default_factory=Usage)
 
@@ -46,11 +44,10 @@ class Writing:
             chunk = spoken.chunk
             self.usage, ending = chunk.usage or self.usage, spoken.ending or ending
             reasoning = spoken.reasoning_tokens
-            events = [] if self.mute else self.writer.start() + self.writer.feed(spoken.parts, self.spell(chunk))
+            events = self.writer.start() + self.writer.feed(spoken.parts, self.spell(chunk))
             if events:
                 yield events
-        yield self.writer.rest(self.usage) if self.mute else (
-            self.writer.start() + self.writer.finish(ending, self.usage, reasoning))
+        yield self.writer.start() + self.writer.finish(ending, self.usage, reasoning)
 
     def fail(self, error: Exception) -> list[Event]:
         """The end of a response whose answer failed, if it has not ended yet."""

@@ -26,7 +26,6 @@ class Tool(Struct, kw_only=True):
     strict: bool | None = None
     function: dict[str, Any] | None = None
     format: CustomFormat | None = None
-    external_web_access: bool | None = None
     tools: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
 
 

@@ -38,9 +38,9 @@ def known(tools: Sequence[Offered]) -> dict[str, Known]:
 
 
 def tools_of(body: ContextFields) -> list[Offered]:
-    """The tools, all of which the client runs; a search that may not look anything up is left out."""
+    """The tools, all of which the client runs. Web searches, which agents offer wherever they are, are left out."""
     return [_offered(tool, f"tools[{index}]") for index, tool in enumerate(body.tools or ())
-            if not (tool.type.startswith("web_search") and tool.external_web_access is False)]
+            if not tool.type.startswith("web_search")]
 
 
 def _offered(tool: Tool, place: str) -> Offered:

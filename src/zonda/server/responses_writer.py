@@ -14,6 +14,7 @@ from zonda.server import responses_events as events
 from zonda.server.custom_tools import Input, arguments
 from zonda.server.responses_events import Event
 from zonda.server.responses_schema import (
+    Compaction,
     CustomCall,
     FunctionCall,
     Incomplete,
@@ -76,7 +77,7 @@ class Writer:
     def __init__(self, response: Response, name: Callable[[str, int], str], *, summarize: bool = False,
                  sealing: bool = False) -> None:
         self.response = response
-        self._name = name
+        self.name = name
         self._summarize = summarize
         self._sealing = sealing
         self._count = 0
@@ -142,9 +143,12 @@ class Writer:
         changes: dict[str, Any] = {"incomplete_details": Incomplete("max_output_tokens")} if cut else {}
         return told + self._end("incomplete" if cut else "completed", usage=usage_of(usage, reasoning), **changes)
 
-    def rest(self, usage: Usage) -> list[Event]:
-        """The response ends without an answer, since none was wanted."""
-        return self._end("completed", usage=usage_of(replace(usage, completion_tokens=0), 0))
+    def put(self, item: Item) -> list[Event]:
+        """A whole item is added."""
+        told = [*self._close("completed"), self._item_news(events.ItemAdded, item),
+                self._item_news(events.ItemDone, item)]
+        self.response = structs.replace(self.response, output=[*self.response.output, item])
+        return told
 
     def fail(self, code: str, message: str) -> list[Event]:
         """The response ends with an error."""
@@ -179,7 +183,7 @@ class Writer:
 
     def _open(self, kind: type[Written], **fields: Any) -> list[Event]:
         prefix = {Message: "msg", ReasoningItem: "rs", FunctionCall: "fc", CustomCall: "ctc"}[kind]
-        id = self._name(prefix, len(self.response.output))
+        id = self.name(prefix, len(self.response.output))
         self._item = kind(id=id, status="in_progress", **fields)
         self._pieces, self._logprobs = [], []
         told: list[Event] = [self._item_news(events.ItemAdded, self._item)]
@@ -266,6 +270,18 @@ class Writer:
         return told, structs.replace(item, content=[part], summary=summary, encrypted_content=sealed)
 
 
+class Mute(Writer):
+    """Writes a response without an answer: the prompt is computed, for later responses to go on from."""
+
+    def feed(self, parts: Iterable[Part], logprobs: Sequence[TokenLogprob] = ()) -> list[Event]:
+        """The answer is not told."""
+        return []
+
+    def finish(self, ending: str | None, usage: Usage, reasoning: int) -> list[Event]:
+        """The prompt is computed."""
+        return self._end("completed", usage=usage_of(replace(usage, completion_tokens=0), 0))
+
+
 def retell(response: Response, name: Callable[[str, int], str]) -> list[Event]:
     """The events of a finished response, as if it had been written at once."""
     begun = structs.replace(response, status="in_progress", output=[], usage=None, error=None, completed_at=None,
@@ -274,7 +290,7 @@ def retell(response: Response, name: Callable[[str, int], str]) -> list[Event]:
     writer = Writer(begun, name, summarize=summarize)
     told = writer.begin()
     for item in response.output:
-        told += writer.feed(_parts(item))
+        told += writer.put(item) if isinstance(item, Compaction) else writer.feed(_parts(item))
     told += writer._close("incomplete" if response.status == "incomplete" else "completed")
     kind = _ENDS[response.status]
     return [*told, kind(sequence_number=writer.next(), response=response)] if kind else told
