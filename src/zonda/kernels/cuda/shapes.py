@@ -58,7 +58,7 @@ class Tile:
     columns: int
     warps: int
     stages: int
-    band: int = 8
+    band: int = 16
 
 
 def power(n: int) -> int:
@@ -131,7 +131,7 @@ def few(matrix: DenseMatrix | GroupIntMatrix, rows: int, *, gated: bool = False)
 
 def _few_packed(matrix: GroupIntMatrix, rows: int, *, gated: bool) -> Few:
     columns = span(matrix) * matrix.layout.unit
-    warps = 8 if columns == 2048 or columns > 4096 else 4
+    warps = 4 if columns < 2048 or (gated and columns == 4096) else 8
     numbers = 64 if columns > 8192 and matrix.layout.bits > 5 else 128
     block = _block(columns, warps, numbers, rows, gated=gated)
     while block > 1 and matrix.outs < block * _at_once(matrix, warps) * 0.9:
