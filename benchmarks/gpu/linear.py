@@ -19,7 +19,7 @@ from replay import seconds
 from torch import Tensor
 
 from zonda.kernels.cuda import linear, shapes
-from zonda.kernels.cuda.shapes import Few, Many, Tile
+from zonda.kernels.cuda.shapes import Few, Many, Tiled
 from zonda.kernels.ops import Norm
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix
 from zonda.kernels.torch.packed import LAYOUTS, WORDS, Planes
@@ -42,7 +42,7 @@ class Case:
     rows: int
     outs: int
     ins: int
-    shape: Few | Many | Tile | None = None
+    shape: Few | Many | Tiled | None = None
 
     @property
     def twice(self) -> bool:
@@ -61,13 +61,13 @@ PLAN = {"one": [("bf16", ONE_BILLION), ("bf16", EIGHT_BILLION), ("q4_k", EIGHT_B
                 ("q8_0", EIGHT_BILLION[:4]), ("q4_k", ONE_BILLION[:4]), ("q6_k", (EIGHT_BILLION[3], EIGHT_BILLION[4]))]}
 
 
-def _shown(shape: Few | Many | Tile | None) -> str:
+def _shown(shape: Few | Many | Tiled | None) -> str:
     if isinstance(shape, Few):
         return f" block {shape.block} warps {shape.warps:2} programs {shape.programs}"
     if isinstance(shape, Many):
         return (f" tile {shape.rows} x {shape.outs} x {shape.words} words, warps {shape.warps} stages {shape.stages}"
                 f" splits {shape.splits}{' bulk' if shape.bulk else ''}")
-    if isinstance(shape, Tile):
+    if isinstance(shape, Tiled):
         return (f" tile {shape.rows} x {shape.outs} x {shape.columns}, warps {shape.warps} stages {shape.stages}"
                 f" band {shape.band}")
     return ""
@@ -107,7 +107,7 @@ def size(matrix: Matrix) -> int:
 def launch(case: Case, matrices: list[Matrix], x: Tensor, out: Tensor, norm: Norm) -> None:
     """What is timed, once."""
     rule = {"dot": torch.bfloat16, "shape": case.shape}
-    if isinstance(case.shape, Tile):
+    if isinstance(case.shape, Tiled):
         linear.tiled(x, matrices[0].values, out, case.shape, up=matrices[1].values if case.twice else None)
     elif case.kind == "gates":
         linear.matmul_gated(x, *matrices, "silu")
@@ -139,12 +139,12 @@ def candidates(kind: str, format: str, rows: int, outs: int, ins: int) -> Iterat
     """Shapes worth a try, the rule's first."""
     matrix = _outline(format, outs, ins)
     gated = kind == "gated"
-    tried: set[Few | Many | Tile | None] = set()
+    tried: set[Few | Many | Tiled | None] = set()
     limit = shapes.DENSE_ROWS if format == "bf16" else shapes.PACKED_ROWS
-    options: list[Few | Many | Tile | None] = []
+    options: list[Few | Many | Tiled | None] = []
     if kind in ("gates", "head"):
         half, high = 1 + (kind == "gates"), 64 if rows <= 64 else 128
-        options = [None, *(Tile(high, wide // half, columns, wide // 32, stages, band)
+        options = [None, *(Tiled(high, wide // half, columns, wide // 32, stages, band)
                            for wide in ((128, 256) if rows > 64 else (64, 128)) for columns in (64, 128)
                            for stages in (3, 4) for band in ((8, 16) if rows > 1024 else (8,))
                            if (high + wide) * columns * stages <= 110_000)]

@@ -80,7 +80,7 @@ def test_several_programs_may_share_the_columns_of_a_tile(name: str, bulk: bool)
 def test_many_rows_are_multiplied_by_floats_in_tiles(rows: int, dtype: torch.dtype) -> None:
     x = numbers(rows, 136, dtype=dtype)
     gate, up = dense(77, 136, dtype), dense(77, 136, dtype)
-    shape = shapes.Tile(64, 32, 64, 4, 3, band=2)
+    shape = shapes.Tiled(64, 32, 64, 4, 3, band=2)
     out = torch.full((rows, 77), float("nan"), dtype=torch.float32, device=DEVICE)
     close(linear.tiled(x, gate.dense(dtype), out, shape), product(x, gate), dtype)
     linear.tiled(x, gate.dense(dtype), out, shape, up=up.dense(dtype))
@@ -91,11 +91,11 @@ def test_tiles_of_floats_are_ours_where_they_end_together(monkeypatch: pytest.Mo
     monkeypatch.setattr(shapes, "processors", lambda device: 132)
     monkeypatch.setattr(shapes, "_warp_groups", lambda device: True)
 
-    def tile(rows: int, outs: int, *, gated: bool = True, dtype: torch.dtype = torch.bfloat16) -> shapes.Tile | None:
-        return shapes.tile(torch.empty(rows, 64, dtype=dtype), outs, gated=gated)
+    def tile(rows: int, outs: int, *, gated: bool = True, dtype: torch.dtype = torch.bfloat16) -> shapes.Tiled | None:
+        return shapes.tiled(torch.empty(rows, 64, dtype=dtype), outs, gated=gated)
 
-    assert tile(128, 14336) == tile(65, 14336) == shapes.Tile(128, 64, 128, 4, 3)
-    assert tile(128, 9728) == shapes.Tile(128, 64, 64, 4, 3)  # 152 tiles: two to a processor
+    assert tile(128, 14336) == tile(65, 14336) == shapes.Tiled(128, 64, 128, 4, 3)
+    assert tile(128, 9728) == shapes.Tiled(128, 64, 64, 4, 3)  # 152 tiles: two to a processor
     assert tile(256, 14336) and not tile(256, 9728) and not tile(256, 17408)
     assert tile(64, 128256, gated=False) and not tile(129, 128256, gated=False)
     assert not tile(64, 14336, dtype=torch.float32)

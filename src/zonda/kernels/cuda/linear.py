@@ -23,7 +23,7 @@ from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
 from zonda.kernels.cuda.float8 import Halves, Rounded
 from zonda.kernels.cuda.launch import early
-from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many, Tile
+from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many, Tiled
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
@@ -99,7 +99,7 @@ def matmul_gated(x: Tensor | Rounded, gate: Matrix, up: Matrix, activation: Acti
         return Halves(matmul(x, gate), matmul(x, up), activation)
     if _direct(x, gate) and alike(gate, up):
         return gated(x, gate, up, activation, dtype=x.dtype)
-    if not (_direct(x, gate) or _direct(x, up)) and (shape := shapes.tile(x, gate.outs, gated=True)):
+    if not (_direct(x, gate) or _direct(x, up)) and (shape := shapes.tiled(x, gate.outs, gated=True)):
         out = x.new_empty(len(x), gate.outs)
         return tiled(x, floats(gate, x.dtype), out, shape, up=floats(up, x.dtype), activation=activation)
     first = matmul(x, gate)
@@ -112,7 +112,7 @@ def many_logits(h: Tensor, head: Matrix) -> Tensor:
         return logits(h, head, dtype=h.dtype)
     if not isinstance(head, DenseMatrix) or not h.is_cuda or h.dtype == torch.float32:
         return matmul(h, head).float()
-    if shape := shapes.tile(h, head.outs, gated=False):
+    if shape := shapes.tiled(h, head.outs, gated=False):
         return tiled(h, head.values, torch.empty(len(h), head.outs, dtype=torch.float32, device=h.device), shape)
     return torch.mm(h, head.values.t(), out_dtype=torch.float32)
 
@@ -207,7 +207,7 @@ def _launch_many(x: Tensor, matrix: GroupIntMatrix, up: Matrix, bias: Tensor | N
         BULK=shape.bulk, **layout(matrix), **options)
 
 
-def tiled(x: Tensor, values: Tensor, out: Tensor, shape: Tile, *, up: Tensor | None = None,
+def tiled(x: Tensor, values: Tensor, out: Tensor, shape: Tiled, *, up: Tensor | None = None,
           activation: Activation = "silu") -> Tensor:
     """x times `values` (outs, ins) transposed, or activation(that) times x upᵀ, into `out` (rows, outs)."""
     outs, ins = values.shape

@@ -50,7 +50,7 @@ class Many:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class Tiled:
     """`rows` × `outs` of a product with floats, `columns` at a time; `band` blocks of rows run together."""
 
     rows: int
@@ -188,7 +188,7 @@ def _split(shape: Many, each: int, matrix: GroupIntMatrix, rows: int, *, gated: 
     return replace(shape, splits=min(1 << wanted, power(max(1, steps // 2 + 1)) // 2 or 1))
 
 
-def tile(x: torch.Tensor, outs: int, *, gated: bool) -> Tile | None:
+def tiled(x: torch.Tensor, outs: int, *, gated: bool) -> Tiled | None:
     """How floats are multiplied by a kernel of our own, or None where the library is as fast.
 
     That is a gated product whose tiles end together, and any of so few rows that reading the matrix takes the time.
@@ -197,14 +197,14 @@ def tile(x: torch.Tensor, outs: int, *, gated: bool) -> Tile | None:
     if not _warp_groups(x.device) or x.element_size() != 2 or x.shape[1] % 8 or (rows > 128 and not gated):
         return None
     if rows <= 64:
-        return Tile(64, 128 // half, 128, 4, 4)
+        return Tiled(64, 128 // half, 128, 4, 4)
     if rows > 128:
-        return _together(Tile(128, 256 // half, 64, 8, 4), 1, rows, outs, x.device)
-    one = Tile(128, 128 // half, 128, 4, 3)
+        return _together(Tiled(128, 256 // half, 64, 8, 4), 1, rows, outs, x.device)
+    one = Tiled(128, 128 // half, 128, 4, 3)
     return _together(one, 1, rows, outs, x.device) or _together(replace(one, columns=64), 2, rows, outs, x.device)
 
 
-def _together(shape: Tile, each: int, rows: int, outs: int, device: torch.device) -> Tile | None:
+def _together(shape: Tiled, each: int, rows: int, outs: int, device: torch.device) -> Tiled | None:
     """The shape, if its programs, `each` to a processor at once, fit at once, or seldom leave processors idle."""
     tiles, slots = -(-rows // shape.rows) * -(-outs // shape.outs), each * processors(device)
     return shape if tiles <= slots or tiles >= 0.7 * slots * -(-tiles // slots) else None
