@@ -110,10 +110,14 @@ class Loaded:
             raise InvalidRequest("`messages` is empty, expected at least one message", param="messages")
         return self.template.render(said, **variables)
 
+    def prompt(self, turn: Turn) -> list[int]:
+        """The prompt that a turn makes, as token ids."""
+        prompt = self.render(turn.messages, tools=offered(turn) or None, **turn.variables)
+        return [*prompt, *self.tokenize(turn.begun, add_special=False)]
+
     def count(self, turn: Turn) -> int:
         """The length of the prompt that a turn makes, in tokens."""
-        prompt = self.render(turn.messages, tools=offered(turn) or None, **turn.variables)
-        return len(prompt) + len(self.tokenize(turn.begun, add_special=False))
+        return len(self.prompt(turn))
 
     def prepare(self, turn: Turn) -> Prepared:
         """The prompt of a turn, and what takes the answers apart; errors name `messages`, `tools` or `tool_choice`."""

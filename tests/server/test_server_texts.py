@@ -43,6 +43,15 @@ def test_text_becomes_tokens(server: Server, body: dict[str, Any], tokens: list[
         "count": len(tokens), "max_model_len": 2000, "tokens": tokens, "token_strs": None}
 
 
+def test_a_chat_is_tokenized_as_it_would_be_answered() -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "reasoning_effort": "low", "thinking_budget": 9,
+            "tools": [{"type": "function", "function": {"name": "f"}}], "chat_template_kwargs": {"date_string": "d"}}
+    with serving(model(), access_log=False) as server:
+        assert server.post("/tokenize", body).status == server.post("/v1/chat/completions", body).status == 200
+        tokenized, answered = server.llm.template.calls  # type: ignore[union-attr]
+    assert tokenized == answered and len(answered) == 6
+
+
 def test_tokens_are_spelled_when_asked_for(server: Server) -> None:
     reply = server.post("/tokenize", {"prompt": "ab", "return_token_strs": True})
     assert reply.json["token_strs"] == ["<begin>", "a", "b"]

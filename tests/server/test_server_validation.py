@@ -77,6 +77,7 @@ CHAT_ONLY = [
     ({"chat_template_kwargs": {"thinking": [1]}}, "chat_template_kwargs.thinking"),
     ({"reasoning_effort": SECRET}, "reasoning_effort"),
     ({"reasoning_effort": "none", "enable_thinking": True}, "reasoning_effort"),
+    ({"thinking_budget": 0, "enable_thinking": True}, "thinking_budget"), ({"thinking_budget": -1}, "thinking_budget"),
 ]
 TEXT_ONLY = [
     ({"prompt": None}, "prompt"), ({"prompt": 5}, "prompt"), ({"prompt": []}, "prompt"),
@@ -138,6 +139,40 @@ def test_deep_nesting_is_refused(server: Server, field: str) -> None:
         body = b'{"messages": "x", "%s": %s}' % (field.encode(), deep)
         reply = server.post("/v1/chat/completions", body)
         assert reply.status == (200 if (field, depth) == ("unknown", 200) else 400)
+
+
+ROUTES: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": CHAT, "/v1/responses": {"input": "x"}, "/v1/responses/input_tokens": {"input": "x"},
+    "/v1/messages": {"model": "chain", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}}
+
+
+@pytest.mark.parametrize(("path", "fields", "param"), [
+    *((path, {"reasoning_effort": "High"}, "reasoning_effort") for path in ROUTES),
+    ("/tokenize", {"messages": [{"role": "user", "content": "x"}], "reasoning_effort": "High"}, "reasoning_effort"),
+    ("/v1/responses", {"reasoning": {"effort": "High"}}, "reasoning.effort"),
+    ("/v1/messages", {"output_config": {"effort": "High"}}, "output_config.effort")], ids=str)
+def test_an_effort_is_written_in_small_letters_and_an_error_lists_all(server: Server, path: str,
+                                                                     fields: dict[str, Any], param: str) -> None:
+    reply = server.post(path, ROUTES.get(path, {}) | fields)
+    assert reply.status == 400
+    assert f"`{param}`: expected one of 'high', 'low', 'max'" in reply.json["error"]["message"]
+
+
+@pytest.mark.parametrize(("fields", "param"), [
+    ({"web_search_options": {}}, "web_search_options"), ({"files": [{"name": "a.txt"}]}, "files"),
+    ({"enable_shell": True}, "enable_shell"), ({"enable_code_execution": True}, "enable_code_execution"),
+    ({"adapter": "a"}, "adapter"), ({"adapter": {"generation": "a"}}, "adapter")], ids=str)
+def test_what_other_engines_offer_is_refused_in_words(server: Server, fields: dict[str, Any], param: str) -> None:
+    for path, body in (ROUTES | ({"/v1/completions": TEXT} if param == "adapter" else {})).items():
+        reply = server.post(path, body | fields)
+        assert reply.status == 400 and f"`{param}` is not offered" in reply.json["error"]["message"], path
+
+
+def test_what_bounds_tools_of_a_server_changes_nothing_where_it_runs_none(server: Server) -> None:
+    fields = {"web_search_options": {"external_web_access": False}, "files": [], "enable_shell": False,
+              "enable_code_execution": False, "session_id": "a", "max_tool_rounds": 3, "agent_permission": "ask"}
+    for path, body in ROUTES.items():
+        assert server.post(path, body | fields).status == 200, path
 
 
 def test_a_missing_field_has_openais_code(server: Server) -> None:

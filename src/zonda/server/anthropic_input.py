@@ -13,6 +13,7 @@ from zonda.server.anthropic_schema import AnthropicMessage, Block, CountRequest,
 from zonda.server.anthropic_tools import choice_of, function_of
 from zonda.server.decode import check_depth, needed
 from zonda.server.formats import Wanted, wanted_form
+from zonda.server.not_offered import check_offered
 from zonda.server.responses_writer import unseal
 from zonda.server.thinking import told
 from zonda.turns import Turn, taken_off
@@ -25,6 +26,7 @@ the model; with it no two prompts would begin alike."""
 
 def turn_of(body: CountRequest) -> Turn:
     """The turn that a request asks for."""
+    check_offered(body)
     if body.mcp_servers:
         raise Unsupported("`mcp_servers` is not supported", param="mcp_servers", hint="offer their tools as `tools`")
     if body.container is not None:

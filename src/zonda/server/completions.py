@@ -15,6 +15,7 @@ from zonda.server.answers import answers, chunks
 from zonda.server.call import Call
 from zonda.server.decode import check_ids, several
 from zonda.server.formats import compiled, wanted_form
+from zonda.server.not_offered import check_offered
 from zonda.server.reports import FINGERPRINT, finish_of, timings, total, usage_report
 from zonda.server.sampling import check_stream, sampling_of
 from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, TextCompletion, TextLogprobs
@@ -62,6 +63,7 @@ async def create(call: Call, body: CompletionRequest) -> None:
 
 
 def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
+    check_offered(body)
     check_stream(body)
     if body.best_of is not None and body.best_of < (body.n or 1):
         raise InvalidRequest("`best_of` is less than `n`", param="best_of")

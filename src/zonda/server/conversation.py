@@ -7,6 +7,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.custom_tools import arguments
 from zonda.server.decode import check_depth, needed
+from zonda.server.not_offered import check_offered
 from zonda.server.thinking import told
 from zonda.server.tools import check_function, choice_of, function_tools, name_of
 from zonda.turns import Named, ToolChoice, Turn, taken_off
@@ -18,6 +19,7 @@ _MEDIA = frozenset({"image_url", "input_image", "image", "audio_url", "input_aud
 
 def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
     """What the request asks for; `form` is the form of the answer."""
+    check_offered(body)
     if body.modalities and "audio" in body.modalities:
         raise Unsupported("this model answers with text alone", param="modalities")
     choice, allowed = choice_of(body.tool_choice)

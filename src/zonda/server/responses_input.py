@@ -12,6 +12,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.formats import ANY_OBJECT, Wanted, wanted_form
+from zonda.server.not_offered import check_offered
 from zonda.server.responses_schema import (
     Compaction,
     ContextFields,
@@ -259,6 +260,7 @@ def variables_of(body: ContextFields) -> dict[str, Any]:
 
 def check_supported(body: ContextFields) -> None:
     """Refuse what would change the answer and is not there."""
+    check_offered(body)
     if body.prompt is not None:
         raise Unsupported("`prompt` is not supported: there are no stored prompts", param="prompt",
                           hint="use `instructions` and `input`")

@@ -66,6 +66,7 @@ class SamplingFields(FormatFields, kw_only=True):
     ignore_eos: bool | None = None
     cache_salt: Salt | None = None
     truncate_sequence: bool | None = None
+    adapter: Any = None
 
     @property
     def reported(self) -> StreamOptions:
@@ -74,12 +75,19 @@ class SamplingFields(FormatFields, kw_only=True):
 
 
 class ThinkingFields(SamplingFields, kw_only=True):
-    """And what the chat template is told beside the messages: of reasoning, and in variables that it reads."""
+    """And what the chat template is told beside the messages: of reasoning, and in variables that it reads.
+
+    The last four are known and refused: the server runs no tools.
+    """
 
     enable_thinking: bool | None = None
     reasoning_effort: Effort | None = None
     thinking_budget: Count | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    web_search_options: dict[str, Any] | None = None
+    files: list[Any] | None = None
+    enable_code_execution: bool | None = None
+    enable_shell: bool | None = None
 
 
 class ConversationFields(ThinkingFields, kw_only=True):

@@ -1,17 +1,26 @@
 """What a request says to the chat template beside its messages."""
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from zonda.effort import asked
 from zonda.errors import InvalidRequest
-from zonda.server.schema import ThinkingFields
 from zonda.text.template import OWN
+from zonda.types import Effort
 
 MAX_VALUE = 1000  # characters of a variable
 
 
-def told(body: ThinkingFields, effort: str | None = None) -> dict[str, Any]:
+class Thinks(Protocol):
+    """A request's fields for the chat template."""
+
+    enable_thinking: bool | None
+    reasoning_effort: Effort | None
+    thinking_budget: int | None
+    chat_template_kwargs: dict[str, Any] | None
+
+
+def told(body: Thinks, effort: str | None = None) -> dict[str, Any]:
     """The template's variables; `effort` is what a field of the request's own protocol says."""
     given = dict(body.chat_template_kwargs or {})
     if given.keys() & OWN:

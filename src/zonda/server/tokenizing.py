@@ -9,10 +9,14 @@ from msgspec import Meta, Struct
 from zonda.errors import InvalidRequest
 from zonda.server.bulk import MAX_VALUES
 from zonda.server.call import Call
-from zonda.server.chat_schema import MAX_MESSAGES, ChatMessage
+from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS, ChatMessage
 from zonda.server.conversation import ending, messages
 from zonda.server.decode import check_ids, missing
 from zonda.server.schema import Count
+from zonda.server.thinking import told
+from zonda.server.tools import function_tools
+from zonda.turns import Turn
+from zonda.types import Effort
 
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
@@ -30,7 +34,11 @@ class TokenizeRequest(Struct, kw_only=True):
     add_special: bool | None = None
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
+    tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
     enable_thinking: bool | None = None
+    reasoning_effort: Effort | None = None
+    thinking_budget: Count | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool | None = None
 
 
@@ -95,11 +103,10 @@ def _ids(llm: AsyncLLM, body: TokenizeRequest) -> list[int]:
         return llm.tokenize(text or "", add_special=special is not False)
     if text is not None:
         raise InvalidRequest("`prompt` and `messages` exclude each other", param="messages")
-    extra: dict[str, Any] = {} if body.enable_thinking is None else {"enable_thinking": body.enable_thinking}
-    said = messages(body.messages)
+    said, given = messages(body.messages), told(body)
     begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
-                        thinks=bool(body.enable_thinking))
-    return [*llm.render(said, **extra, **end), *llm.tokenize(begun, add_special=False)]
+                        thinks=bool(given.get("enable_thinking")))
+    return llm.prompt(Turn(messages=said, tools=function_tools(body.tools or ()), variables=given | end, begun=begun))
 
 
 async def detokenize(call: Call, body: DetokenizeRequest) -> Detokenized:
