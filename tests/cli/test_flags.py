@@ -21,7 +21,8 @@ COMMON = """-m --model-id -t --tokenizer -a --arch --dtype --format -f --quantiz
 --token-source --seed -v"""
 RUNTIME = """--max-seqs --max-num-batched-tokens --max-decode-steps-before-prefill --prefix-cache-n -c
 --chat-template -j --jinja-explicit --mcp-config --agent --agentic --enable-search --search-embedding-model
---enable-code-execution --code-exec-python --code-exec-timeout --code-exec-workdir --enable-shell --shell-path --shell-timeout --shell-workdir
+--enable-code-execution
+--code-exec-python --code-exec-timeout --code-exec-workdir --enable-shell --shell-path --shell-timeout --shell-workdir
 --skills-dir --agent-permission --code-exec-permission --sandbox --sandbox-profile --sb-max-memory-mb
 --sb-max-cpu-secs --sb-max-procs --sandbox-network"""
 OTHERS = {
