@@ -20,6 +20,9 @@ ALTERNATING = ("{% for message in messages %}{% if (message.role == 'user') != (
                "{{ raise_exception('roles must alternate') }}{% endif %}"
                "[{{ message.role }}]{{ message.content }}{% endfor %}")
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + ALTERNATING
+FIRST = ("{% for message in messages %}{% if message.role == 'system' and not loop.first %}"
+         "{{ raise_exception('the system speaks first') }}{% endif %}[{{ message.role }}]{{ message.content }}"
+         "{% endfor %}")
 PARTS = ("{% for message in messages %}{% for part in message.content %}"
          "<{{ part.type }}>{{ part.text }}{% endfor %}{% endfor %}")
 EITHER = ("{% for m in messages %}{% if m['content'] is string %}={{ m['content'] }}{% else %}"
@@ -125,6 +128,9 @@ def test_another_template_is_taken_for_tools() -> None:
     (NO_SYSTEM, said(("system", "a"), ("system", "b"), ("user", "c")), "[user]a\n\nb\n\nc"),
     (NO_SYSTEM, said(("system", "a"),), "[user]a"),
     (NO_SYSTEM, said(("user", "a"), ("assistant", "b"), ("system", "c")), "[user]a[assistant]b[user]c"),
+    (FIRST, said(("system", "a"), ("user", "b"), ("system", "c"), ("assistant", "d")),
+     "[system]a[user]b[user]c[assistant]d"),
+    (FIRST, said(("system", "a"), ("developer", "b"), ("user", "c"), ("system", "d")), "[system]a\n\nb[user]c\n\nd"),
     (CHATML, said(("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])),
      "<|user|>a\nb\n<|assistant|>"),
     (PARTS, said(("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])), "<text>a<text>b"),

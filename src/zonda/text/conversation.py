@@ -132,15 +132,26 @@ def _thought(message: Message) -> Any:
     return next((thought for name in THOUGHTS if (thought := message.get(name))), None)
 
 
+def system_first(messages: Sequence[Message]) -> list[Message]:
+    """What the system says after the beginning becomes a user's words."""
+    start = _start(messages)
+    return [*messages[:start], *map(_as_user, messages[start:])]
+
+
 def without_system(messages: Sequence[Message]) -> list[Message]:
     """What the system says becomes the beginning of what the first user says, or after that a user's words."""
-    start = next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
-    said, rest = list(messages[:start]), [_as_user(message) for message in messages[start:]]
+    start, known = _start(messages), system_first(messages)
+    said, rest = known[:start], known[start:]
     if not said:
         return rest
     if not rest or rest[0]["role"] != "user":
         return [joined([_as_user(message) for message in said]), *rest]
     return [joined([*map(_as_user, said), rest[0]]), *rest[1:]]
+
+
+def _start(messages: Sequence[Message]) -> int:
+    """How many messages the system begins with."""
+    return next((index for index, message in enumerate(messages) if message["role"] != "system"), len(messages))
 
 
 def _as_user(message: Message) -> Message:
@@ -177,8 +188,8 @@ def _in_parts(content: Any) -> list[Any]:
 
 
 FORMS: tuple[tuple[Callable[[Sequence[Message]], list[Message]], ...], ...] = (
-    (), (filled,), (filled, written_arguments), (filled, thoughts_said), (filled, alternating),
-    (filled, without_system), (filled, without_system, alternating))
+    (), (filled,), (filled, written_arguments), (filled, thoughts_said), (filled, alternating), (filled, system_first),
+    (filled, system_first, alternating), (filled, without_system), (filled, without_system, alternating))
 """What is changed, one after another, when a template does not take a conversation as it is."""
 
 
