@@ -59,9 +59,10 @@ class Browser:
         assert "error" not in found, (method, found["error"])
         return found["result"]  # type: ignore[no-any-return]
 
-    def page(self, *, width: int = 1280, height: int = 800, dark: bool = False, touch: bool = False) -> Page:
-        """An empty page in a context of its own."""
-        context = self.call("Target.createBrowserContext")["browserContextId"]
+    def page(self, *, width: int = 1280, height: int = 800, dark: bool = False, touch: bool = False,
+             beside: Page | None = None) -> Page:
+        """An empty page in a context of its own, or in that of another."""
+        context = beside.context if beside else self.call("Target.createBrowserContext")["browserContextId"]
         target = self.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         page = self._pages[session] = Page(self, session, context)
@@ -70,7 +71,7 @@ class Browser:
         page.call("Page.addScriptToEvaluateOnNewDocument", source=LASTING)
         page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
         page.call("Emulation.setTouchEmulationEnabled", enabled=touch)
-        page.scheme("dark" if dark else "light")
+        page.media(prefers_color_scheme="dark" if dark else "light")
         page.call("Emulation.setFocusEmulationEnabled", enabled=True)
         return page
 
@@ -96,7 +97,7 @@ class Page:
     """A tab: `problems` has what its console and its policy complained of, `requests` what it asked for."""
 
     def __init__(self, browser: Browser, session: str, context: str) -> None:
-        self._browser, self._session, self._context = browser, session, context
+        self._browser, self._session, self.context = browser, session, context
         self.problems: list[str] = []
         self.requests: list[str] = []
 
@@ -113,8 +114,10 @@ class Page:
         elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.problems.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
 
-    def scheme(self, name: str) -> None:
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+    def media(self, **features: str) -> None:
+        """What media queries find."""
+        told = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self.call("Emulation.setEmulatedMedia", features=told)
 
     def go(self, url: str) -> None:
         self.js("window.left = true")
@@ -173,6 +176,33 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **fields)
         self.call("Input.dispatchKeyEvent", type="keyUp", **fields)
 
+    def wheel(self, selector: str, pixels: int) -> None:
+        """Scroll as a mouse over the middle of an element does, downwards or, by less than nothing, up."""
+        left, top, right, bottom = self.box(selector)
+        self.call("Input.dispatchMouseEvent", type="mouseWheel", x=(left + right) / 2, y=(top + bottom) / 2, deltaX=0,
+                  deltaY=pixels)
+
+    def box(self, selector: str) -> tuple[float, float, float, float]:
+        """Where an element is: left, top, right, bottom."""
+        return tuple(self.js("(({left, top, right, bottom}) => [left, top, right, bottom])"
+                             f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"))
+
+    def choose(self, selector: str, value: str) -> None:
+        """Take an option of a list."""
+        self.until(f"document.querySelector({json.dumps(selector)})")
+        self.js(f"{{ const choice = document.querySelector({json.dumps(selector)}); choice.value = {json.dumps(value)};"
+                " choice.dispatchEvent(new Event('change', {bubbles: true})); }")
+
+    def drop(self, name: str, kind: str, data: bytes) -> None:
+        """Let a file fall onto the message."""
+        self.until("document.querySelector('#question').placeholder.startsWith('Ask')")
+        self.js(f"""{{
+            const dataTransfer = new DataTransfer();
+            const bytes = Uint8Array.from({list(data)});
+            dataTransfer.items.add(new File([bytes], {json.dumps(name)}, {{type: {json.dumps(kind)}}}));
+            const drop = new DragEvent('drop', {{dataTransfer, bubbles: true}});
+            document.querySelector('.composer').dispatchEvent(drop); }}""")
+
     def ask(self, text: str) -> None:
         """Write a message and send it, once no answer is being written."""
         self.until("document.querySelector('#question').placeholder.startsWith('Ask')")
@@ -185,7 +215,7 @@ class Page:
         Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
 
     def close(self) -> None:
-        self._browser.call("Target.disposeBrowserContext", browserContextId=self._context)
+        self._browser.call("Target.disposeBrowserContext", browserContextId=self.context)
 
 
 Pages = Callable[..., Page]
@@ -193,4 +223,5 @@ Pages = Callable[..., Page]
 
 
 def _labelled(name: str) -> str:
-    return f"each => !each.disabled && (each.ariaLabel ?? each.innerText).trim() === {json.dumps(name)}"
+    named = f"(each.ariaLabel ?? each.innerText).trim() === {json.dumps(name)}"
+    return f"each => !each.disabled && !each.ariaDisabled && {named}"

@@ -60,7 +60,7 @@ def pages(browser: Browser, script: Scripted) -> Iterator[Pages]:
     yield page
     problems = [each.problems for each in opened if each.problems]
     asked = [request for each in opened for request in each.requests]
-    for each in opened:
+    for each in {each.context: each for each in opened}.values():
         each.close()
     assert problems == []
     assert all(request.startswith(("http://127.0.0.1:", "data:", "blob:")) for request in asked)

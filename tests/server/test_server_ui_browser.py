@@ -114,8 +114,7 @@ def test_settings_go_with_the_request_and_stay(pages: Pages, server: Scripted) -
         page.type(value, f"input[name={name}]")
     page.type('[{"name": "now", "parameters": {}}]', "textarea[name=tools]")
     page.label("Close")
-    page.js("{ const choice = document.querySelector('label.thinking select'); choice.value = 'high';"
-            " choice.dispatchEvent(new Event('change', {bubbles: true})); }")
+    page.choose("label.thinking select", "high")
     page.go(server.url + "/ui")
     page.ask("Hi")
     page.sees("Hello.")
@@ -129,9 +128,7 @@ def test_settings_go_with_the_request_and_stay(pages: Pages, server: Scripted) -
 def test_the_chosen_model_is_asked(pages: Pages, server: Scripted) -> None:
     server.cards.append({"id": "gale-7b", "object": "model"})
     page = pages()
-    page.until("document.querySelector('.models select')")
-    page.js("{ const choice = document.querySelector('.models select'); choice.value = 'gale-7b';"
-            " choice.dispatchEvent(new Event('change', {bubbles: true})); }")
+    page.choose(".models select", "gale-7b")
     page.ask("Hi")
     page.sees("Hello.")
     assert server.asked[0]["model"] == "gale-7b"
@@ -178,7 +175,7 @@ def test_dark_follows_the_system_and_can_be_chosen(pages: Pages) -> None:
     page = pages(dark=True)
     colour = "getComputedStyle(document.body.parentElement).backgroundColor"
     dark = page.js(colour)
-    page.scheme("light")
+    page.media(prefers_color_scheme="light")
     light = page.js(colour)
     assert dark != light
     page.label("Theme: system; switch to light")
@@ -334,11 +331,11 @@ def test_everything_is_in_reach_of_the_keyboard(pages: Pages, server: Scripted) 
     page.press("Escape")
     page.press("k", control=True)
     page.until("document.activeElement.id === 'search'")
-    page.js("document.activeElement.blur()")
-    page.press("?")
+    page.press("/", control=True)
     page.sees("Stop the answer", "dialog")
-    page.label("Close")
-    page.press("/")
+    page.press("Escape")
+    page.until("!document.querySelector('dialog') && document.activeElement.id === 'search'")
+    page.press("Escape")
     page.until("document.activeElement.id === 'question'")
     page.press("o", control=True, shift=True)
     page.sees("What is on your mind?")

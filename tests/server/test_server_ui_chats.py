@@ -1,6 +1,7 @@
 """What the web UI keeps and takes in: conversations, drafts, files."""
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -25,25 +26,14 @@ def test_what_is_not_sent_is_kept_while_another_chat_is_open(pages: Pages, serve
     page.until("document.querySelector('#question').value === 'Half a thought'")
 
 
-def drop(page: Page, name: str, kind: str, data: str) -> None:
-    """Let a file, in base64, fall onto the message."""
-    page.until("document.querySelector('#question').placeholder.startsWith('Ask')")
-    page.js(f"""{{
-        const bytes = Uint8Array.from(atob({data!r}), each => each.charCodeAt(0));
-        const dataTransfer = new DataTransfer();
-        dataTransfer.items.add(new File([bytes], {name!r}, {{type: {kind!r}}}));
-        const drop = new DragEvent('drop', {{dataTransfer, bubbles: true}});
-        document.querySelector('.composer').dispatchEvent(drop); }}""")
-
-
 def test_text_files_are_put_into_the_message(pages: Pages, server: Scripted) -> None:
     page = pages()
-    drop(page, "notes.txt", "text/plain", "YSBgYGAgYg==")  # a ``` b
+    page.drop("notes.txt", "text/plain", b"a ``` b")
     page.sees("notes.txt", ".composer .files")
     page.ask("Sum up")
     page.sees("Hello.")
     assert server.asked[0]["messages"][0]["content"] == "File: notes.txt\n````\na ``` b\n````\n\nSum up"
-    drop(page, "noise.bin", "", "AAECAw==")
+    page.drop("noise.bin", "", bytes(range(4)))
     page.sees("noise.bin is not a text file.", ".notice")
 
 
@@ -64,11 +54,11 @@ def test_long_texts_are_pasted_as_files(pages: Pages, server: Scripted) -> None:
 def test_pictures_are_taken_where_the_model_sees(pages: Pages, server: Scripted) -> None:
     pixel = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
     page = pages()
-    drop(page, "dot.png", "image/png", pixel)
+    page.drop("dot.png", "image/png", base64.b64decode(pixel))
     page.sees("This model takes no images", ".notice")
     server.cards[0]["capabilities"] = ["chat", "vision"]
     page.go(server.url + "/ui")
-    drop(page, "dot.png", "image/png", pixel)
+    page.drop("dot.png", "image/png", base64.b64decode(pixel))
     page.sees("dot.png", ".composer .files")
     page.ask("What is it?")
     page.sees("Hello.")

@@ -136,7 +136,7 @@ def test_broken_mathematics_can_be_read_in_light_and_dark(pages: Pages, server: 
     page.until("document.querySelector('.katex-error') && document.querySelector('.katex .mord.text')")
     colour = "getComputedStyle(document.querySelector({!r})).color"
     for scheme in ("light", "dark"):
-        page.scheme(scheme)
+        page.media(prefers_color_scheme=scheme)
         page.js("document.body.appendChild(document.createElement('i')).style.color = 'var(--bad)'")
         found = {page.js(colour.format(each)) for each in ("body > i", ".katex-error", ".katex .mord.text > .mord")}
         assert len(found) == 1

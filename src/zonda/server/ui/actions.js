@@ -1,9 +1,9 @@
 /** What a user can do. */
 import * as api from "./api.js";
-import { again, answer, connect, keep, refresh, stop } from "./answering.js";
+import { again, answer, connect, keep, refresh, stop, tell } from "./answering.js";
 import * as database from "./database.js";
-import { download } from "./files.js";
-import { changed, notice, set, showList, state } from "./state.js";
+import { download, exported } from "./files.js";
+import { changed, compose, notice, set, showList, state } from "./state.js";
 import { ROOT, add, conversation, imported, markdown, path, titled, turn } from "./tree.js";
 
 /** Send a message at the end of the shown branch. */
@@ -16,12 +16,14 @@ export function send(text, files) {
 export function rewrite(node, text) {
   set({ editing: null });
   say(state.current, node.parent, text, node.files);
+  compose();
 }
 
 /** Another answer beside this one. */
 export function regenerate(node) {
   if (node.error && !node.text) again(state.current, node);
   else answer(state.current, node.parent);
+  compose();
 }
 
 /** Hand the model what its tools found: one text for each of its calls. */
@@ -31,6 +33,7 @@ export function resolve(node, results) {
     parent = add(state.current, parent, { role: "tool", call: call.id, name: call.name, text: results[index] }).id;
   });
   answer(state.current, parent);
+  compose();
 }
 
 function say(tree, parent, text, files) {
@@ -49,6 +52,7 @@ export function branch(node, step) {
 
 export function halt() {
   stop(state.current);
+  compose();
 }
 
 /** Begin a conversation. */
@@ -64,7 +68,7 @@ export async function open(wanted) {
   set({ current: tree, editing: null });
   document.title = tree.title ? `${tree.title} · Zonda` : "Zonda";
   history.replaceState(null, "", Object.keys(tree.nodes).length ? `#${tree.id}` : location.pathname);
-  document.getElementById("question")?.focus({ preventScroll: true });
+  compose();
 }
 
 export async function rename(id, title) {
@@ -77,10 +81,11 @@ export async function rename(id, title) {
 /** Delete a conversation; for a while it can be had back. */
 export async function erase(id) {
   const tree = await whole(id);
+  if (state.runs.has(id)) state.runs.get(id).erased = true;
   stop(tree);
   await database.erase(id);
   if (state.current.id === id) begin();
-  await refresh();
+  await tell(id);
   notice(`Deleted “${tree.title}”.`, "Undo", async () => {
     await keep(tree);
     open(tree);
@@ -92,15 +97,15 @@ export async function save(id, form) {
   const tree = id ? await whole(id) : null;
   const name = (tree?.title ?? "zonda conversations").replace(/[^\p{L}\p{N} _-]+/gu, "").trim() || "conversation";
   if (form === "markdown") download(`${name}.md`, markdown(tree), "text/markdown");
-  else download(`${name}.json`, JSON.stringify(tree ?? await database.all(), null, 2), "application/json");
+  else exported(name, tree ?? await database.all());
 }
 
-/** Take in the conversations of a file that was exported; they replace those of the same origin. */
+/** Take in the conversations of a file that was exported; what is there of the same chat stays too. */
 export async function restore(file) {
   try {
     const found = imported(await file.text());
     for (const tree of found) await database.save(tree);
-    await refresh();
+    await tell(found[0].id);
     notice(found.length === 1 ? `Imported “${found[0].title}”.` : `Imported ${found.length} chats.`);
   } catch (error) {
     notice(error.message);

@@ -1,8 +1,9 @@
 /** Asking the model and writing down what it answers. */
 import * as api from "./api.js";
 import * as database from "./database.js";
-import { announce, changed, model, set, state } from "./state.js";
-import { add, messages, path, remove } from "./tree.js";
+import { exported } from "./files.js";
+import { announce, changed, model, notice, set, state } from "./state.js";
+import { add, merge, messages, path } from "./tree.js";
 
 const PATIENCE = 5; // times that a busy server is asked again
 const SAVE_EVERY = 2000; // ms
@@ -26,20 +27,35 @@ export async function connect() {
 }
 
 /** Let the model answer below a message, beside the answers that are there. */
-export async function answer(tree, parent) {
-  const node = add(tree, parent, {
-    role: "assistant", text: "", thought: "", calls: [], model: model()?.id ?? null, finish: null, error: null,
-  });
-  const run = { tree, node, controller: new AbortController(), waiting: null, began: performance.now(), sleeps: sleeps(model()) };
+export function answer(tree, parent) {
+  return write(tree, add(tree, parent, blank()));
+}
+
+/** Ask again in the place of a failed answer. */
+export function again(tree, node) {
+  return write(tree, Object.assign(node, blank()));
+}
+
+function blank() {
+  return { role: "assistant", text: "", thought: "", thoughtMs: undefined, calls: [], model: model()?.id ?? null, finish: null,
+    error: null, stats: null };
+}
+
+async function write(tree, node) {
+  const run = { tree, node, controller: new AbortController(), waiting: null, begun: false };
+  const looks = setInterval(() => run.begun || connect(), POLL); // the model may be loading
   state.runs.set(tree.id, run);
   changed();
   try {
     await insist(run);
   } finally {
+    clearInterval(looks);
     state.runs.delete(tree.id);
     node.thoughtMs ??= node.thought ? performance.now() - run.thoughtBegan : null;
-    await keep(tree);
+    node.written = Date.now();
+    if (node.calls.length) announce(`The model asks for the result of ${node.calls.map(each => each.name).join(", ")}.`);
     changed();
+    if (!run.erased) await keep(tree);
   }
   if (model()?.status !== "loaded" && state.server === "ready") connect(); // it is now, or is gone
 }
@@ -49,23 +65,26 @@ export function sleeps(card) {
   return !["loaded", "stuck", undefined].includes(card?.status);
 }
 
-/** Ask again in the place of a failed answer. */
-export function again(tree, node) {
-  remove(tree, node);
-  return answer(tree, node.parent);
-}
-
 /** End the answer that is being written; what there is of it stays. */
 export function stop(tree) {
   state.runs.get(tree.id)?.controller.abort();
 }
 
-/** Store a conversation and tell the list, here and in other tabs. */
+/** Store a conversation. */
 export async function keep(tree) {
   if (!Object.keys(tree.nodes).length) return;
-  await database.save(tree);
+  await store(tree);
+  await tell(tree.id);
+}
+
+/** Tell the list, here and in other tabs, that a conversation has changed. */
+export async function tell(id) {
   await refresh();
-  channel?.postMessage("changed");
+  channel?.postMessage(id);
+}
+
+function store(tree) {
+  return database.save(tree).catch(error => notice(error.message, "Export this chat", () => exported("chat", tree)));
 }
 
 export async function refresh() {
@@ -73,7 +92,17 @@ export async function refresh() {
 }
 
 const channel = "BroadcastChannel" in globalThis ? new BroadcastChannel("zonda") : null;
-if (channel) channel.onmessage = refresh;
+if (channel) channel.onmessage = ({ data }) => Promise.all([adopt(data), refresh()]);
+
+/** Show what another tab has done to the conversation that is shown here. */
+async function adopt(id) {
+  const tree = state.runs.get(id)?.tree ?? state.current;
+  const stored = tree.id === id && await database.load(id);
+  if (!stored) return;
+  merge(tree, stored);
+  tree.title = stored.title;
+  changed();
+}
 
 /** Ask until there is an answer, or no hope of one. */
 async function insist(run) {
@@ -120,14 +149,13 @@ async function receive(run) {
   const { tree, node, controller } = run;
   controller.signal.throwIfAborted();
   const question = path(tree, tree.nodes[node.parent]);
-  let saved = performance.now();
-  run.began = performance.now();
+  let saved = Date.now();
   for await (const chunk of api.chat(request(question, state.settings), controller.signal)) {
     absorb(run, chunk);
     changed();
-    if (performance.now() - saved > SAVE_EVERY) {
-      saved = performance.now();
-      database.save(tree);
+    if (Date.now() - saved > SAVE_EVERY) {
+      saved = node.written = Date.now();
+      store(tree);
     }
   }
 }
@@ -168,15 +196,15 @@ function absorb(run, chunk) {
     node.thought += thought;
   }
   if (delta.content) node.text += delta.content;
-  for (const call of delta.tool_calls ?? []) merge(node.calls, call);
-  if (thought || delta.content || delta.tool_calls) run.first ??= performance.now();
+  for (const call of delta.tool_calls ?? []) extend(node.calls, call);
+  if (thought || delta.content || delta.tool_calls) run.begun = true;
   if (node.thought && (delta.content || delta.tool_calls)) node.thoughtMs ??= performance.now() - run.thoughtBegan;
   if (choice?.finish_reason) node.finish = choice.finish_reason;
   if (chunk.model) node.model = chunk.model;
   if (chunk.timings) node.stats = measured(chunk.timings);
 }
 
-function merge(calls, { index = 0, id, function: { name, arguments: given } = {} }) {
+function extend(calls, { index = 0, id, function: { name, arguments: given } = {} }) {
   const call = calls[index] ??= { id: "", name: "", arguments: "" };
   if (id) call.id = id;
   call.name += name ?? "";

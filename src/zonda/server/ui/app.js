@@ -2,30 +2,27 @@
 import { html, render } from "./vendor/preact.js";
 import { begin, halt, open } from "./actions.js";
 import { connect, refresh } from "./answering.js";
-import { set, showList, state } from "./state.js";
+import { COMMAND, set, showList, state } from "./state.js";
 import { Page } from "./views/page.js";
 
 const SHORTCUTS = {
+  "shift o": begin,
   k: () => {
     showList(true);
     requestAnimationFrame(() => requestAnimationFrame(() => document.getElementById("search").focus()));
   },
   b: () => showList(!state.listShown),
   ",": () => set({ dialog: "settings" }),
+  "/": () => set({ dialog: "shortcuts" }),
 };
 
 function press(event) {
-  const typing = event.target.closest?.("input, textarea, select");
-  const command = event.metaKey || event.ctrlKey;
+  if (state.dialog) return;
+  if (event.key === "Escape") halt();
   const name = event.key.toLowerCase();
-  if (event.key === "Escape" && !state.dialog) halt();
-  else if (command && event.shiftKey && name === "o") act(event, begin);
-  else if (command && !event.shiftKey && !event.altKey && SHORTCUTS[name]) act(event, SHORTCUTS[name]);
-  else if (!typing && !command && !state.dialog && event.key === "?") act(event, () => set({ dialog: "shortcuts" }));
-  else if (!typing && !command && !state.dialog && event.key === "/") act(event, () => document.getElementById("question").focus());
-}
-
-function act(event, deed) {
+  const shift = event.shiftKey && name !== "/" ? "shift " : ""; // some keyboards have the slash above a digit
+  const deed = SHORTCUTS[shift + name];
+  if (!deed || event.altKey || !(COMMAND === "Ctrl" ? event.ctrlKey : event.metaKey)) return;
   event.preventDefault();
   deed();
 }

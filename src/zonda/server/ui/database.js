@@ -1,4 +1,6 @@
 /** Conversations in the browser's IndexedDB; where there is none, they last as long as the page. */
+import { merge } from "./tree.js";
+
 const NAME = "zonda";
 const STORE = "conversations";
 const memory = new Map();
@@ -31,10 +33,26 @@ export async function lasting() {
   return Boolean(await database());
 }
 
+/** Store a conversation, with what other pages have added to it; throws in words for people. */
 export async function save(tree) {
   const kept = await store("readwrite");
-  if (!kept) memory.set(tree.id, structuredClone(tree));
-  else await done(kept.put(tree));
+  if (!kept) return memory.set(tree.id, structuredClone(tree));
+  const stored = await done(kept.get(tree.id));
+  if (stored) merge(tree, stored);
+  try {
+    kept.put(tree);
+    await complete(kept.transaction);
+  } catch (error) {
+    throw new Error(error.name !== "QuotaExceededError" ? `This browser does not keep the chat: ${error.message}`
+      : "This browser has no room left: what is new is not kept. Delete some chats.");
+  }
+}
+
+function complete(transaction) {
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = resolve;
+    transaction.onabort = () => reject(transaction.error);
+  });
 }
 
 export async function load(id) {

@@ -3,6 +3,8 @@ const LARGEST_TEXT = 1 << 20;
 const LARGEST_IMAGE = 8 << 20;
 const IMAGES = ["image/png", "image/jpeg", "image/webp", "image/gif"];
 
+const OTHER = /^(?:image\/(?!svg)|audio|video)/;
+
 /** A file as an attachment: {name, size, text} or {name, size, image}; throws in words for people. */
 export async function attachment(file, images) {
   const { name, size } = file;
@@ -11,6 +13,7 @@ export async function attachment(file, images) {
     if (size > LARGEST_IMAGE) throw new Error(`${name} is larger than 8 MB.`);
     return { name, size, image: await address(file) };
   }
+  if (OTHER.test(file.type)) throw new Error(`${name} is neither a text file nor a PNG, JPEG, WebP or GIF picture.`);
   if (size > LARGEST_TEXT) throw new Error(`${name} is larger than 1 MB.`);
   return { name, size, text: readable(name, await file.arrayBuffer()) };
 }
@@ -41,6 +44,11 @@ export function download(name, text, type) {
   link.download = name;
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Offer a conversation, or a list of them, as a file that can be imported. */
+export function exported(name, trees) {
+  download(`${name}.json`, JSON.stringify(trees, null, 2), "application/json");
 }
 
 /** Put a text on the clipboard; pages over plain HTTP, or without permission, have only the old way. */

@@ -6,7 +6,7 @@ import { Lexer, Marked } from "./vendor/marked.js";
 import highlighter from "./vendor/highlight.js";
 import { copy } from "./files.js";
 import { calculate, extensions } from "./mathematics.js";
-import { escape, purify } from "./safe.js";
+import { endless, escape, purify } from "./safe.js";
 
 const TAGS = ["a", "blockquote", "br", "code", "del", "details", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img",
   "input", "kbd", "li", "mark", "ol", "p", "pre", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "th",
@@ -91,6 +91,7 @@ export function fill(element, { token }) {
   const code = element.firstElementChild;
   if (token.type === "code" && code?.classList.contains("code")) return recode(code, token);
   element.replaceChildren(clean(marked.parser([token])));
+  element.classList.toggle("endless", endless(token.raw));
   element.querySelectorAll("pre").forEach(frame);
   element.querySelectorAll("table").forEach(scroll);
   element.querySelectorAll(FLOWING).forEach(each => { each.dir = "auto"; }); // each runs the way its own text does
@@ -106,12 +107,15 @@ function clean(html) {
     if (!SAFE_LINK.test(link.getAttribute("href") ?? "")) return link.replaceWith(...link.childNodes);
     Object.assign(link, { target: "_blank", rel: "noopener noreferrer nofollow" });
   });
+  fragment.querySelectorAll("h1, h2, h3, h4, h5, h6").forEach(each => {
+    each.ariaLevel = Math.min(6, Number(each.localName[1]) + 1); // below the conversation's own
+  });
   fragment.querySelectorAll("img").forEach(image => {
     if (!SAFE_IMAGE.test(image.getAttribute("src") ?? "")) image.replaceWith(instead(image));
   });
   fragment.querySelectorAll("input").forEach(box => {
     if (box.type !== "checkbox") box.remove();
-    else box.disabled = true;
+    else Object.assign(box, { disabled: true, ariaLabel: "Task" });
   });
   return fragment;
 }
@@ -142,7 +146,7 @@ function frame(pre) {
     setTimeout(() => { button.textContent = "Copy"; }, 1600);
   };
   bar.append(button);
-  pre.tabIndex = 0;
+  Object.assign(pre, { tabIndex: 0, role: "group", ariaLabel: button.ariaLabel.replace("Copy ", "") });
   pre.replaceWith(figure);
   figure.append(bar, pre);
   colour(pre.firstElementChild, language);

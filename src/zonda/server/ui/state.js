@@ -28,6 +28,9 @@ export const state = {
   notice: null,
 };
 
+/** The key of shortcuts; on a Mac, Ctrl moves in texts. */
+export const COMMAND = /Mac|iP/.test(navigator.platform) ? "⌘" : "Ctrl";
+
 const listeners = new Set();
 let due = false;
 
@@ -59,7 +62,7 @@ export function model() {
 
 export function configure(fields) {
   set({ settings: { ...state.settings, ...fields } });
-  remember("settings", state.settings);
+  remember("settings", { ...remembered("settings", {}), ...fields }); // other tabs have set others
 }
 
 export function theme(name) {
@@ -81,6 +84,13 @@ export function notice(text, action = null, act = null) {
   clearTimeout(fading);
   set({ notice: { text, action, act } });
   fading = setTimeout(() => set({ notice: null }), action ? 8000 : 4000);
+}
+
+/** Put the focus where messages are written, or, where that would bring up a keyboard over the page, near it. */
+export function compose() {
+  const place = matchMedia("(pointer: coarse)").matches ? ".conversation" : "#question";
+  changed();
+  requestAnimationFrame(() => document.querySelector(place).focus({ preventScroll: true })); // when what has changed is shown
 }
 
 let said = null;

@@ -26,14 +26,13 @@ export function add(tree, parent, fields) {
   return node;
 }
 
-/** Take out a message that has no answers. */
-export function remove(tree, node) {
-  delete tree.nodes[node.id];
-  const left = children(tree, node.parent);
-  if (tree.chosen[node.parent] === node.id) {
-    if (left.length) tree.chosen[node.parent] = left.at(-1).id;
-    else delete tree.chosen[node.parent];
+/** Take in what another page has added to a conversation, or written (as `written` tells, in ms) since. */
+export function merge(tree, other) {
+  for (const [id, node] of Object.entries(other.nodes)) {
+    if (!tree.nodes[id] || (node.written ?? 0) > (tree.nodes[id].written ?? 0)) tree.nodes[id] = node;
   }
+  tree.chosen = { ...other.chosen, ...tree.chosen };
+  tree.updated = Math.max(tree.updated, other.updated);
 }
 
 /** The alternatives below a message, oldest first. */

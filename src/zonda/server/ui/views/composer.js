@@ -3,6 +3,7 @@ import { html, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { halt, send } from "../actions.js";
 import { reasons, seesImages } from "../api.js";
 import { attachment } from "../files.js";
+import { endless } from "../safe.js";
 import { configure, model, notice, set, state } from "../state.js";
 import { path } from "../tree.js";
 import { Attachment } from "./message.js";
@@ -23,7 +24,8 @@ export function Composer({ run }) {
   drafts.set(state.current.id, { text, files });
   useLayoutEffect(() => fit(area.current), [text]);
   useLayoutEffect(() => area.current.focus(), []);
-  const ready = state.server === "ready" && !run && (text.trim() || files.length);
+  const blind = !seesImages(model()) && files.some(each => each.image);
+  const ready = state.server === "ready" && !run && !blind && (text.trim() || files.length);
 
   const take = async list => {
     for (const each of list) {
@@ -61,8 +63,10 @@ export function Composer({ run }) {
       onDragOver=${event => event.preventDefault()}>
     ${files.length > 0 && html`<ul class="files" aria-label="Attachments">${files.map(each => html`<${Attachment} file=${each}
       drop=${() => keep(files.filter(other => other !== each))} />`)}</ul>`}
-    <textarea id="question" ref=${area} dir="auto" rows="1" aria-label="Your message" placeholder=${placeholder()} enterkeyhint="send"
-      value=${text} onInput=${event => write(event.target.value)} onKeyDown=${press} onPaste=${paste}></textarea>
+    ${blind && html`<p class="bad" role="alert">${model()?.id ?? "This model"} takes no images.
+      Remove them, or choose another model.</p>`}
+    <textarea id="question" ref=${area} class=${endless(text) ? "endless" : ""} dir="auto" rows="1" aria-label="Your message"
+      placeholder=${placeholder()} enterkeyhint="send" value=${text} onInput=${event => write(event.target.value)} onKeyDown=${press} onPaste=${paste}></textarea>
     <div class="row"><${Attach} take=${take} />
       ${reasons(model()) && html`<label class="thinking">Thinking <select value=${state.settings.thinking}
         onChange=${event => configure({ thinking: event.target.value })}>

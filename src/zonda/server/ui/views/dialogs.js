@@ -3,7 +3,7 @@ import { html, useLayoutEffect, useRef } from "../vendor/preact.js";
 import { restore, save, unlock } from "../actions.js";
 import { tools } from "../answering.js";
 import * as api from "../api.js";
-import { DEFAULTS, configure, set, state } from "../state.js";
+import { COMMAND, DEFAULTS, configure, set, state } from "../state.js";
 import { IconButton } from "./icons.js";
 
 const NUMBERS = [
@@ -14,10 +14,9 @@ const NUMBERS = [
   ["max_tokens", "Max tokens", "The longest answer", { min: 1, step: 1 }],
   ["seed", "Seed", "The same number gives the same answer", { step: 1 }],
 ];
-const modifier = /Mac|iP/.test(navigator.platform) ? "⌘" : "Ctrl";
-const KEYS = [["Send", "Enter"], ["New line", "Shift", "Enter"], ["Stop the answer", "Esc"], ["Edit your last message", "↑"],
-  ["New chat", modifier, "Shift", "O"], ["Search chats", modifier, "K"], ["Show or hide chats", modifier, "B"],
-  ["Settings", modifier, ","], ["Write a message", "/"], ["These shortcuts", "?"]];
+const KEYS = [["Send", "Enter"], ["New line", "Shift", "Enter"], ["Stop the answer, write a message", "Esc"],
+  ["Edit your last message", "↑"], ["New chat", COMMAND, "Shift", "O"], ["Search chats", COMMAND, "K"],
+  ["Show or hide chats", COMMAND, "B"], ["Settings", COMMAND, ","], ["These shortcuts", COMMAND, "/"]];
 
 export function Dialogs() {
   if (state.dialog === "settings") return html`<${Settings} />`;

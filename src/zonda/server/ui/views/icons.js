@@ -30,6 +30,6 @@ const PATHS = {
 
 export const Icon = ({ name }) => html`<svg class="icon" viewBox="0 0 20 20" aria-hidden="true"><path d=${PATHS[name]} /></svg>`;
 
-/** A button that is an icon; its label is also its tooltip. */
-export const IconButton = ({ icon, label, ...rest }) => html`
-  <button type="button" class="iconic" aria-label=${label} title=${label} ...${rest}><${Icon} name=${icon} /></button>`;
+/** A button that is an icon; its label is also its tooltip. One that is `off` does nothing, but keeps the focus. */
+export const IconButton = ({ icon, label, off = false, onClick, ...rest }) => html`<button type="button" class="iconic" title=${label}
+  aria-label=${label} aria-disabled=${off ? "true" : null} onClick=${off ? null : onClick} ...${rest}><${Icon} name=${icon} /></button>`;

@@ -29,7 +29,7 @@ function Head({ head }) {
   if (naming) return html`<li><${Naming} head=${head} done=${() => name(false)} /></li>`;
   return html`<li class=${current ? "current" : ""}>
     <button type="button" class="open" aria-current=${current ? "page" : null} onClick=${() => open(head.id)}>
-      ${state.runs.has(head.id) && html`<i class="busy" aria-label="answering"></i>`}<span dir="auto">${head.title}</span></button>
+      ${state.runs.has(head.id) && html`<i class="busy" role="img" aria-label="Answering"></i>`}<span dir="auto">${head.title}</span></button>
     <${Menu} head=${head} name=${() => name(true)} /></li>`;
 }
 

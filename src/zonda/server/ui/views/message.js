@@ -1,30 +1,37 @@
 /** One message with what can be done about it. */
-import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
+import { Component, html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { branch, regenerate, resolve, rewrite } from "../actions.js";
+import { sleeps } from "../answering.js";
 import { bytes, copy } from "../files.js";
 import { colour } from "../markdown.js";
-import { set, state } from "../state.js";
+import { endless } from "../safe.js";
+import { announce, compose, set, state } from "../state.js";
 import { Icon, IconButton } from "./icons.js";
 import { Prose } from "./prose.js";
 
-export function Message({ node, versions, run, last }) {
-  if (node.role === "user") return html`<${Question} node=${node} versions=${versions} run=${run} />`;
-  if (node.role === "tool") return html`<${Result} node=${node} />`;
-  return html`<${Answer} node=${node} versions=${versions} run=${run} last=${last} />`;
+/** Drawn again when a property changes, or while it is written: long chats stay fluid. `place` is among `count` versions. */
+export class Message extends Component {
+  shouldComponentUpdate(next) {
+    return next.run?.node === next.node || Object.keys(next).some(each => next[each] !== this.props[each]);
+  }
+
+  render({ node, ...rest }) {
+    const view = { user: Question, tool: Result }[node.role] ?? Answer;
+    return html`<${view} node=${node} ...${rest} />`;
+  }
 }
 
-function Question({ node, versions, run }) {
-  const editing = state.editing === node.id;
+function Question({ node, place, count, run, editing }) {
   return html`<article class="question" aria-label="You">
     ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${Attachment} file=${each} />`)}</ul>`}
-    ${editing ? html`<${Rewriting} node=${node} />` : node.text && html`<div class="said" dir="auto">${node.text}</div>`}
-    ${!editing && html`<div class="deeds"><${Branches} node=${node} versions=${versions} run=${run} />
+    ${editing ? html`<${Rewriting} node=${node} run=${run} />` : node.text && html`<div class=${endless(node.text) ? "said endless" : "said"} dir="auto">${node.text}</div>`}
+    ${!editing && html`<div class="deeds"><${Branches} node=${node} place=${place} count=${count} run=${run} />
       <${CopyButton} text=${node.text} label="Copy message" />
-      <${IconButton} icon="edit" label="Edit message" disabled=${run} onClick=${() => set({ editing: node.id })} /></div>`}
+      <${IconButton} icon="edit" label="Edit message" off=${run} onClick=${() => set({ editing: node.id })} /></div>`}
   </article>`;
 }
 
-function Rewriting({ node }) {
+function Rewriting({ node, run }) {
   const area = useRef(null);
   useLayoutEffect(() => {
     area.current.focus();
@@ -32,13 +39,12 @@ function Rewriting({ node }) {
   }, []);
   const leave = () => {
     set({ editing: null });
-    document.getElementById("question").focus();
+    compose();
   };
   const send = () => {
     const text = area.current.value.trim();
-    if (!text && !node.files.length) return;
+    if (run || (!text && !node.files.length)) return;
     rewrite(node, text);
-    document.getElementById("question").focus();
   };
   const press = event => {
     if (event.key === "Escape") event.stopPropagation(), leave();
@@ -47,35 +53,36 @@ function Rewriting({ node }) {
   return html`<div class="rewriting"><textarea ref=${area} dir="auto" aria-label="Edit your message" onKeyDown=${press}
       rows=${Math.min(12, node.text.split("\n").length + 1)}>${node.text}</textarea>
     <div class="choices"><button type="button" onClick=${leave}>Cancel</button>
-      <button type="button" class="main" onClick=${send}>Send</button></div></div>`;
+      <button type="button" class="main" disabled=${run} onClick=${send}>Send</button></div></div>`;
 }
 
-function Answer({ node, versions, run, last }) {
+function Answer({ node, place, count, run, last, several }) {
   const writing = run?.node === node;
   const empty = !node.text && !node.thought && !node.calls.length;
+  const loads = sleeps(state.models.find(each => each.id === node.model));
   return html`<article class="answer" aria-label=${node.model ?? "Model"} aria-busy=${writing}>
     ${node.thought && html`<${Thought} key=${node.id} node=${node} thinking=${writing && node.thoughtMs === undefined} />`}
     ${node.text && html`<${Prose} key=${node.id} text=${node.text} grows=${writing} live=${writing} />`}
     ${node.calls.map(call => html`<${Call} call=${call} />`)}
     ${writing && empty && (run.waiting ? html`<${Waiting} run=${run} />` : html`<p class="breath" role="status">
-      <i></i><i></i><i></i><span class=${run.sleeps ? "" : "unseen"}>${run.sleeps ? "Loading the model…" : "The model is working"}</span></p>`)}
+      <i></i><i></i><i></i><span class=${loads ? "" : "unseen"}>${loads ? "Loading the model…" : "The model is working"}</span></p>`)}
     ${node.error && html`<${Trouble} node=${node} run=${run} />`}
     ${last && !run && node.calls.length > 0 && !node.error && html`<${Results} node=${node} />`}
-    ${!writing && html`<${Foot} node=${node} versions=${versions} run=${run} />`}
+    ${!writing && html`<${Foot} node=${node} place=${place} count=${count} run=${run} several=${several} />`}
   </article>`;
 }
 
-function Foot({ node, versions, run }) {
-  return html`<div class="deeds"><${Branches} node=${node} versions=${versions} run=${run} />
+function Foot({ node, place, count, run, several }) {
+  return html`<div class="deeds"><${Branches} node=${node} place=${place} count=${count} run=${run} />
     ${node.text && html`<${CopyButton} text=${node.text} label="Copy answer" />`}
-    ${!node.error && html`<${IconButton} icon="again" label="Answer again" disabled=${run} onClick=${() => regenerate(node)} />`}
-    <${Stats} node=${node} /></div>`;
+    ${!node.error && html`<${IconButton} icon="again" label="Answer again" off=${run} onClick=${() => regenerate(node)} />`}
+    <${Stats} node=${node} several=${several} /></div>`;
 }
 
-const ENDS = { stopped: "stopped", length: "cut at the token limit", content_filter: "cut by a filter" };
+const ENDS = { null: "not finished", stopped: "stopped", length: "cut at the token limit", content_filter: "cut by a filter" };
 
-function Stats({ node: { stats, finish, model } }) {
-  const parts = [ENDS[finish], state.models.length > 1 && model, stats && `${stats.tokens} tokens`,
+function Stats({ node: { stats, finish, error, model }, several }) {
+  const parts = [!error && ENDS[finish], several && model, stats && `${stats.tokens} tokens`,
     stats && `${stats.rate.toFixed(1)} tokens/s`, stats && `first after ${time(stats.first)}`];
   const more = stats && `${stats.prompt} tokens in the prompt${stats.cached ? `, ${stats.cached} of them cached` : ""}`;
   return html`<span class="stats" title=${[model, more].filter(Boolean).join(" · ")}>${parts.filter(Boolean).join(" · ")}</span>`;
@@ -85,14 +92,12 @@ function time(ms) {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
 
-function Branches({ node, versions, run }) {
-  if (versions.length < 2) return null;
-  const place = versions.indexOf(node);
+function Branches({ node, place, count, run }) {
+  if (count < 2) return null;
   return html`<span class="branches" role="group" aria-label="Versions">
-    <${IconButton} icon="left" label="Previous version" disabled=${run || !place} onClick=${() => branch(node, -1)} />
-    <span aria-live="polite">${place + 1} / ${versions.length}</span>
-    <${IconButton} icon="right" label="Next version" disabled=${run || place === versions.length - 1}
-      onClick=${() => branch(node, 1)} /></span>`;
+    <${IconButton} icon="left" label="Previous version" off=${run || !place} onClick=${() => branch(node, -1)} />
+    <span aria-live="polite">${place + 1} / ${count}</span>
+    <${IconButton} icon="right" label="Next version" off=${run || place === count - 1} onClick=${() => branch(node, 1)} /></span>`;
 }
 
 /** Open while the model thinks, unless the user says otherwise. */
@@ -134,7 +139,6 @@ function Results({ node }) {
   const submit = event => {
     event.preventDefault();
     resolve(node, new FormData(event.target).getAll("result"));
-    document.getElementById("question").focus();
   };
   return html`<form class="results" onSubmit=${submit}>${node.calls.map(call => html`<label><span>Result of <code>${call.name}</code></span>
       <textarea name="result" rows="2" required></textarea></label>`)}
@@ -165,6 +169,7 @@ function CopyButton({ text, label }) {
   const [done, finish] = useState(false);
   const act = async () => {
     await copy(text);
+    announce("Copied.");
     finish(true);
     setTimeout(() => finish(false), 1600);
   };

@@ -2,7 +2,7 @@
 import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "../vendor/preact.js";
 import { begin } from "../actions.js";
 import { sleeps } from "../answering.js";
-import { configure, listen, model, set, showList, state, theme } from "../state.js";
+import { COMMAND, configure, listen, model, set, showList, state, theme } from "../state.js";
 import { families, path } from "../tree.js";
 import { Composer } from "./composer.js";
 import { Dialogs } from "./dialogs.js";
@@ -58,6 +58,7 @@ function note(card) {
 function Conversation({ run }) {
   const element = useRef(null);
   const follows = useRef(true);
+  const seen = useRef({});
   const [away, leave] = useState(false);
   const shown = path(state.current);
   const versions = families(state.current);
@@ -76,19 +77,24 @@ function Conversation({ run }) {
   }, []);
   const scrolled = () => {
     const { scrollHeight, scrollTop, clientHeight } = element.current;
-    follows.current = scrollHeight - scrollTop - clientHeight < NEAR;
+    const up = scrollTop < seen.current.scrollTop && scrollHeight >= seen.current.scrollHeight; // by the reader, not a shorter text
+    if (up) follows.current = false;
+    else if (scrollHeight - scrollTop - clientHeight < NEAR) follows.current = true;
+    seen.current = { scrollHeight, scrollTop };
     leave(!follows.current);
   };
   return html`<section class="conversation" aria-label="Conversation" ref=${element} onScroll=${scrolled} tabindex="-1">
     ${shown.length > 0 && html`<h1 class="unseen">${state.current.title}</h1>`}
-    <div class="column">${shown.length ? shown.map((node, index) => html`<${Message} key=${index} node=${node}
-      versions=${versions.get(node.parent)} run=${run} last=${index === shown.length - 1} />`) : html`<${Welcome} />`}</div>
+    <div class="column">${shown.length ? shown.map((node, index) => html`<${Message} key=${index} node=${node} written=${node.written}
+      place=${versions.get(node.parent).indexOf(node)} count=${versions.get(node.parent).length} run=${run}
+      last=${index === shown.length - 1} editing=${state.editing === node.id} several=${state.models.length > 1} />`)
+      : html`<${Welcome} />`}</div>
     ${away && html`<button type="button" class="latest" onClick=${end}><${Icon} name="down" />Latest</button>`}</section>`;
 }
 
 function Welcome() {
   return html`<div class="welcome"><${Icon} name="wind" /><h1>What is on your mind?</h1>
-    <p>Answers come from the model on this server. Press <kbd>?</kbd> for shortcuts.</p></div>`;
+    <p>Answers come from the model on this server. <kbd>${COMMAND}</kbd> <kbd>/</kbd> lists shortcuts.</p></div>`;
 }
 
 function Notice() {
