@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -232,8 +232,10 @@ def offered(turn: Turn) -> Sequence[Mapping[str, Any]]:
 def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, Any]], manner: Manner,
              tokenizer: Tokenizer) -> Prepared:
     """A turn with its rendered prompt, ready to be answered."""
-    callable_ = Tools([each for each in tools if not turn.allowed or each["function"]["name"] in turn.allowed])
-    grammar = _grammar(turn, callable_, manner, tokenizer)
+    callable_ = Tools([each for each in tools if not turn.allowed or each["function"]["name"] in turn.allowed],
+                      {each["function"]["name"] for each in tools if each["function"].get("strict")})
+    build = _Build(manner, tokenizer)
+    grammar = _grammar(turn, callable_, build)
     end = tokenizer.decode(prompt[-_END:], skip_special=False)
     if turn.begun and grammar:
         raise InvalidRequest("the last of `messages` begins the answer, which then has no form and is no forced call",
@@ -252,6 +254,8 @@ def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, A
     if grammar and closing is not None and grammar.after is None:
         grammar = replace(grammar, after=closing)
     budget = _budget(turn, end, manner, tokenizer, tools=bool(callable_), bound=grammar is not None)
+    if grammar is None and callable_.held:
+        grammar = build.held(callable_, end)
     return Prepared(prompt, turn.sampling, parsers, visible, grammar, turn.salt, turn.parallel, budget)
 
 
@@ -267,7 +271,47 @@ def _budget(turn: Turn, end: str, manner: Manner, tokenizer: Tokenizer, *, tools
     return Budget(tokens, "" if opened else style.open, closes, closings, again=dialect.own is not None)
 
 
-def _grammar(turn: Turn, tools: Tools, manner: Manner, tokenizer: Tokenizer) -> Grammar | None:
+@dataclass(frozen=True, slots=True)
+class _Build:
+    """Makes grammars of calls for one model."""
+
+    manner: Manner
+    tokenizer: Tokenizer
+
+    def forced(self, tools: Tools, *, many: bool, form: Mapping[str, Any] | None) -> Grammar:
+        """Of answers that call one of the tools, or are JSON of the schema `form`."""
+        return self._made(tools, tools.functions, lambda each: self.manner.forced(each, self._special, many=many,
+                                                                                 form=form))
+
+    def held(self, tools: Tools, prompt: str) -> Grammar:
+        """Of free answers to a prompt, whose calls fit the tools that hold to their schemas."""
+        return self._made(tools, tools.held, lambda each: self.manner.held(each, self._special,
+                                                                          self.tokenizer.special_ids, prompt))
+
+    def _made(self, tools: Tools, names: Iterable[str], make: Callable[[Tools], str]) -> Grammar:
+        """Errors tell which tool they are about."""
+        try:
+            source = make(tools)
+        except InvalidRequest:
+            for name in sorted(names):
+                _about(name, lambda: make(tools.only(name)))  # noqa: B023
+            raise
+        parts = tuple((f"the tool {name!r:.80}", json.dumps(tools.schema(name))) for name in sorted(names))
+        return Grammar("lark", source, parts=parts)
+
+    def _special(self, mark: str) -> int | None:
+        token = self.tokenizer.id(mark)
+        return token if token in self.tokenizer.special_ids else None
+
+
+def _about(name: str, make: Callable[[], str]) -> None:
+    try:
+        make()
+    except InvalidRequest as error:
+        raise InvalidRequest(f"the tool {name!r:.80}: {error.message}", hint=error.hint, param=error.param) from None
+
+
+def _grammar(turn: Turn, tools: Tools, build: _Build) -> Grammar | None:
     """The form of the answer: that of a call where one must be made, or that of either where one may be."""
     if not tools or turn.choice == "none":
         return turn.format
@@ -275,13 +319,9 @@ def _grammar(turn: Turn, tools: Tools, manner: Manner, tokenizer: Tokenizer) -> 
     if turn.choice == "auto" and form is None:
         return turn.format
 
-    def special(mark: str) -> int | None:
-        token = tokenizer.id(mark)
-        return token if token in tokenizer.special_ids else None
-
     one = isinstance(turn.choice, Named)
     wanted = tools.only(turn.choice.name) if isinstance(turn.choice, Named) else tools
-    return Grammar("lark", manner.forced(wanted, special, many=turn.parallel and not one, form=form))
+    return build.forced(wanted, many=turn.parallel and not one, form=form)
 
 
 def _schema(form: Grammar | None) -> Mapping[str, Any] | None:

@@ -173,12 +173,13 @@ class Grammars:
         """Compile a grammar, and keep it, or that it was refused."""
         try:
             start = self._make(grammar)
-        except InvalidRequest as error:
+        except InvalidRequest as found:
+            error = self._wrong(grammar) or found
             with self._lock:
                 self._refused[_digest(grammar)] = time.monotonic() + REMEMBERED, _again(error)
                 while len(self._refused) > MAX_REFUSED:
                     self._refused.popitem(last=False)
-            raise
+            raise error from None
         with self._lock:
             self._cached[grammar.kind, grammar.source] = start
             self._size += len(grammar.source)
@@ -205,6 +206,17 @@ class Grammars:
         if start.is_error():
             raise complaint(grammar, start.get_error())
         return start
+
+    def _wrong(self, grammar: Grammar) -> InvalidRequest | None:
+        """What is wrong with the first part of a grammar that cannot be compiled, if that is soon found."""
+        until = time.monotonic() + trial.SECONDS
+        for place, source in grammar.parts:
+            try:
+                if time.monotonic() < until:
+                    self._make(Grammar("json_schema", source))
+            except InvalidRequest as error:
+                return InvalidRequest(f"{place}: {error.message}", hint=error.hint, param="tools")
+        return None
 
     def close(self) -> None:
         """Compile nothing more, and end the processes beside this one, if there are any; they may be at work."""

@@ -1,7 +1,7 @@
 """How a model writes its answers: what is text in them, what reasoning, and what a tool call."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,15 @@ class Manner:
         end += self.style.after
         head = self.dialect.text_head
         return (end, end + head) if tools and head else (end + head,)
+
+    def held(self, tools: Tools, special: Find, tokens: Iterable[int], prompt: str) -> str:
+        """A Lark grammar of free answers to a prompt, in which calls fit the tools that hold to their schemas.
+
+        `tokens` are all special tokens.
+        """
+        style = self.reasoning
+        lark = Lark((*self.dialect.marks, *(style.marks if style else ())), special)
+        return self.dialect.held(lark, tools, tokens, style, opened=bool(style and style.opened(prompt)))
 
     def forced(self, tools: Tools, special: Find, *, many: bool, form: Mapping[str, Any] | None = None) -> str:
         """A Lark grammar of answers that call tools, or are JSON of the schema `form`."""

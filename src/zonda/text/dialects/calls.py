@@ -6,13 +6,18 @@ import re
 from collections.abc import Callable
 
 from zonda.text.dialects.dialect import Script
+from zonda.text.dialects.free import SPACE, pattern
 from zonda.text.dialects.json import text, value
+from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools, coerced, sound, written
 from zonda.text.reader import Marks, Reader, Sink, Steps, rest, spoken
 from zonda.text.writer import Writer
 
 NAMES = frozenset({"name", "function", "tool_name", "function_name", "tool"})
 ARGUMENTS = frozenset({"arguments", "parameters", "args", "tool_args"})
+_S = f"{SPACE}*"
+FIRST, MORE = f"{_S}(```(json)?)?{_S}\\[?{_S}", f"{_S}[,;]?{_S}"
+"""What may be before the first of bare calls, and before the others."""
 
 
 class ObjectCall:
@@ -24,7 +29,7 @@ class ObjectCall:
 
     def __init__(self, reader: Reader, writer: Writer, known: Tools | None = None, *, keyed: bool = False) -> None:
         self.started = False
-        self._keyed = keyed
+        self._keyed, self._exact, self._typed = keyed, bool(known and known.held), False
         self._reader, self._writer, self._known = reader, writer, known
         self._name = ""
         self._early: list[str] = []
@@ -61,6 +66,8 @@ class ObjectCall:
             return False
         yield from reader.space()
         word, char = json.loads("".join(key)), (yield from reader.peek())
+        if self._exact and not self.started:
+            return char in ('"', "'") and (yield from self._first("".join(key)))
         if word in NAMES and char in ('"', "'") and not self._name:
             return (yield from self._named())
         if word == "function" and char == "{" and not depth and not self._name:
@@ -79,6 +86,19 @@ class ObjectCall:
         if not self._name or (self._known is not None and self._name not in self._known):
             return False
         self._start(self._name)
+        return True
+
+    def _first(self, key: str) -> Steps[bool]:
+        """Read a name where calls are held to the tools, as `openings` has it: before all else but a type."""
+        pieces: list[str] = []
+        whole = yield from text(self._reader, pieces.append)
+        found, typed = "".join(pieces)[1:-1], self._typed
+        if key == '"type"':
+            self._typed = True
+            return whole and not typed and found == "function"
+        if not whole or self._known is None or found not in self._known or key[1:-1] not in NAMES:
+            return False
+        self._start(found)
         return True
 
     def _start(self, name: str) -> None:
@@ -109,6 +129,17 @@ def _object(source: str) -> str:
         return written(json.loads(found or "{}")) if isinstance(found, str) else source
     except (ValueError, RecursionError):
         return source
+
+
+def openings(lark: Lark, tools: Tools, before: str) -> list[tuple[str, str]]:
+    """How calls of the tools as bare objects begin, behind an expression of what may be before, and go on."""
+    keys = "|".join(sorted(NAMES))
+    typed = f"""(["']type["']{_S}:{_S}["']function["']{_S},{_S})?"""
+    key = lark.terminal(f"""/{before}\\{{{_S}{typed}["']({keys})["']{_S}:{_S}/""")
+    middle = lark.terminal('/\\s{0,8},\\s{0,8}"(arguments|parameters)"\\s{0,8}:\\s{0,8}/')
+    end = lark.terminal("/\\s{0,8}\\}/")
+    return [(f"""{key} /["']{pattern(name)}["']/""", f"{middle} {lark.value(tools.schema(name))} {end}")
+            for name in tools.functions]
 
 
 def objects(reader: Reader, writer: Writer, mark: str, close: Marks | None, known: Tools | None = None, *,

@@ -70,6 +70,6 @@ def form_bare(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 _SCRIPT = one_by_one(CALL, (ALL, ALL_END), read)
 _MARKS = (ALL, ALL_END, CALL, CALL_END, SEPARATOR)
 DIALECT = Dialect(name="deepseek", tells=((SEPARATOR, "```"),), script=_SCRIPT, form=form, marks=_MARKS,
-                  ends=(ALL, CALL), before=ALL, between="\n", after=ALL_END)
+                  ends=(ALL, CALL), openings=(ALL, CALL), before=ALL, between="\n", after=ALL_END)
 BARE = Dialect(name="deepseek_bare", tells=((SEPARATOR,),), script=_SCRIPT, form=form_bare, marks=_MARKS,
-               ends=(ALL, CALL), before=ALL, after=ALL_END)
+               ends=(ALL, CALL), openings=(ALL, CALL), before=ALL, after=ALL_END)

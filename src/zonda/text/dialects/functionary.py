@@ -6,6 +6,7 @@ from typing import Any
 
 from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.free import Calls, pattern
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
@@ -39,5 +40,12 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     return f"{lark.text(name + chr(10))} {lark.value(schema)}"
 
 
+def finds(lark: Lark, tools: Tools) -> Calls:
+    """A call of a tool behind its name, at the beginning or behind the mark."""
+    calls = [(f"{name}\n", lark.value(tools.schema(name))) for name in tools.functions]
+    return Calls(marks=[(f"{MARK}{head}", rest) for head, rest in calls],
+                 heads=[(f"/{pattern(head)}/", rest) for head, rest in calls])
+
+
 DIALECT = Dialect(name="functionary", tells=((">>>${recipient}",), ("'>>>all\\n'",)), script=read, form=form,
-                  reasons=True, text_head=f"{EVERYBODY}\n", between=MARK)
+                  reasons=True, text_head=f"{EVERYBODY}\n", between=MARK, finds=finds)

@@ -39,7 +39,8 @@ def dialect(name: str, open_: str, close: str, quote: str) -> Dialect:
     def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
         return f"{lark.text(f'{open_}call:{name}{{')} {_members(lark, schema, quote)} {lark.text('}' + close)}"
 
-    return Dialect(name=name, tells=((open_,),), script=read, form=form, marks=(open_, close, quote), ends=(open_,))
+    return Dialect(name=name, tells=((open_,),), script=read, form=form, marks=(open_, close, quote), ends=(open_,),
+                   openings=(open_,))
 
 
 def value(reader: Reader, sink: Sink, quote: str) -> Steps[bool]:
@@ -98,7 +99,7 @@ def _written(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
         items = schema.get("items")
         inner = within(schema, items if isinstance(items, Mapping) else {})
         return f'"[" {repeated(lark.rule(_form(lark, inner, quote)), schema, lark.text(","))} "]"'
-    if kind == "object" and plain(schema):
+    if kind == "object" and plain(schema) and schema.get("properties"):
         return f'"{{" {_members(lark, schema, quote)} "}}"'
     return lark.value(schema)
 

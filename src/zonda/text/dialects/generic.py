@@ -1,9 +1,13 @@
 """Any model: a call as bare JSON at the beginning of the answer, or in the marks that most models know."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 from zonda.text.dialects import hermes
-from zonda.text.dialects.calls import objects
+from zonda.text.dialects.calls import FIRST, MORE, objects, openings
 from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.free import Calls
+from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Reader, Steps
 from zonda.text.writer import Writer
@@ -29,4 +33,11 @@ def bare(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
         yield from reader.literal("```")
 
 
-DIALECT = Dialect(name="generic", tells=(), script=read, form=hermes.form, marks=hermes.DIALECT.marks, between="\n")
+def finds(lark: Lark, tools: Tools) -> Calls:
+    """Bare calls at the beginning, and calls between marks."""
+    return replace(hermes.DIALECT.found(lark, tools), heads=openings(lark, tools, FIRST),
+                   more=openings(lark, tools, MORE))
+
+
+DIALECT = Dialect(name="generic", tells=(), script=read, form=hermes.form, marks=hermes.DIALECT.marks, between="\n",
+                  finds=finds)

@@ -68,6 +68,7 @@ def dialect(name: str, *, tells: tuple[tuple[str, ...], ...], suffix: str = "", 
 
     marks = (open_, close, key, key_end, value, value_end)
     return Dialect(name=name, tells=tells, script=read, form=form, between="\n",
+                   openings=(all_, open_) if around else (open_,),
                    marks=(*marks, all_, all_end, separator) if around else marks,
                    before=f"{all_}\n" if around else "", after=f"\n{all_end}" if around else "")
 

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.free import Move, State, pattern, ranges, walk
 from zonda.text.dialects.json import value
-from zonda.text.dialects.lark import Lark
+from zonda.text.dialects.lark import Lark, either
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.reasoning import Reasoning
@@ -18,6 +19,7 @@ ENDS = ("<|end|>", "<|call|>", "<|return|>")
 _MESSAGE = Marks(MESSAGE, *ENDS)
 _BODY = Marks(START, *ENDS)
 _TOOL = re.compile(r"to=(?:functions\.)?([\w.-]+)")
+_OTHER = r"[^\w.\-](?s:.*)"
 _LONGEST_HEAD = 512
 
 
@@ -68,7 +70,27 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     return f"{think}? {head} {lark.value(schema)}"
 
 
+def free(lark: Lark, tools: Tools, special: Iterable[int]) -> str:
+    """Answers whose calls, which are messages to somebody, are to one of the tools."""
+    ends = [Move(mark, "", "head") for mark in (START, *ENDS)]
+    begins = Move(CHANNEL if lark.parted(CHANNEL)[1] is not None else f"/{pattern(CHANNEL)}/", "", "head", first=True)
+    called = either(f"{lark.text(name)} {_behind(lark, special)} {lark.value(tools.schema(name))}"
+                    for name in tools.functions)
+    head = [Move("to=", f'"functions."? {called}', "body"), Move(MESSAGE, "", "body"), *ends]
+    states = {"begun": State([*ends, begins], "body"), "body": State(ends, "body"), "head": State(head, "head")}
+    return walk(lark, states, "begun", special)
+
+
+def _behind(lark: Lark, special: Iterable[int]) -> str:
+    """The rest of a head behind a name."""
+    kept = {lark.parted(mark)[1] for mark in (START, MESSAGE, *ENDS)}
+    if None in kept:
+        return lark.lazy(f"/({_OTHER})?{pattern(MESSAGE)}/ & ~/(?s:.*)({'|'.join(map(pattern, ENDS))})(?s:.*)/")
+    others = f"(<[{ranges(token for token in special if token not in kept)}]> {lark.terminal('/(?s:.+)/')}?)*"
+    return f"{lark.terminal(f'/{_OTHER}/')}? {others} {lark.text(MESSAGE)}"
+
+
 DIALECT = Dialect(name="harmony", tells=((CHANNEL, MESSAGE),), script=read, form=form,
                   marks=(START, CHANNEL, MESSAGE, CONSTRAIN, *ENDS), reasons=True, text_head=f"{CHANNEL}final{MESSAGE}",
                   own=Reasoning("harmony", f"{CHANNEL}analysis{MESSAGE}", "<|end|>", after=f"{START}assistant"),
-                  between=f"<|call|>{START}assistant")
+                  between=f"<|call|>{START}assistant", free=free)

@@ -28,4 +28,5 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     return f"{lark.text(OPEN + chr(10))} {lark.value(object_of(name, schema))} {lark.text(chr(10) + CLOSE)}"
 
 
-DIALECT = Dialect(name="hermes", tells=((OPEN,),), script=read, form=form, marks=(OPEN, CLOSE), between="\n")
+DIALECT = Dialect(name="hermes", tells=((OPEN,),), script=read, form=form, marks=(OPEN, CLOSE), openings=(OPEN,),
+                  between="\n")

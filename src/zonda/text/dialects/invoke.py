@@ -41,6 +41,7 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False, tells
     return Dialect(name=name, tells=tells or ((open_, invoke),),
                    script=one_by_one(invoke, (open_, close) if around else (), read), form=form,
                    marks=(open_, close) if around else (), ends=(open_ or invoke,),
+                   openings=(open_, invoke) if around else (invoke,),
                    before=f"{open_}\n" if around else "", between=line, after=f"\n{close}" if around else "")
 
 

@@ -47,4 +47,5 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 
 DIALECT = Dialect(name="kimi", tells=((CALL,), (ALL,)), script=one_by_one(CALL, (ALL, ALL_END), read), form=form,
-                  marks=(ALL, ALL_END, CALL, ARGUMENTS, CALL_END), ends=(ALL,), before=ALL, after=ALL_END)
+                  marks=(ALL, ALL_END, CALL, ARGUMENTS, CALL_END), ends=(ALL,), openings=(ALL, CALL), before=ALL,
+                  after=ALL_END)

@@ -14,6 +14,7 @@ from typing import Any
 
 from zonda.text.dialects.calls import Members, one_by_one
 from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.free import Calls
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, either, members
 from zonda.text.dialects.tools import Tools, kinds_of
@@ -71,9 +72,19 @@ def _attributes(reader: Reader) -> Steps[dict[str, str]]:
 def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     """A call, the first of them behind what ends the answer's text and begins the calls."""
     head = f"(({lark.text(RESPONSE)})? {lark.text(RESPONSE_END)})? {lark.text(CALLS)}"
+    return f"({head})? {_alone(lark, name, schema)}"
+
+
+def _alone(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     begin, end = lark.text(f'{CALL} tool="{escape(name)}" index="'), lark.text(f'"{SEP}')
     given = members(lark, schema, partial(_argument, lark))
-    return f"({head})? {begin} /[1-9][0-9]?/ {end} {given} {lark.text(CALL_END)}"
+    return f"{begin} /[1-9][0-9]?/ {end} {given} {lark.text(CALL_END)}"
+
+
+def finds(lark: Lark, tools: Tools) -> Calls:
+    """A call behind its mark, be there an element around it or not."""
+    calls = (lark.behind(CALL, partial(_alone, lark, name, tools.schema(name))) for name in tools.functions)
+    return Calls(marks=[(CALL, lark.rule(either(calls)))], frames=(RESPONSE, CALLS))
 
 
 def _argument(lark: Lark, key: str, schema: Mapping[str, Any]) -> str:
@@ -85,4 +96,5 @@ def _argument(lark: Lark, key: str, schema: Mapping[str, Any]) -> str:
 
 
 DIALECT = Dialect(name="kimi3", tells=((OPEN, CLOSE, SEP),), script=one_by_one(CALL, _AROUND, read), form=form,
-                  marks=(OPEN, CLOSE, SEP), ends=(CALLS,), after=CALLS_END, style="kimi3")
+                  marks=(OPEN, CLOSE, SEP), ends=(CALLS,), after=CALLS_END, style="kimi3",
+                  finds=finds)

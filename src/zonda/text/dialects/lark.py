@@ -8,8 +8,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zonda.errors import InvalidRequest
-from zonda.text.dialects.tools import SHARED, alternatives, kinds_of, target, within
+from zonda.text.dialects.tools import SAID, SHARED, Loose, alternatives, kinds_of, target, within
 
+_VALUES = frozenset({"const", "enum"})
+_MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_NO_TAG = "^([^<]|<+[^</])*<*$"
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
@@ -21,26 +24,41 @@ class Lark:
         """Rules that expressions refer to."""
         self._special = {mark: token for mark in marks if (token := special(mark)) is not None}
         self._named: dict[Hashable, str] = {}
+        self._opening = ""
         self._cut = re.compile("|".join(map(re.escape, self._special)) or "(?!)")
 
     def text(self, text: str) -> str:
         """A fixed text; special tokens in it are meant as such."""
+        if self._opening and self._opening in text:
+            text, self._opening = text.partition(self._opening)[2], ""
         pieces, at = list[str](), 0
         for found in self._cut.finditer(text):
-            pieces += [json.dumps(text[at:found.start()]), f"<[{self._special[found[0]]}]>"]
+            pieces += [_quoted(text[at:found.start()]), f"<[{self._special[found[0]]}]>"]
             at = found.end()
-        return " ".join(piece for piece in (*pieces, json.dumps(text[at:])) if piece != '""')
+        return " ".join(piece for piece in (*pieces, _quoted(text[at:])) if piece != '""')
+
+    def parted(self, text: str) -> tuple[str, int | None]:
+        """What comes before the first special token in a text, and this token; all and None where there is none."""
+        found = self._cut.search(text)
+        return (text[:found.start()], self._special[found[0]]) if found else (text, None)
+
+    def behind(self, mark: str, make: Callable[[], str]) -> str:
+        """What is made, but for its beginning up to and with this mark."""
+        self._opening = mark
+        made = make()
+        assert not self._opening, f"no {mark!r} in {made!r:.80}"
+        return made
 
     def value(self, schema: Mapping[str, Any]) -> str:
         """JSON of a schema, written compactly."""
-        written = f"%json {json.dumps({**schema, 'x-guidance': _COMPACT})}"
+        written = f"%json {json.dumps({**_changed(schema, _silent), 'x-guidance': _COMPACT})}"
         return self.named(written, lambda: written)
 
     def element(self, schema: Mapping[str, Any], end: str, line: str = "") -> str:
         """An argument up to and with `end` and `line`: a text as it stands, all else as JSON."""
         words = values(schema)
         if kinds_of(schema) != ("string",):
-            return f"{self.value(schema)} {self.text(end + line)}"
+            return f"{self.value(without_tags(schema))} {self.text(end + line)}"
         if words is None:
             return f"{self.until(end)} {self.text(line)}".rstrip()
         return f"{either(self.text(word) for word in words if isinstance(word, str))} {self.text(end + line)}"
@@ -49,23 +67,67 @@ class Lark:
         """Any text up to and with this one."""
         if self._special and self._cut.match(end):
             return f"{self.rule('/(?s:.*)/')} {self.text(end)}"
-        name = f"rest{len(self.rules)}"
-        self.rules.append(f"{name}[suffix={json.dumps(end)}]: /(?s:.*)/")
-        return name
+        return self._defined("rest", "/(?s:.*)/", f"[suffix={_quoted(end)}]")
+
+    def terminal(self, expression: str) -> str:
+        """A terminal of its own for an expression of texts."""
+        return self._defined("TEXT", expression)
+
+    def lazy(self, expression: str) -> str:
+        """The shortest text that an expression of texts takes."""
+        return self._defined("short", self.terminal(expression), "[lazy]")
 
     def rule(self, expression: str) -> str:
         """A rule of its own for an expression."""
-        name = f"rule{len(self.rules)}"
-        self.rules.append(f"{name}: {expression}")
-        return name
+        return self._defined("rule", expression)
+
+    def _defined(self, kind: str, expression: str, options: str = "") -> str:
+        """The name of what is defined so, and but once."""
+        key = kind, expression, options
+        if key not in self._named:
+            self._named[key] = f"{kind}{len(self.rules)}"
+            self.rules.append(f"{self._named[key]}{options}: {expression}")
+        return self._named[key]
 
     def named(self, key: Hashable, make: Callable[[], str]) -> str:
         """The rule of this key; what it makes may refer to itself."""
         if key not in self._named:
-            place = len(self.rules)
-            self._named[key] = self.rule("")
-            self.rules[place] += make()
+            place, name = len(self.rules), f"rule{len(self.rules)}"
+            self._named[key] = name
+            self.rules.append(name)
+            self.rules[place] = f"{name}: {make()}"
         return self._named[key]
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def without_tags(schema: Mapping[str, Any]) -> Any:
+    """A schema whose texts have no `</`, by which the end of an element would be seen in them."""
+    return _changed(schema, _tagless)
+
+
+def _tagless(schema: dict[str, Any]) -> dict[str, Any]:
+    said, parts = schema.get("type"), schema.get("allOf", [])
+    if _VALUES & schema.keys() or "string" not in (said if isinstance(said, list) else [said]):
+        return schema
+    return {**schema, "allOf": [*(parts if isinstance(parts, list) else ()), {"pattern": _NO_TAG}]}
+
+
+def _silent(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in schema.items() if key not in SAID}
+
+
+def _changed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], *, names: bool = False) -> Any:
+    """A schema with all within it changed, from the inside; with `names` its keys are no keywords."""
+    if isinstance(schema, list):
+        return [_changed(each, change) for each in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {key: each if not names and key in _VALUES else _changed(each, change, names=not names and key in _MAPS)
+             for key, each in schema.items()}
+    return found if names else change(found)
 
 
 def object_of(name: str, schema: Mapping[str, Any], called: str = "name",
@@ -132,13 +194,16 @@ def repeated(item: str, schema: Mapping[str, Any], between: str = "") -> str:
 def members(lark: Lark, schema: Mapping[str, Any], write: Callable[[str, Mapping[str, Any]], str], *,
             between: str = "") -> str:
     """Arguments one after another, first those that must be given; `between` stands between any two."""
+    comma = lark.text(between)
+    if isinstance(schema, Loose):
+        items = [write(key, each) for key, each in schema.listed.items()]
+        return repeated(lark.rule(either(items)), {}, comma) if items else '""'
     known = properties(schema)
     must = [write(key, each) for key, each, required in known if required]
     may = [write(key, each) for key, each, required in known if not required]
-    comma = lark.text(between)
     if must or not between:
         joined = f" {comma} ".join(must) + "".join(f" ({comma} {each})?" for each in may)
-        return joined.strip() or '""'
+        return lark.rule(joined.strip() or '""')
     first = rest = '""'
     for item in reversed([lark.rule(each) for each in may]):
         first, rest = lark.rule(f"{item} {rest} | {first}"), lark.rule(f"({comma} {item})? {rest}")

@@ -109,4 +109,5 @@ def _element(lark: Lark, key: str, schema: Mapping[str, Any], depth: int = 1) ->
 
 
 DIALECT = Dialect(name="minimax3", tells=((TAG,),), script=one_by_one(INVOKE, (OPEN, CLOSE), read), form=form,
-                  marks=(TAG,), ends=(OPEN,), before=f"{OPEN}\n", between="\n", after=f"\n{CLOSE}")
+                  marks=(TAG,), ends=(OPEN,), openings=(OPEN, INVOKE), before=f"{OPEN}\n", between="\n",
+                  after=f"\n{CLOSE}")

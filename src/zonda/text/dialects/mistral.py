@@ -53,6 +53,6 @@ def form_named(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 
 DIALECT = Dialect(name="mistral", tells=((CALLS, ARGUMENTS),), script=read, form=form_named,
-                  marks=(CALLS, ARGUMENTS, ID), ends=(CALLS,))
+                  marks=(CALLS, ARGUMENTS, ID), ends=(CALLS,), openings=(CALLS,))
 LISTED = Dialect(name="mistral_list", tells=((CALLS,),), script=read, form=form, marks=(CALLS, ARGUMENTS, ID),
-                 ends=(CALLS,), before=f"{CALLS}[", between=", ", after="]")
+                 ends=(CALLS,), openings=(CALLS,), before=f"{CALLS}[", between=", ", after="]")

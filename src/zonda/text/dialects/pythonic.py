@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from zonda.text.dialects.calls import NAME, objects
 from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.free import SPACE, Calls, pattern
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools, written
@@ -107,10 +109,21 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     return f"{lark.text(name + '(')} {members(lark, schema, one, between=', ')} {lark.text(')')}"
 
 
+def finds(lark: Lark, tools: Tools) -> Calls:
+    """Calls of the tools, alone or in a list, at the beginning of an answer alone."""
+    heads, more = list[tuple[str, str]](), f"({lark.text(', ')} {DIALECT.one(lark, tools)})* {lark.text(']')}"
+    for name, schema in ((name, tools.schema(name)) for name in tools.functions):
+        rest = lark.behind(f"{name}(", partial(form, lark, name, schema))
+        heads += [(f"/{SPACE}*{pattern(name)}\\(/", rest),
+                  (f"/{SPACE}*\\[{SPACE}*{pattern(name)}\\(/", f"{rest} {more}")]
+    return Calls(marks=[], heads=heads, leads=("<|python_start|>",))
+
+
 OPEN, CLOSE = "<|tool_call_start|>", "<|tool_call_end|>"
 _END = Marks(CLOSE)
 DIALECT = Dialect(name="pythonic", tells=(("<|header_start|>",), ("[func_name1(params_name1=",), ("[func_name(",)),
                   script=read, form=form, marks=("<|python_start|>", "<|python_end|>"), before="[", between=", ",
-                  after="]")
+                  after="]", finds=finds)
 LIQUID = Dialect(name="liquid", tells=((OPEN,), ("<|tool_list_start|>",)), script=liquid, form=form,
-                 marks=(OPEN, CLOSE), ends=(OPEN,), before=f"{OPEN}[", between=", ", after=f"]{CLOSE}")
+                 marks=(OPEN, CLOSE), ends=(OPEN,), openings=(OPEN,), before=f"{OPEN}[", between=", ",
+                 after=f"]{CLOSE}")

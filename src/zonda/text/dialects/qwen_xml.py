@@ -60,4 +60,4 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 
 DIALECT = Dialect(name="qwen_xml", tells=((FUNCTION, PARAMETER),), script=read, form=form, marks=(OPEN, CLOSE),
-                  between="\n")
+                  openings=(OPEN, FUNCTION), between="\n")

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.free import Calls
 from zonda.text.dialects.json import value
-from zonda.text.dialects.lark import Lark
+from zonda.text.dialects.lark import Lark, either
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.reasoning import Reasoning
@@ -68,11 +70,21 @@ def _call(reader: Reader, writer: Writer) -> Steps[None]:
 def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     """A call, the first after reasoning or at once."""
     think = lark.rule(f"{lark.text(THINK)} {lark.until(END)} {lark.text(f'{BEGIN}assistant')}")
-    head = f"({think}? {lark.text(CALLS)})? {lark.text(CALL)} {lark.rule('/[a-z0-9]{10}/')}"
-    return f"{head} {lark.text(f'{CALLED}{name}{ARGUMENTS}')} {lark.value(schema)} {lark.text(CALL_END)}"
+    return f"({think}? {lark.text(CALLS)})? {_alone(lark, name, schema)}"
+
+
+def _alone(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
+    head = f"{lark.text(CALL)} {lark.rule('/[a-z0-9]{10}/')} {lark.text(f'{CALLED}{name}{ARGUMENTS}')}"
+    return f"{head} {lark.value(schema)} {lark.text(CALL_END)}"
+
+
+def finds(lark: Lark, tools: Tools) -> Calls:
+    """A call behind its mark, in whatever message."""
+    calls = (lark.behind(CALL, partial(_alone, lark, name, tools.schema(name))) for name in tools.functions)
+    return Calls(marks=[(CALL, lark.rule(either(calls)))])
 
 
 DIALECT = Dialect(name="solar", tells=((CALL, CALLED),), script=read, form=form, reasons=True, text_head=CONTENT,
                   own=Reasoning("solar", THINK, END, after=f"{BEGIN}assistant"),
                   marks=(BEGIN, END, THINK, CONTENT, CALLS, CALLS_END, CALL, CALLED, ARGUMENTS, CALL_END),
-                  after=CALLS_END)
+                  after=CALLS_END, finds=finds)

@@ -5,7 +5,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][-+]?\d+)?")
@@ -13,7 +13,7 @@ _KINDS = {"integer": int, "number": (int, float), "boolean": bool, "array": list
           "null": type(None), "string": str}
 SHARED = ("$defs", "definitions")
 """Where a tool's schema has what its arguments refer to."""
-_SAID = frozenset({"default", "description", "examples", "title"})
+SAID = frozenset({"default", "description", "examples", "title"})
 _COMBINED = frozenset({"$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentRequired", "dependentSchemas",
                        "dependencies", "propertyNames", "patternProperties", "minProperties", "maxProperties",
                        "prefixItems", "contains", "uniqueItems", "unevaluatedItems"})
@@ -23,11 +23,24 @@ _DEPTH = 8  # references, and alternatives within alternatives
 _LONGEST = 1 << 16  # characters of a Python literal that is looked at
 
 
-class Tools:
-    """Function tools by name."""
+class Loose(dict[str, Any]):
+    """A schema of any arguments; `listed` has the types of those that are known."""
 
-    def __init__(self, tools: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        super().__init__(type="object")
+        found = schema.get("properties")
+        kinds = {key: kinds_of(within(schema, each)) for key, each in found.items()
+                 if isinstance(each, Mapping)} if isinstance(found, Mapping) else {}
+        self.listed = {key: {"type": "string" if not each or "string" in each else each[0] if len(each) == 1 else
+                             list(each)} for key, each in kinds.items()}
+
+
+class Tools:
+    """Function tools by name. In an answer that is free, calls of those of `held` must fit their schemas."""
+
+    def __init__(self, tools: Sequence[Mapping[str, Any]] = (), held: Container[str] = ()) -> None:
         self.functions: dict[str, Mapping[str, Any]] = {each["function"]["name"]: each["function"] for each in tools}
+        self.held = frozenset(name for name in self.functions if name in held)
 
     def __contains__(self, name: str) -> bool:
         return name in self.functions
@@ -37,7 +50,13 @@ class Tools:
 
     def only(self, name: str) -> Tools:
         """One of the tools alone."""
-        return Tools([{"function": self.functions[name]}])
+        return Tools([{"function": self.functions[name]}], self.held)
+
+    def loosened(self) -> Tools:
+        """The same, with any arguments for those that are not held to their schemas."""
+        return Tools([{"function": function if name in self.held else
+                       {"name": name, "parameters": Loose(self.schema(name))}}
+                      for name, function in self.functions.items()], self.held)
 
     def schema(self, name: str) -> dict[str, Any]:
         """The schema of a tool's arguments; any object where it has none.
@@ -45,6 +64,8 @@ class Tools:
         Other arguments than the listed ones are only for schemas that speak of them.
         """
         found = self.functions.get(name, {}).get("parameters")
+        if isinstance(found, Loose):
+            return found
         if not isinstance(found, Mapping) or not found:
             return {"type": "object", "properties": {}}
         listed, required = found.get("properties"), found.get("required", [])
@@ -129,7 +150,7 @@ def target(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def told(schema: Mapping[str, Any]) -> set[str]:
     """The keywords of a schema that say what its values are."""
-    return schema.keys() - {*SHARED, *_SAID}
+    return schema.keys() - {*SHARED, *SAID}
 
 
 def plain(schema: Mapping[str, Any]) -> bool:
