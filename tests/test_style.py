@@ -33,11 +33,11 @@ BELOW_ENGINE = BELOW_NN | {"nn", "models"}
 BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts", "completion", "formats", "generation",
                                    "turns", "tools", "effort", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(), "types": set(), "memory": set(),
+    "errors": set(), "types": set(), "memory": set(), "terminal": set(),
     "options": {"errors", "types"},
     # what is stored is known below: kernels execute the formats, which themselves know nothing of kernels
     "kernels": {"errors", "weights.source", "weights.formats"},
-    "weights": {"errors", "options", "kernels", "nn"},
+    "weights": {"errors", "options", "kernels", "nn", "terminal"},
     "nn": BELOW_NN,
     "models": {"errors", "nn"} | BELOW_NN,
     "engine": PLAIN | BELOW_ENGINE,
@@ -54,8 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts"},
     "loaded": PLAIN | {"engine", "text", "completion", "turns", "model"},
     "sdk": BELOW_SDK | {"loaded"},
-    "server": PLAIN | {"completion", "turns", "effort", "text", "engine", "machine", "sdk"},
-    "cli": BELOW_SDK | {"machine", "sdk", "server"},
+    "server": PLAIN | {"terminal", "completion", "turns", "effort", "text", "engine", "machine", "sdk"},
+    "cli": BELOW_SDK | {"terminal", "machine", "sdk", "server"},
     "__main__": {"cli"},
 }
 """For each part of the package, the parts below it; what is only imported for types is free."""

@@ -11,6 +11,7 @@ import shutil
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -229,6 +230,15 @@ def cache_folder() -> Path:
     """Where compiled kernels, re-tiled weights and fetched aliases lie: ZONDA_CACHE, else the user's cache folder."""
     named = os.environ.get("ZONDA_CACHE")
     return Path(named) if named else _user_folder("XDG_CACHE_HOME", ".cache") / "zonda"
+
+
+def believe_terminals() -> None:
+    """Drop COLUMNS and LINES where a terminal tells its size: a shell may have set them before that changed."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.get_terminal_size(descriptor).columns:
+                os.environ.pop("COLUMNS", None)
+                os.environ.pop("LINES", None)
 
 
 def keep_triton_kernels() -> None:

@@ -1,13 +1,13 @@
 """The commands of `zonda`: a table, of which each is imported when it is called."""
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 
 import click
 
 from zonda import __version__
 from zonda.cli import not_offered
+from zonda.terminal import lines
 
 # name -> what it does; the module and the function bear the same name, with underscores
 COMMANDS = {
@@ -58,7 +58,7 @@ def _louder(ctx: click.Context, param: click.Parameter, value: int) -> None:
     if state["verbose"]:
         import logging
 
-        logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+        logging.basicConfig(handlers=[lines()], format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("zonda").setLevel(logging.DEBUG)
 
 

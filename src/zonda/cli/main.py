@@ -8,12 +8,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from zonda.errors import ZondaError
+from zonda.terminal import keys
 
 INTERRUPTED = 128 + signal.SIGINT
 STUCK = 70
@@ -28,16 +29,20 @@ class Terminated(SystemExit):
 
 def main() -> None:
     """The console script. A signal ends a command with status 128 and its number, but `serve` with 0."""
+    put_back = keys()
     serving = next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "serve"
 
     def end(number: int, frame: FrameType | None) -> None:
         status = 0 if serving else 128 + number
-        _end_soon(status)
-        sys.unraisablehook = lambda _: os._exit(status)  # compilers call Python from where nothing can be raised
+        _end_soon(status, put_back)
+        sys.unraisablehook = lambda _: _end(status, put_back)  # compilers call Python from where nothing can be raised
         raise Terminated(status)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
+    from zonda.options import believe_terminals
+
+    believe_terminals()
     leave(call())
 
 
@@ -52,10 +57,15 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _end_soon(status: int) -> None:
-    watch = threading.Timer(GRACE, os._exit, [status])
+def _end_soon(status: int, last: Callable[[], None] = lambda: None) -> None:
+    watch = threading.Timer(GRACE, _end, [status, last])
     watch.daemon = True
     watch.start()
+
+
+def _end(status: int, last: Callable[[], None]) -> NoReturn:
+    last()
+    os._exit(status)
 
 
 def call(args: Sequence[str] | None = None) -> int:

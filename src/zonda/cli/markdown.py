@@ -3,10 +3,9 @@ from __future__ import annotations
 
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -30,7 +29,6 @@ class Markdown:
         self._rest = ""
         self._thought = ""
         self._begun = False
-        self._open = ExitStack()
 
     def think(self, text: str) -> None:
         """Show more reasoning, dimmed, line by line."""
@@ -67,7 +65,6 @@ class Markdown:
             self._begun = True
 
     def __enter__(self) -> Self:
-        self._open.enter_context(unechoed())
         self._live.start()
         return self
 
@@ -78,7 +75,6 @@ class Markdown:
             self._live.stop()
             self._thought_through()
             self._print(self._rest)
-            self._open.close()
 
 
 class Block:
@@ -146,26 +142,6 @@ def finished_blocks(text: str) -> tuple[str, str]:
         if not fence and line.endswith("\n") and not line.strip():
             cut = position
     return text[:cut], text[cut:]
-
-
-@contextmanager
-def unechoed() -> Iterator[None]:
-    """Let keys that are typed meanwhile wait for the next prompt: shown, they would shift what is drawn."""
-    try:
-        import termios
-    except ImportError:  # not on Windows
-        yield
-        return
-    if not sys.stdin.isatty():
-        yield
-        return
-    before = termios.tcgetattr(sys.stdin)
-    silent = [each & ~termios.ECHO if index == 3 else each for index, each in enumerate(before)]
-    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
-    try:
-        yield
-    finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
 
 
 @contextmanager

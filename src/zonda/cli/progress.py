@@ -3,8 +3,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from zonda.terminal import bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -23,6 +26,7 @@ class Bars:
         self._bars: Progress | None = None
         self._task: TaskID | None = None
         self._told: set[str] = set()
+        self._drawn = ExitStack()
 
     def __call__(self, stage: str, done: int = 0, total: int = 0) -> None:
         with self._lock:
@@ -46,8 +50,7 @@ class Bars:
             if not sys.stderr.isatty():
                 self._tell(stage)
                 return
-            self._bars = _bars()
-            self._bars.start()
+            self._bars = self._drawn.enter_context(_bars())
             done, total = self._state
             self._task = self._bars.add_task(stage, completed=done, total=total or None)
 
@@ -59,8 +62,7 @@ class Bars:
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._bars is not None:
-            self._bars.stop()
+        self._drawn.close()
         self._timer = self._bars = self._task = None
         self._stage = ""
 
@@ -73,9 +75,7 @@ class Bars:
             self._end()
 
 
-def _bars() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+def _bars() -> AbstractContextManager[Progress]:
+    from rich.progress import BarColumn, TaskProgressColumn, TimeElapsedColumn
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-                    console=Console(stderr=True), transient=True)
+    return bars(BarColumn(), TaskProgressColumn(), TimeElapsedColumn())

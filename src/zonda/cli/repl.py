@@ -11,6 +11,7 @@ from zonda.cli.chat import COMMANDS, Chat
 from zonda.cli.screen import Meter, Plain, Screen
 from zonda.errors import ZondaError
 from zonda.options import RunOptions, config_folder
+from zonda.terminal import unechoed
 from zonda.types import Sampling
 
 if TYPE_CHECKING:
@@ -24,19 +25,24 @@ def converse(llm: LLM, options: RunOptions, sampling: Sampling) -> None:
     chat = Chat(sampling, system=options.system)
     session = _session()
     click.echo(f"{llm.name}, context of {llm.engine.max_len} tokens\n/help lists commands, Ctrl-D leaves", err=True)
-    while not chat.left:
-        try:
-            line = session.prompt("> ", prompt_continuation="  ").rstrip()
-        except KeyboardInterrupt:
-            if not session.default_buffer.text:
-                click.echo("Ctrl-D leaves", err=True)
-            continue
-        except EOFError:
-            return
-        if line.startswith("/"):
-            click.echo(chat.command(line), err=True)
-        elif line:
-            _answer(llm, chat, line.strip(), options)
+    with unechoed():
+        while not chat.left and (line := _line(session)) is not None:
+            if line.startswith("/"):
+                click.echo(chat.command(line), err=True)
+            elif line:
+                _answer(llm, chat, line.strip(), options)
+
+
+def _line(session: PromptSession[str]) -> str | None:
+    """What the user enters, None to leave."""
+    try:
+        return session.prompt("> ", prompt_continuation="  ").rstrip()
+    except KeyboardInterrupt:
+        if not session.default_buffer.text:
+            click.echo("Ctrl-D leaves", err=True)
+        return ""
+    except EOFError:
+        return None
 
 
 def _answer(llm: LLM, chat: Chat, text: str, options: RunOptions) -> None:

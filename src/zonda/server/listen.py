@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from zonda import terminal
 from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions
 from zonda.server.app import DEFAULTS, Models, application, service
@@ -223,7 +223,7 @@ def _logging() -> Iterator[None]:
     if root.hasHandlers():
         yield
         return
-    lines = logging.StreamHandler(sys.stderr)
+    lines = terminal.lines()
     lines.setFormatter(logging.Formatter("%(message)s"))
     level = root.level
     root.addHandler(lines)
