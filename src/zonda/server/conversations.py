@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.call import Call
 from zonda.server.errors import NotFound
-from zonda.server.responses_input import item_of
+from zonda.server.responses_input import read
 from zonda.server.responses_items import ItemList, ItemQuery, Names, item_page
 from zonda.server.responses_schema import ConversationId, InputItem, Item
 from zonda.server.responses_store import Talk
@@ -167,7 +167,8 @@ def _item(call: Call, talk: Talk) -> Item:
 
 def _items(given: list[InputItem]) -> list[Item]:
     names = Names(secrets.token_hex(16))
-    return [item_of(each, f"items[{index}]", names.next, lambda id: None) for index, each in enumerate(given)]
+    return [item for index, each in enumerate(given)
+            for item in read(each, f"items[{index}]", names.next, lambda id: None)]
 
 
 def _shown(talk: Talk) -> Conversation:

@@ -203,10 +203,9 @@ async def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item,
         return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None) if kept else None
 
     before = _before(call, body)
-    own = tuple(await call.beside(lambda: given.items_of(body, names.next, find)))
+    own = tuple(await call.beside(lambda: given.items_of(body, names.next, find, before)))
     if not (own or before):
         raise InvalidRequest("`input` is empty, expected at least one item", param="input")
-    given.check_outputs(before, own)
     return before + own
 
 

@@ -13,6 +13,7 @@ from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.formats import ANY_OBJECT, Wanted, wanted_form
 from zonda.server.not_offered import check_offered
+from zonda.server.responses_hosted import hosted
 from zonda.server.responses_schema import (
     Compaction,
     ContextFields,
@@ -45,16 +46,34 @@ SUMMARY = "Summary of the conversation so far:\n\n"
 FORMAT_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[str], Item | None]) -> list[Item]:
-    """The input as items, each with an id: its own, or one that `name` makes; `find` looks up what is referred to."""
+def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[str], Item | None],
+             before: Sequence[Item]) -> list[Item]:
+    """The input as items, each with an id: its own, or one that `name` makes; `find` looks up what is referred to.
+
+    Raises for the output of a call that is nowhere in front of it.
+    """
     if body.input is None:
         if body.previous_response_id is not None or body.conversation is not None:
             return []
         raise missing("input")
     if isinstance(body.input, str):
         return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]
-    return [item_of(each, f"input[{index}]", name, find)
-            for index, each in enumerate(body.input[:-1] if compacts(body) else body.input)]
+    called = {item.call_id for item in before if isinstance(item, FunctionCall | CustomCall)}
+    found: list[Item] = []
+    for index, each in enumerate(body.input[:-1] if compacts(body) else body.input):
+        found += (items := read(each, place := f"input[{index}]", name, find))
+        called |= {item.call_id for item in items if isinstance(item, FunctionCall | CustomCall)}
+        for item in items:
+            if isinstance(item, FunctionCallOutput | CustomCallOutput) and item.call_id not in called:
+                raise InvalidRequest(f"`{place}` is the output of a call that is not there", param=f"{place}.call_id",
+                                     hint="send the call before it, or go on from the response that made it")
+    return found
+
+
+def read(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> list[Item]:
+    """What an item that was given stands for; `place` is where."""
+    found = hosted(given, place, name)
+    return [_item(given, place, name, find)] if found is None else found
 
 
 def compacts(body: ContextFields) -> bool:
@@ -62,8 +81,7 @@ def compacts(body: ContextFields) -> bool:
     return isinstance(body.input, list) and bool(body.input) and body.input[-1].type == "compaction_trigger"
 
 
-def item_of(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> Item:
-    """An item that was given; `place` is where."""
+def _item(given: InputItem, place: str, name: Callable[[str], str], find: Callable[[str], Item | None]) -> Item:
     match given.type:
         case "message":
             return _message(given, place, name)
@@ -122,6 +140,8 @@ def _message(given: InputItem, place: str, name: Callable[[str], str]) -> Messag
 
 
 def _text(part: InputPart, place: str) -> str:
+    if part.type is None:
+        raise missing(f"{place}.type")
     if part.type in MEDIA:
         raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
     if part.type not in TEXTS and part.type != "refusal":
@@ -134,6 +154,8 @@ def _output(given: InputItem, place: str) -> str | list[InputText]:
         raise missing(f"{place}.output")
     if isinstance(given.output, str):
         return given.output
+    if isinstance(given.output, dict):
+        raise InvalidRequest(f"`{place}.output` is neither a text nor a list of parts", param=f"{place}.output")
     return [InputText(_text(part, f"{place}.output[{index}]")) for index, part in enumerate(given.output)]
 
 
@@ -152,18 +174,6 @@ def _compaction(given: InputItem, place: str, name: Callable[[str], str]) -> Com
         raise InvalidRequest(f"`{place}.encrypted_content` is nothing that this server has written",
                              param=f"{place}.encrypted_content", hint="send it back as /v1/responses/compact gave it")
     return Compaction(id=given.id or name("cmp"), encrypted_content=sealed)
-
-
-def check_outputs(before: Sequence[Item], own: Sequence[Item]) -> None:
-    """Refuse the output of a call that is nowhere before it."""
-    called = {item.call_id for item in before if isinstance(item, FunctionCall | CustomCall)}
-    for index, item in enumerate(own):
-        if isinstance(item, FunctionCall | CustomCall):
-            called.add(item.call_id)
-        elif isinstance(item, FunctionCallOutput | CustomCallOutput) and item.call_id not in called:
-            raise InvalidRequest(f"`input[{index}]` is the output of a call that is not there",
-                                 param=f"input[{index}].call_id", hint="send the call before it, or go on from the "
-                                 "response that made it")
 
 
 def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:

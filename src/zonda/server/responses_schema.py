@@ -23,9 +23,12 @@ Include = Literal[
 class InputPart(Struct, kw_only=True):
     """A piece of a message's content, of a reasoning item or of a tool's output."""
 
-    type: str
+    type: str | None = None
     text: str | None = None
     refusal: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    outcome: dict[str, Any] | None = None
 
 
 class InputItem(Struct, kw_only=True):
@@ -41,9 +44,17 @@ class InputItem(Struct, kw_only=True):
     namespace: str | None = None
     arguments: str | None = None
     input: str | None = None
-    output: str | list[InputPart] | None = None
+    output: str | list[InputPart] | dict[str, Any] | None = None
     summary: list[InputPart] | None = None
     encrypted_content: str | None = None
+    status: str | None = None
+    action: dict[str, Any] | None = None
+    operation: dict[str, Any] | None = None
+    queries: list[str] | None = None
+    results: list[dict[str, Any]] | None = None
+    code: str | None = None
+    outputs: list[dict[str, Any]] | None = None
+    error: Any = None
 
 
 class TextFormat(Struct, kw_only=True, omit_defaults=True):
