@@ -54,8 +54,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts"},
     "loaded": PLAIN | {"engine", "text", "completion", "turns", "model"},
     "sdk": BELOW_SDK | {"loaded"},
-    "server": PLAIN | {"terminal", "completion", "turns", "effort", "text", "engine", "machine", "sdk"},
-    "cli": BELOW_SDK | {"terminal", "machine", "sdk", "server"},
+    "payloads": {"errors"},
+    "server": PLAIN | {"terminal", "payloads", "completion", "turns", "effort", "text", "engine", "machine", "sdk"},
+    "cli": BELOW_SDK | {"terminal", "payloads", "machine", "sdk", "server"},
     "__main__": {"cli"},
 }
 """For each part of the package, the parts below it; what is only imported for types is free."""

@@ -138,6 +138,8 @@ class RunOptions:
         None, "how much to reason, for templates that know levels; all but off and none ask for reasoning")
     json_schema: str | None = option(None, "file with the JSON schema that answers must follow", metavar="FILE")
     regex: str | None = option(None, "regular expression that answers must match as a whole")
+    log: str | None = option(None, "append what is asked and answered, in full, to this file, one JSON object a line",
+                             flags=("-l", "--log"), metavar="FILE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,6 +218,8 @@ class ServerOptions:
                                low=0.01)
     access_log: bool = option(True, "log one line a request on standard error", off=("--disable-access-log",))
     access_log_format: Literal["text", "json"] = option("text", "form of the access log")
+    log: str | None = option(None, "append what is asked and answered, in full, to this file, one JSON object a line",
+                             flags=("-l", "--log"), metavar="FILE")
     log_prompts: bool = option(False, "log what was asked and answered too, up to 64 KB each")
     access_log_health: bool = option(False, "log requests to /health and /metrics too")
     request_id_header: bool = option(True, "tell a request's id in a header", off=("--disable-request-id-header",))

@@ -19,7 +19,7 @@ COMMON = """-m --model-id -t --tokenizer -a --arch --dtype --format -f --quantiz
 --pa-context-len --pa-memory-mb --pa-memory-fraction --pa-block-size --pa-cache-type --max-edge --max-num-images
 --max-image-length --no-kv-cache --matformer-config-path --matformer-slice-name --mtp --mtp-model --mtp-n-predict
 --token-source --seed -v"""
-RUNTIME = """--max-seqs --max-num-batched-tokens --max-decode-steps-before-prefill --prefix-cache-n -c
+RUNTIME = """-l --log --max-seqs --max-num-batched-tokens --max-decode-steps-before-prefill --prefix-cache-n -c
 --chat-template -j --jinja-explicit --mcp-config --agent --agentic --enable-search --search-embedding-model
 --enable-code-execution
 --code-exec-python --code-exec-timeout --code-exec-workdir --enable-shell --shell-path --shell-timeout --shell-workdir

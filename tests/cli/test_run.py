@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +109,21 @@ def test_an_interrupt_ends_the_line_and_the_program(run: Run, monkeypatch: pytes
     monkeypatch.setattr(LLM, "_chunks", interrupted)
     code, out, _ = run("-i", "w")
     assert (code, out) == (130, "\n")
+
+
+def test_what_is_asked_and_answered_is_added_to_a_log(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for text in ("w", "x"):
+        run("-i", text, "--log", str(path))
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["model"], first["messages"]) == ("letters", [{"role": "user", "content": "w"}])
+    assert (first["answer"], first["completion_tokens"], second["answer"]) == ("xyz", 4, "yz")
+
+
+def test_a_log_that_cannot_be_written_is_told_before_the_model_is_loaded(
+        run: Run, runners: list[LettersRunner], tmp_path: Path) -> None:
+    code, out, err = run("-i", "w", "-l", str(tmp_path))
+    assert (code, out, runners) == (1, "", []) and "cannot be written: Is a directory" in err
 
 
 def test_a_schema_that_is_not_there_is_told_before_the_model_is_loaded(run: Run, runners: list[LettersRunner]) -> None:

@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
+import stat
 import subprocess
 import threading
 import urllib.request
@@ -273,6 +275,26 @@ def test_what_was_said_is_logged_only_when_asked_for() -> None:
     assert "secretw" not in lines[0]
     assert json.loads(json.loads(lines[2])["request"])["messages"][0]["content"] == "secretw\n"
     assert "request=" in lines[1] and "secretw" in lines[1] and "\n" not in lines[1] and "[DONE]" in lines[1]
+
+
+def test_payloads_are_logged_in_full_to_a_file_of_the_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "payloads.jsonl"
+    with serving(model(), log=str(path)) as server:
+        assert path.read_bytes() == b""
+        server.get("/v1/models")
+        server.chat("w" * 70_000)
+        server.chat("w", stream=True)
+        until(lambda: path.read_bytes().count(b"\n") == 2)
+    long, streamed = (json.loads(line) for line in path.read_text().splitlines())
+    assert json.loads(long["request"])["messages"][0]["content"] == "w" * 70_000
+    assert long["status"] == 400 and json.loads(long["answer"])["error"]["code"] == long["error"]
+    assert streamed["answer"].endswith("data: [DONE]\n\n") and streamed["time"] and streamed["model"] == "chain"
+    assert os.name == "nt" or stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_log_that_cannot_be_written_is_told_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be written: Is a directory"):
+        serve(lambda progress: pytest.fail("loaded"), ServerOptions(port=0, log=str(tmp_path)))
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])

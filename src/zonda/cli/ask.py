@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from zonda.cli.screen import Meter, Screen
 from zonda.effort import asked
 from zonda.errors import InvalidRequest
 from zonda.options import RunOptions
+from zonda.payloads import append
 from zonda.text.parts import Text, Thought
 from zonda.turns import Spoken, Turn
 from zonda.types import Grammar, Sampling
@@ -55,6 +56,16 @@ def _continued(llm: LLM, text: str, sampling: Sampling, form: Grammar | None) ->
     with closing(llm.generate(text, sampling, grammar=form)) as chunks:  # type: ignore[type-var]
         for chunk in chunks:
             yield Spoken(chunk.index, (Text(chunk.text),), chunk, chunk.finish)
+
+
+@contextmanager
+def recorded(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, meter: Meter) -> Iterator[None]:
+    """Add to the log, if there is to be one, what is answered within."""
+    try:
+        yield
+    finally:
+        if options.log:
+            append(options.log, {"model": llm.name, "messages": messages, **meter.record})
 
 
 def show(answer: Iterator[Spoken], screen: Screen, meter: Meter) -> None:

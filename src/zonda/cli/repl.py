@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from zonda.cli.ask import ask, show
+from zonda.cli.ask import ask, recorded, show
 from zonda.cli.chat import COMMANDS, Chat
 from zonda.cli.screen import Meter, Plain, Screen
 from zonda.errors import ZondaError
@@ -51,7 +51,8 @@ def _answer(llm: LLM, chat: Chat, text: str, options: RunOptions) -> None:
     told = ""
     click.echo(err=True)
     try:
-        show(ask(llm, chat.messages, options, chat.sampling), _screen(), meter)
+        with recorded(llm, chat.messages, options, meter):
+            show(ask(llm, chat.messages, options, chat.sampling), _screen(), meter)
         told = meter.line()
     except KeyboardInterrupt:
         told = "stopped"

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zonda.cli.ask import ask, grammar, show
+from zonda.cli.ask import ask, grammar, recorded, show
 from zonda.cli.flags import flags
 from zonda.cli.progress import Bars
 from zonda.cli.screen import Meter, Plain
 from zonda.effort import asked
 from zonda.errors import InvalidRequest
 from zonda.options import EngineOptions, ModelOptions, RunOptions, SamplingOptions, given, sampling_of
+from zonda.payloads import append
 from zonda.types import Sampling
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def start(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, e
     """Load the model, then answer once or hold a conversation."""
     grammar(options)  # so that what is wrong is told of before the model is loaded
     asked(options.thinking, options.reasoning_effort)
+    if options.log:
+        append(options.log)
     text = _prompt(options)
     with load(model, engine) as llm:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which stops an answer, and not always the command
@@ -78,8 +81,9 @@ def answer_once(llm: LLM, text: str, options: RunOptions, sampling: Sampling) ->
     """Print one answer on standard output and its speed on standard error."""
     if llm.template is None and not options.raw:
         click.echo("note: the model has no chat template; it continues the text", err=True)
-    meter = Meter()
-    show(ask(llm, _messages(text, options), options, sampling), Plain(), meter)
+    meter, messages = Meter(), _messages(text, options)
+    with recorded(llm, messages, options, meter):
+        show(ask(llm, messages, options, sampling), Plain(), meter)
     click.secho(meter.line(), dim=True, err=True)
 
 

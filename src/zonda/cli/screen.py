@@ -80,6 +80,7 @@ class Meter:
         self._tokens = 0
         self._usage = Usage()
         self._texts: list[str] = []
+        self._raw: list[str] = []
 
     @property
     def text(self) -> str:
@@ -89,11 +90,18 @@ class Meter:
     def add(self, chunk: Chunk, text: str) -> None:
         """Count a chunk, which came now, and keep its text."""
         self._texts.append(text)
+        self._raw.append(chunk.text)
         if chunk.tokens:
             self._last = time.perf_counter()
             self._first = self._first or self._last
             self._tokens += len(chunk.tokens)
         self._usage = chunk.usage or self._usage
+
+    @property
+    def record(self) -> dict[str, object]:
+        """The answer with its reasoning, and what it took, for a log."""
+        return {"answer": "".join(self._raw), "prompt_tokens": self._usage.prompt_tokens,
+                "completion_tokens": self._tokens}
 
     def line(self) -> str:
         """The counts and speeds in one line."""

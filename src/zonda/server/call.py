@@ -26,7 +26,6 @@ JSON = b"application/json"
 INLINE = 16_384
 """Bytes of a request that is decoded, and its prompt made, at once; for larger ones that is done beside the event loop.
 """
-MAX_LOGGED = 65536  # bytes of a body that are logged, if bodies are logged at all
 GONE = 499
 """What the log calls the status of a request whose client left."""
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -122,8 +121,7 @@ class Call:
                     raise _too_large(limit)
                 more = message.get("more_body", False)
         body = b"".join(parts)
-        if self.service.options.log_prompts:
-            self.asked = body[:MAX_LOGGED]
+        self.asked = body[:self.service.kept]
         return body
 
     async def beside(self, work: Callable[[], T]) -> T:
@@ -158,8 +156,8 @@ class Call:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _keep(self, body: bytes) -> None:
-        if self.service.options.log_prompts and len(self.answered) < MAX_LOGGED:
-            self.answered += body[:MAX_LOGGED - len(self.answered)]
+        if len(self.answered) < self.service.kept:
+            self.answered += body[:self.service.kept - len(self.answered)]
 
     async def reply(self, value: Any, *, status: int = 200, headers: list[Header] | None = None) -> None:
         """Answer with a value as JSON."""

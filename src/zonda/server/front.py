@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Awaitable, Mapping
 
 import msgspec
@@ -10,11 +11,12 @@ from starlette.routing import Router, get_route_path
 from starlette.types import Message, Receive, Scope, Send
 
 from zonda.errors import InvalidModel, ZondaError
+from zonda.payloads import append
 from zonda.server.call import GONE, Call
 from zonda.server.endpoint import KEY
 from zonda.server.errors import OPENAI, Disconnected, Envelope, HTTPException
 from zonda.server.guard import Guard
-from zonda.server.service import Service
+from zonda.server.service import MAX_LOGGED, Service
 
 log = logging.getLogger("zonda.server")
 access = logging.getLogger("zonda.access")
@@ -97,8 +99,17 @@ def _note(call: Call) -> None:
     options = call.service.options
     if not call.quiet:
         call.service.metrics.observe(call)
+    if options.log and call.asked:
+        call.service.beside.submit(_record, options.log, _facts(call) | _bodies(call, sys.maxsize))
     if options.access_log and (options.access_log_health or not call.quiet):
         access.info("%s", _json(call) if options.access_log_format == "json" else _text(call))
+
+
+def _record(path: str, facts: Mapping[str, object]) -> None:
+    try:
+        append(path, facts)
+    except ZondaError as error:
+        log.error("%s", error)
 
 
 def _is_browser(call: Call) -> bool:
@@ -122,8 +133,12 @@ def _facts(call: Call) -> dict[str, object]:
         facts |= {"prompt_tokens": call.usage.prompt_tokens, "completion_tokens": call.usage.completion_tokens}
     if call.code:
         facts["error"] = call.code
-    bodies = {"request": call.asked, "answer": bytes(call.answered)} if call.service.options.log_prompts else {}
-    return facts | {"id": call.id} | {name: body.decode("utf-8", "replace") for name, body in bodies.items()}
+    return facts | {"id": call.id} | (_bodies(call, MAX_LOGGED) if call.service.options.log_prompts else {})
+
+
+def _bodies(call: Call, most: int) -> dict[str, object]:
+    bodies = {"request": call.asked, "answer": bytes(call.answered)}
+    return {name: body[:most].decode("utf-8", "replace") for name, body in bodies.items()}
 
 
 def _json(call: Call) -> str:

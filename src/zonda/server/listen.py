@@ -51,6 +51,7 @@ def serve(models: Models, options: ServerOptions = DEFAULTS, *, default: str | N
         try:
             server.run(sockets=[sock])
         finally:
+            server.service.beside.shutdown()
             hurry = server.force_exit or server.error
             _close(server.service.registry.loaded(), HURRY if hurry else GOODBYE)
         if server.error:

@@ -1,12 +1,15 @@
 """What the routes share: the models, the options, the requests that are here now, and whether more are taken."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from zonda.errors import Closed
 from zonda.options import ServerOptions
+from zonda.payloads import append
 from zonda.server.errors import Crowded
 from zonda.server.metrics import Metrics
 from zonda.server.registry import Lease, Registry
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from zonda.server.call import Call
     from zonda.server.endpoint import Endpoint
 
+MAX_LOGGED = 65536
+"""Bytes of a body that the access log shows, if it shows bodies at all."""
 MOST_CARRIED = 4096
 """Responses that connections may go on from, all together; their bytes are bounded like those of stored ones."""
 
@@ -64,6 +69,12 @@ class Service:
         self.conversations: Store[Talk] = Store(options)
         self.chats: Store[Chat] = Store(options)
         self.metrics = Metrics(self)
+        self.kept = sys.maxsize if options.log else MAX_LOGGED if options.log_prompts else 0
+        """Bytes of each body, asked or answered, that are kept until they are logged."""
+        self.beside = ThreadPoolExecutor(1, thread_name_prefix="zonda-log")
+        """Where the log of payloads is written."""
+        if options.log:
+            append(options.log)
         registry.overdue = self._end_requests
 
     def at_hand(self, name: str | None) -> Lease | None:
