@@ -311,6 +311,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type"),
     ({"tools": [{"type": "bash_new", "name": "w"}]}, "tools[0].type"), ({"container": {"skills": []}}, "container"),
     ({"tools": [{"name": "w"}]}, "tools[0].input_schema"), ({"tools": [{}]}, "tools[0].name"),
+    ({"tools": [LOOK | {"name": "a b"}]}, "tools[0].name"), ({"tools": [LOOK, LOOK]}, "tools[1].name"),
+    ({"tools": [LOOK | {"input_schema": {"type": "string"}}]}, "tools[0].input_schema.type"),
+    ({"thread": {"type": "create"}}, "thread"), ({"compaction": {"type": "summarize"}}, "compaction"),
+    ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
     ({"tool_choice": {"type": "tool"}}, "tool_choice.name"), ({"tool_choice": {"type": "any"}}, "tool_choice"),
     ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
     ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
@@ -356,8 +360,11 @@ def test_the_context_is_managed_by_leaving_it_as_it_is(server: Server) -> None:
         message = client.beta.messages.create(**fields)
         with client.beta.messages.stream(**fields) as stream:
             streamed = stream.get_final_message()
+        del fields["max_tokens"]
+        counted = client.beta.messages.count_tokens(**fields)
     for each in (message, streamed):
         assert each.context_management and each.context_management.applied_edits == []
+    assert counted.context_management and counted.context_management.original_input_tokens == counted.input_tokens
     assert "context_management" not in server.post("/v1/messages", asked("w")).json
 
 

@@ -396,6 +396,8 @@ async def test_the_async_client_gathers_a_stream(server: Server) -> None:
 
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"input": None}, "input"), ({"input": []}, "input"), ({"input": 5}, "input"), ({"input": [5]}, "input[0]"),
+    ({"tools": [LOOK | {"name": "a b"}]}, "tools[0].name"), ({"moderation": {"model": "m"}}, "moderation"),
+    ({"tools": [LOOK | {"parameters": {"type": "string"}}]}, "tools[0].parameters.type"),
     ({"input": [{}]}, "input[0].type"), ({"input": [{"type": "strange"}]}, "input[0].type"),
     ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
     ({"input": [{"role": "user"}]}, "input[0].content"),

@@ -63,6 +63,8 @@ CHAT_ONLY = [
     ({"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "sometimes"}, "tool_choice"),
     ({"tools": [{"type": "function", "function": {"name": "f g"}}]}, "tools[0].function.name"),
     ({"tools": [{"type": "function", "name": "f", "parameters": 5}]}, "tools[0].parameters"),
+    ({"tools": [{"type": "function", "name": "f", "parameters": {"type": "array"}}]}, "tools[0].parameters.type"),
+    ({"moderation": {"model": "omni-moderation-latest"}}, "moderation"),
     ({"tools": [{"type": "mcp", "name": "f"}]}, "tools[0]"),
     ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice"),
     ({"tool_choice": {"type": "function"}}, "tool_choice"),

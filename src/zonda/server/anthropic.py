@@ -22,6 +22,7 @@ from zonda.server.anthropic_schema import (
     Ping,
     StopReason,
     TokensCount,
+    Unmanaged,
 )
 from zonda.server.anthropic_writer import Writer, usage_of
 from zonda.server.call import Call
@@ -84,7 +85,8 @@ async def count(call: Call, body: CountRequest) -> TokensCount:
     """Count the tokens of the prompt that a request would make."""
     llm: AsyncLLM = await call.use(body.model)
     turn = await call.beside(lambda: turn_of(body))
-    return TokensCount(await call.beside(lambda: llm.count(turn)))
+    length = await call.beside(lambda: llm.count(turn))
+    return TokensCount(length, UNSET if body.context_management is None else Unmanaged(length))
 
 
 def _shown(body: MessageRequest) -> str:

@@ -10,7 +10,7 @@ from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import sampling
 from zonda.server.anthropic_blocks import CALLS, RESULTS, SILENT, result_of, text_of
 from zonda.server.anthropic_schema import AnthropicMessage, Block, CountRequest, MessageRequest
-from zonda.server.anthropic_tools import choice_of, function_of
+from zonda.server.anthropic_tools import choice_of, functions_of
 from zonda.server.decode import check_depth, needed
 from zonda.server.formats import Wanted, wanted_form
 from zonda.server.not_offered import check_offered
@@ -35,7 +35,7 @@ def turn_of(body: CountRequest) -> Turn:
     messages = _messages(body)
     begins = bool(messages) and messages[-1]["role"] == "assistant"
     return Turn(begun=taken_off(messages, thinks=thinks(body)) if begins else "", messages=messages,
-                tools=[function_of(each, f"tools[{n}]") for n, each in enumerate(body.tools or ())],
+                tools=functions_of(body.tools or ()),
                 choice=choice_of(wanted), parallel=not (wanted and wanted.disable_parallel_tool_use),
                 format=form_of(body)[1], variables=_variables(body))
 
@@ -80,6 +80,8 @@ def _told(message: AnthropicMessage, place: str) -> list[dict[str, Any]]:
     """A message as those of chats: results of tools are messages of their own, in their order."""
     if isinstance(message.content, str):
         return [{"role": message.role, "content": message.content}]
+    if not message.content and message.role != "assistant":
+        raise InvalidRequest(f"`{place}` is empty, expected at least one block", param=place)
     found: list[dict[str, Any]] = []
     said = _Said(message.role)
     for index, block in enumerate(message.content):

@@ -114,6 +114,8 @@ class CountRequest(ThinkingFields, kw_only=True):
     output_format: OutputFormat | None = None
     container: Any = None
     context_management: dict[str, Any] | None = None
+    compaction: dict[str, Any] | None = None
+    thread: dict[str, Any] | None = None
     mcp_servers: Annotated[list[Any], Meta(extra_json_schema={"maxItems": 0})] | None = None
 
 
@@ -206,10 +208,17 @@ class AnsweredMessage(Struct, tag="message", tag_field="type", kw_only=True):
     usage: MessageUsage
 
 
+class Unmanaged(Struct):
+    """What the prompt's length was before anything was taken out."""
+
+    original_input_tokens: int
+
+
 class TokensCount(Struct):
     """The length of a prompt."""
 
     input_tokens: int
+    context_management: Unmanaged | UnsetType = UNSET
 
 
 class AnthropicModel(Struct, tag="model", tag_field="type", kw_only=True):

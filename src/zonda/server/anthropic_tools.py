@@ -2,11 +2,13 @@
 clients run them, and send none."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.anthropic_schema import AnthropicChoice, AnthropicTool
 from zonda.server.decode import check_depth, missing
+from zonda.server.tools import check_name, check_parameters
 from zonda.turns import Named, ToolChoice
 
 _TEXT, _NUMBER = {"type": "string"}, {"type": "integer"}
@@ -32,16 +34,26 @@ _NAMED: dict[str, tuple[str, dict[str, Any]]] = {
 """Descriptions and schemas, by what the types of tools begin with; the rest is a date."""
 
 
+def functions_of(tools: Sequence[AnthropicTool]) -> list[dict[str, Any]]:
+    """Tools in the shape of chat completions; no two have the same name."""
+    found: dict[str, dict[str, Any]] = {}
+    for index, tool in enumerate(tools):
+        if tool.name in found:
+            raise InvalidRequest(f"`tools[{index}].name` is that of another tool", param=f"tools[{index}].name")
+        found[tool.name] = function_of(tool, f"tools[{index}]")
+    return list(found.values())
+
+
 def function_of(tool: AnthropicTool, place: str) -> dict[str, Any]:
     """A tool in the shape of chat completions."""
-    if not tool.name:
-        raise InvalidRequest(f"`{place}.name` is empty", param=f"{place}.name")
+    check_name(tool.name, f"{place}.name")
     said, schema = tool.description, tool.input_schema
     if tool.type not in (None, "custom"):
         said, schema = _known(tool.type, place)
     if schema is None:
         raise missing(f"{place}.input_schema")
     check_depth(schema, f"{place}.input_schema")
+    check_parameters(schema, f"{place}.input_schema")
     function: dict[str, Any] = {"name": tool.name, "parameters": schema} | ({"description": said} if said else {})
     return {"type": "function", "function": function | ({"strict": tool.strict} if tool.strict is not None else {})}
 

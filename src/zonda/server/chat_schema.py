@@ -54,6 +54,7 @@ class ChatRequest(ConversationFields, kw_only=True):
     functions: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
     function_call: Literal["none", "auto"] | dict[str, Any] | None = None
     modalities: list[str] | None = None
+    moderation: dict[str, Any] | None = None
     store: bool | None = None
     metadata: Metadata | None = None
     user: str | None = None

@@ -98,6 +98,7 @@ class ContextFields(ConversationFields, kw_only=True):
     previous_response_id: Identifier | None = None
     conversation: Identifier | ConversationId | None = None
     prompt: Any = None
+    moderation: dict[str, Any] | None = None
     tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | Choice | None = None
     parallel_tool_calls: bool | None = None

@@ -11,6 +11,7 @@ from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.responses_schema import ContextFields
 from zonda.server.responses_tool_schema import Choice, CustomFormat, CustomTool, FunctionTool, NamespaceTool, Tool
+from zonda.server.tools import check_name, check_parameters
 from zonda.turns import Named, ToolChoice
 from zonda.types import Grammar
 
@@ -69,9 +70,11 @@ def _tool(tool: Tool, place: str) -> Called:
         tool = _read({**tool.function, "type": "function", "function": None}, f"{place}.function")
     if not tool.name:
         raise missing(f"{place}.name")
+    check_name(tool.name, f"{place}.name")
     if tool.type == "custom":
         return CustomTool(name=tool.name, description=tool.description, format=_custom(tool, f"{place}.format"))
     check_depth(tool.parameters, f"{place}.parameters")
+    check_parameters(tool.parameters, f"{place}.parameters")
     return FunctionTool(name=tool.name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
 
 

@@ -11,6 +11,7 @@ from zonda.server.decode import check_depth
 from zonda.turns import Named, ToolChoice
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+_OBJECT = 'expected {"type": "object", "properties": {...}}'
 _EXPECTED = 'expected {"type": "function", "function": {"name": ...}}'
 
 
@@ -40,18 +41,30 @@ def _function_tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def check_function(given: dict[str, Any], place: str) -> None:
-    """Refuse a function without a usable name, or whose parameters are no schema."""
-    name = given.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidRequest(f"`{place}.name` is no name", param=f"{place}.name",
-                             hint="expected up to 128 letters, digits, `_`, `-` and `.`")
-    if not isinstance(given.get("parameters", {}), dict | None):
-        raise InvalidRequest(f"`{place}.parameters` is no JSON schema", param=f"{place}.parameters",
-                             hint='expected {"type": "object", "properties": {...}}')
+    """Refuse a function without a usable name, or whose parameters are no schema of objects."""
+    check_name(given.get("name"), f"{place}.name")
+    check_parameters(given.get("parameters"), f"{place}.parameters")
     if not isinstance(given.get("description", ""), str | None):
         raise InvalidRequest(f"`{place}.description` is no text", param=f"{place}.description")
     if not isinstance(given.get("strict", False), bool | None):
         raise InvalidRequest(f"`{place}.strict` is not true or false", param=f"{place}.strict")
+
+
+def check_name(name: Any, place: str) -> None:
+    """Refuse what is no name of a tool."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidRequest(f"`{place}` is no name", param=place,
+                             hint="expected up to 128 letters, digits, `_`, `-` and `.`")
+
+
+def check_parameters(schema: Any, place: str) -> None:
+    """Refuse what is no JSON schema, or one of other values than objects: arguments are an object."""
+    if schema is None:
+        return
+    if not isinstance(schema, dict):
+        raise InvalidRequest(f"`{place}` is no JSON schema", param=place, hint=_OBJECT)
+    if schema.get("type") is not None and schema["type"] != "object" and schema["type"] != ["object"]:
+        raise InvalidRequest(f"`{place}.type` is not \"object\"", param=f"{place}.type", hint=_OBJECT)
 
 
 def choice_of(given: ToolChoice | dict[str, Any] | None) -> tuple[ToolChoice, tuple[str, ...]]:
