@@ -131,9 +131,9 @@ class Page:
         return reply["result"].get("value")
 
     def until(self, expression: str) -> None:
-        """Wait for something that must become true."""
+        """Wait for something, perhaps a promise, that must become true."""
         for _ in range(30 * PATIENCE):
-            if self.js(f"Boolean({expression})"):
+            if self.js(f"Promise.resolve({expression}).then(Boolean)"):
                 return
             time.sleep(0.03)
         raise AssertionError(f"never true: {expression}; the page says: {self.text('#app')[-600:]}")

@@ -342,7 +342,7 @@ def test_everything_is_in_reach_of_the_keyboard(pages: Pages, server: Scripted) 
 
 
 def test_every_control_has_a_name_and_every_region_too(pages: Pages, server: Scripted) -> None:
-    server.scripts = [[{"reasoning_content": "Hm."}, "Text\n\n```js\n1\n```"]]
+    server.scripts = [[{"reasoning_content": "Hm."}, "# Text\n\n```js\n1\n```\n\n- [x] done"]]
     page = pages()
     page.ask("Hi")
     page.sees("Text")
@@ -351,14 +351,19 @@ def test_every_control_has_a_name_and_every_region_too(pages: Pages, server: Scr
     tree = page.call("Accessibility.getFullAXTree")["nodes"]
     shown = [each for each in tree if not each["ignored"]]
     assert "dialog" in {each["role"]["value"] for each in shown}
-    controls = {"button", "textbox", "combobox", "spinbutton", "searchbox", "dialog", "navigation", "region", "form"}
-    assert [each["role"]["value"] for each in shown
-            if each["role"]["value"] in controls and not each.get("name", {}).get("value")] == []
+    controls = {"button", "textbox", "combobox", "spinbutton", "searchbox", "dialog", "navigation", "region", "form",
+                "checkbox", "group"}
+    nameless = [each["role"]["value"] for each in shown if not each.get("name", {}).get("value")]
+    assert not controls & set(nameless)
     page.label("Close")
     page.until("!document.querySelector('dialog')")
-    roles = {each["role"]["value"] for each in page.call("Accessibility.getFullAXTree")["nodes"] if not each["ignored"]}
-    assert {"main", "navigation", "article", "form"} <= roles
-    assert page.text("h1") == "Hi"
+    shown = [each for each in page.call("Accessibility.getFullAXTree")["nodes"] if not each["ignored"]]
+    nameless = [each["role"]["value"] for each in shown if not each.get("name", {}).get("value")]
+    assert not controls & set(nameless)
+    assert {"main", "navigation", "article", "form", "group", "checkbox"} <= {each["role"]["value"] for each in shown}
+    levels = {each["name"]["value"]: each["properties"][0]["value"]["value"] for each in shown
+              if each["role"]["value"] == "heading"}
+    assert levels == {"Today": 2, "Hi": 1, "Text": 2}
 
 
 @pytest.mark.e2e

@@ -5,7 +5,7 @@ import json
 import threading
 
 import pytest
-from browser import Page, Pages
+from browser import Browser, Page, Pages
 from fakes import model, serving
 from ui_server import Scripted
 
@@ -305,3 +305,69 @@ def test_nothing_moves_for_those_who_asked_for_that(pages: Pages, server: Script
     assert page.js("document.getAnimations().length") == 0
     go.set()
     page.sees("128.0", ".stats")
+
+
+def test_a_browser_without_storage_says_that_chats_are_not_kept(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    without = "Object.defineProperty(window, 'indexedDB', {value: null})"
+    page.call("Page.addScriptToEvaluateOnNewDocument", source=without)
+    page.go(server.url + "/ui")
+    page.sees("This browser keeps nothing", ".list")
+    page.ask("Hi")
+    page.sees("Hello.", ".answer")
+    page.sees("Hi", ".heads")
+
+
+def test_a_reload_shows_the_chat_that_was_shown(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    page.ask("Apples")
+    page.sees("Hello.", ".answer")
+    page.sees("Apples", ".heads")
+    assert page.js("document.title") == "Apples · Zonda"
+    page.js("window.left = true; location.reload()")
+    page.until("!window.left")
+    page.sees("Hello.", ".answer")
+    page.label("New chat")
+    page.until("document.title === 'Zonda' && !location.hash")
+
+
+def test_files_are_taken_wherever_they_fall(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    page.until("document.querySelector('#question').placeholder.startsWith('Ask')")
+    taken = page.js("""(() => {
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File(["abc"], "notes.txt", {type: "text/plain"}));
+        return ["dragover", "drop"].map(name => !document.querySelector(".head").dispatchEvent(
+            new DragEvent(name, {dataTransfer, bubbles: true, cancelable: true}))); })()""")
+    assert taken == [True, True]
+    page.sees("notes.txt", ".composer .files")
+
+
+def test_what_is_written_can_be_copied(pages: Pages, browser: Browser, server: Scripted) -> None:
+    server.scripts = [["Use **this**:\n\n```python\nprint(1)\n\nprint(2)\n```\n"]]
+    page = pages()
+    browser.call("Browser.grantPermissions", browserContextId=page.context, permissions=["clipboardReadWrite"])
+    page.ask("How?")
+    page.sees("128.0", ".stats")
+    for name, text in {"Copy message": "How?", "Copy answer": "Use **this**:\n\n```python\nprint(1)\n\nprint(2)\n```\n",
+                       "Copy python code": "print(1)\n\nprint(2)"}.items():
+        page.label(name)
+        page.until(f"navigator.clipboard.readText().then(found => found.trimEnd() === {json.dumps(text.rstrip())})")
+    page.sees("Copied.", "#announcer")
+
+
+def test_an_export_is_the_same_after_its_import(pages: Pages, server: Scripted) -> None:
+    server.scripts = [[{"reasoning_content": "Hm."}, "One."], ["Two."]]
+    whole = "import('./ui/database.js').then(found => found.all())"
+    one, two = pages(), pages()
+    one.drop("notes.txt", "text/plain", b"abc")
+    one.ask("Toss")
+    one.sees("One.", ".answer")
+    one.label("Answer again")
+    one.sees("Two.", ".answer")
+    one.until(f"{whole}.then(([tree]) => Object.values(tree.nodes).every(each => each.role === 'user' || each.finish))")
+    told = one.js(whole)
+    two.js("import('./ui/actions.js').then(found => found.restore("
+           f"new File([{json.dumps(json.dumps(told))}], 'a.json')))")
+    two.sees("Imported “Toss”.", ".notices")
+    assert two.js(whole) == told

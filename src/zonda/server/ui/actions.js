@@ -39,6 +39,7 @@ export function resolve(node, results) {
 function say(tree, parent, text, files) {
   const node = add(tree, parent, { role: "user", text, files });
   tree.title ||= titled(text || files[0]?.name || "");
+  locate(tree);
   keep(tree);
   answer(tree, node.id);
 }
@@ -66,15 +67,21 @@ export async function open(wanted) {
   if (!tree) return refresh();
   if (innerWidth <= 860) showList(false);
   set({ current: tree, editing: null });
+  locate(tree);
+  compose();
+}
+
+/** The title and the address of the page are those of its conversation. */
+function locate(tree) {
   document.title = tree.title ? `${tree.title} · Zonda` : "Zonda";
   history.replaceState(null, "", Object.keys(tree.nodes).length ? `#${tree.id}` : location.pathname);
-  compose();
 }
 
 export async function rename(id, title) {
   const tree = await whole(id);
   if (!title.trim() || title === tree.title) return;
   tree.title = title.trim();
+  if (tree === state.current) locate(tree);
   await keep(tree);
 }
 

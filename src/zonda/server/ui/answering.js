@@ -88,7 +88,9 @@ function store(tree) {
 }
 
 export async function refresh() {
-  set({ heads: await database.heads(state.words) });
+  const { words } = state;
+  const heads = await database.heads(words);
+  if (words === state.words) set({ heads }); // else a later search has begun
 }
 
 const channel = "BroadcastChannel" in globalThis ? new BroadcastChannel("zonda") : null;

@@ -2,6 +2,7 @@
 import { html, render } from "./vendor/preact.js";
 import { begin, halt, open } from "./actions.js";
 import { connect, refresh } from "./answering.js";
+import { lasting } from "./database.js";
 import { COMMAND, set, showList, state } from "./state.js";
 import { Page } from "./views/page.js";
 
@@ -32,5 +33,5 @@ root.replaceChildren();
 render(html`<${Page} />`, root);
 document.addEventListener("keydown", press);
 document.addEventListener("visibilitychange", () => document.hidden || connect()); // the server may have changed meanwhile
-await Promise.all([connect(), refresh()]);
+await Promise.all([connect(), refresh(), lasting().then(found => set({ lasting: found }))]);
 if (location.hash.length > 1) await open(location.hash.slice(1));

@@ -9,6 +9,8 @@ export const DEFAULTS = {
 export const state = {
   /** What the list shows of each conversation. */
   heads: [],
+  /** Whether conversations outlive the page. */
+  lasting: true,
   /** What the list is searched for. */
   words: "",
   current: conversation(),

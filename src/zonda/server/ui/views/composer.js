@@ -1,5 +1,5 @@
 /** Where messages are written. */
-import { html, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { halt, send } from "../actions.js";
 import { reasons, seesImages } from "../api.js";
 import { attachment } from "../files.js";
@@ -21,6 +21,7 @@ export function Composer({ run }) {
   const draft = drafts.get(state.current.id) ?? { text: "", files: [] };
   const [files, keep] = useState(draft.files);
   const [text, write] = useState(draft.text);
+  const [hovers, hover] = useState(false);
   drafts.set(state.current.id, { text, files });
   useLayoutEffect(() => fit(area.current), [text]);
   useLayoutEffect(() => area.current.focus(), []);
@@ -55,12 +56,9 @@ export function Composer({ run }) {
     if (!found.length && long.length > LONG_TEXT) found.push(new File([long], "pasted text", { type: "text/plain" }));
     if (found.length) event.preventDefault(), take(found);
   };
-  const drop = event => {
-    if (event.dataTransfer.files.length) event.preventDefault(), take(event.dataTransfer.files);
-  };
+  useEffect(() => dropping(take, hover), []);
 
-  return html`<form class="composer" aria-label="Message" onSubmit=${submit} onDrop=${drop}
-      onDragOver=${event => event.preventDefault()}>
+  return html`<form class=${hovers ? "composer hovers" : "composer"} aria-label="Message" onSubmit=${submit}>
     ${files.length > 0 && html`<ul class="files" aria-label="Attachments">${files.map(each => html`<${Attachment} file=${each}
       drop=${() => keep(files.filter(other => other !== each))} />`)}</ul>`}
     ${blind && html`<p class="bad" role="alert">${model()?.id ?? "This model"} takes no images.
@@ -76,6 +74,20 @@ export function Composer({ run }) {
           <${Icon} name="stop" /></button>`
         : html`<button class="send" aria-label="Send" title="Send (Enter)" disabled=${!ready}><${Icon} name="send" /></button>`}
     </div></form>`;
+}
+
+/** Take files that fall anywhere on the page, where the browser would leave it to show them. */
+function dropping(take, hover) {
+  const within = new AbortController();
+  const on = (name, act) => document.addEventListener(name, event => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    act(event);
+  }, within);
+  on("dragover", () => hover(!state.dialog));
+  on("dragleave", event => event.relatedTarget || hover(false));
+  on("drop", event => { hover(false); if (!state.dialog) take(event.dataTransfer.files); });
+  return () => within.abort();
 }
 
 function Attach({ take }) {

@@ -19,8 +19,13 @@ export function List() {
       aria-label="Search conversations" value=${state.words} onInput=${event => search(event.target.value)} /></label>
     <div class="heads">${groups().map(([name, heads]) => html`<h2>${name}</h2><ul>
       ${heads.map(head => html`<${Head} key=${head.id} head=${head} />`)}</ul>`)}
-      ${!state.heads.length && html`<p class="none">${state.words ? "Nothing found." : "Your chats are kept here, in this browser alone."}</p>`}
-    </div></nav>`;
+      <p class="none">${note()}</p></div></nav>`;
+}
+
+function note() {
+  if (!state.lasting) return "This browser keeps nothing: chats last as long as this page.";
+  if (state.heads.length) return null;
+  return state.words ? "Nothing found." : "Your chats are kept here, in this browser alone.";
 }
 
 function Head({ head }) {
@@ -42,8 +47,12 @@ function Naming({ head, done }) {
     done();
   };
   const press = event => {
+    if (event.key !== "Enter" && event.key !== "Escape") return;
+    event.stopPropagation();
+    const line = input.current.closest("li");
     if (event.key === "Enter") finish();
-    if (event.key === "Escape") event.stopPropagation(), done();
+    else done();
+    requestAnimationFrame(() => line.querySelector(".open")?.focus());
   };
   return html`<input class="naming" ref=${input} aria-label="New name" defaultValue=${head.title}
     onKeyDown=${press} onBlur=${finish} />`;
@@ -76,7 +85,10 @@ function Menu({ head, name }) {
     }
   };
   const item = (label, act) => html`<button type="button" role="menuitem" onClick=${() => { show(false); act(); }}>${label}</button>`;
-  return html`<span class="around" ref=${around} onKeyDown=${press}>
+  const leave = event => {
+    if (event.relatedTarget && !around.current.contains(event.relatedTarget)) show(false);
+  };
+  return html`<span class="around" ref=${around} onKeyDown=${press} onfocusout=${leave}>
     <${IconButton} icon="more" label=${`Options of ${head.title}`} aria-haspopup="menu" aria-expanded=${shown}
       onClick=${() => show(!shown)} />
     ${shown && html`<div class="menu" role="menu">${item("Rename", name)}
