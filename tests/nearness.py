@@ -68,10 +68,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Notes launches from now on."""
     from triton.runtime.jit import KernelInterface
 
-    launch: Callable[[Any, Any], Any] = KernelInterface.__getitem__
+    from zonda.kernels.cuda.launch import Kernel
+
+    owner = Kernel if ON_CARD else KernelInterface
+    launch: Callable[[Any, Any], Any] = owner.__getitem__
 
     def noted(kernel: Any, grid: Any) -> Any:
         _launched.add(name_of(kernel))
         return launch(kernel, grid)
 
-    KernelInterface.__getitem__ = noted
+    owner.__getitem__ = noted
