@@ -17,7 +17,7 @@ def loaded(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("code", [
-    "import zonda", "from zonda import Sampling, ZondaError", "import zonda.cli.main", "import zonda.options",
+    "import zonda", "from zonda import Sampling, ZondaError", "import zonda.cli.commands", "import zonda.options",
 ])
 def test_importing_loads_nothing_heavy(code: str) -> None:
     assert not loaded(code).intersection(HEAVY)

@@ -37,7 +37,7 @@ class ModelOptions:
     model: str | None = option(None, "the model: a file, a folder, a Hugging Face repository, or a built-in alias",
                                flags=("-m", "--model", "--model-id"), metavar="ID|PATH")
     file: tuple[str, ...] = option((), "weight file in the folder or repository, `;` between shards; alone, a path",
-                                   flags=("-f", "--file", "--quantized-file"), metavar="NAME")
+                                   flags=("-f", "--file", "--quantized-file"), metavar="FILE")
     format: Literal["plain", "gguf"] | None = option(None, "weight format; seen from the files unless given")
     quant: str | None = option(None, "pick the file of this bit width (2-8) or name (q4_k_m) from a GGUF repository; "
                                "of safetensors, quantize to it while loading", metavar="N|NAME")
@@ -243,6 +243,11 @@ def believe_terminals() -> None:
             if os.get_terminal_size(descriptor).columns:
                 os.environ.pop("COLUMNS", None)
                 os.environ.pop("LINES", None)
+
+
+def words_to_complete() -> list[str]:
+    """The words of the command line that a shell wants completed, a line each; the last one is the one to complete."""
+    return os.environ.get("COMP_WORDS", "\n").split("\n")
 
 
 def keep_triton_kernels() -> None:

@@ -140,10 +140,30 @@ def test_a_missing_configuration_file_is_told(tmp_path: Path) -> None:
         read(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["bash", "elvish", "fish", "powershell", "zsh"])
 def test_completions_are_a_script_for_the_shell(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.call(["completions", shell]) == 0
-    assert "_ZONDA_COMPLETE" in capsys.readouterr().out
+    script = capsys.readouterr().out
+    assert "_ZONDA_COMPLETE" in script and f"{shell}_complete" in script
+
+
+@pytest.mark.parametrize(("shell", "words", "number"), [
+    ("elvish", "zonda\n{}", 0), ("bash", "zonda {}", 1), ("powershell", "zonda {}", 1)])
+def test_shells_are_told_what_a_word_may_become(shell: str, words: str, number: int) -> None:
+    def completed(line: str) -> str:
+        env = {**os.environ, "_ZONDA_COMPLETE": f"{shell}_complete", "COMP_CWORD": str(number + line.count(" ")),
+               "COMP_WORDS": words.format(line.replace(" ", "\n") if shell == "elvish" else line)}
+        ran = subprocess.run([sys.executable, "-m", "zonda"], env=env, capture_output=True, text=True, check=True)
+        return ran.stdout
+
+    assert "completions" in completed("comp") and "--kv-memory-mb" in completed("serve --kv-mem")
+    assert "gguf" in completed("run --format ") and completed("run -m mod").startswith("file")
+
+
+def test_elvish_is_told_a_candidate_a_line() -> None:
+    env = {**os.environ, "_ZONDA_COMPLETE": "elvish_complete", "COMP_WORDS": "zonda\nrun\n--isq-"}
+    ran = subprocess.run([sys.executable, "-m", "zonda"], env=env, capture_output=True, text=True, check=True)
+    assert ran.stdout == "plain\t--isq-embeddings\twith --isq, quantize the table of token embeddings too\n"
 
 
 def test_a_token_is_stored_for_its_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

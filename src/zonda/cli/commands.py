@@ -6,6 +6,7 @@ from importlib import import_module
 import click
 
 from zonda import __version__
+from zonda.cli import elvish as elvish  # makes its completion known
 from zonda.cli import not_offered
 from zonda.terminal import lines
 

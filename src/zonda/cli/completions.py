@@ -8,11 +8,15 @@ from zonda.errors import Unsupported
 
 
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "elvish", "fish", "powershell", "zsh"]))
 def completions(shell: str) -> None:
     """Print a shell's completion script.
 
-    Bash: eval "$(zonda completions bash)"; zsh and fish likewise.
+    \b
+    Bash, zsh:   eval "$(zonda completions bash)"
+    Fish:        zonda completions fish | source
+    Elvish:      eval (zonda completions elvish | slurp)
+    PowerShell:  zonda completions powershell | Out-String | Invoke-Expression
     """
     from zonda.cli.commands import cli
 

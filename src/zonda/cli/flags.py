@@ -6,10 +6,14 @@ from functools import wraps
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from zonda.cli import not_offered
 from zonda.errors import InvalidRequest
 from zonda.options import ModelOptions, Option, make, options_of
+
+_FILES = {"PATH": "file", "FILE": "file", "DIR": "dir"}
+"""Words of what options take, and how a shell completes that."""
 
 
 def flags(*groups: type, only: Collection[str] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -58,6 +62,8 @@ def _flag(group: type, each: Option) -> Callable[[Any], Any]:
         settings |= {"type": Commas()} if each.type is int else {"multiple": True}
     else:
         settings["type"] = click.Choice(each.choices) if each.choices else each.type
+    if each.metavar and (kind := next((kind for word, kind in _FILES.items() if word in each.metavar), None)):
+        settings["shell_complete"] = lambda ctx, param, start: [CompletionItem(start, type=kind)]
     return click.option(*names, _dest(group, each), **settings)
 
 
