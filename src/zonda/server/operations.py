@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -9,12 +10,13 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from zonda import __version__
 from zonda.machine import examine, facts
 from zonda.server import openapi
-from zonda.server.call import Call
+from zonda.server.call import JSON, Call
 from zonda.server.guard import keyed
 from zonda.server.schema import About, Diagnosis, Machine, MachineCheck
 
 HTML = b"text/html; charset=utf-8"
 POLICY = b"default-src 'none'; style-src 'unsafe-inline'"
+_encode = msgspec.json.Encoder().encode
 
 
 async def about(call: Call) -> About:
@@ -47,10 +49,16 @@ async def metrics(call: Call) -> None:
 
 async def document(call: Call) -> None:
     """The OpenAPI document."""
-    await call.reply(openapi.document(call.service.endpoints, keyed=keyed(call.service.options)))
+    keys = keyed(call.service.options)
+    await call.reply_bytes(_once(call, lambda: _encode(openapi.document(call.service.endpoints, keyed=keys))), JSON)
 
 
 async def docs(call: Call) -> None:
     """The OpenAPI document as a page, without anything from elsewhere."""
-    page = openapi.page(call.service.endpoints).encode()
+    page = _once(call, lambda: openapi.page(call.service.endpoints).encode())
     await call.reply_bytes(page, HTML, headers=[(b"content-security-policy", POLICY)])
+
+
+def _once(call: Call, write: Callable[[], bytes]) -> bytes:
+    """What documents the routes takes long to write, and stays the same."""
+    return call.service.written.get(call.path) or call.service.written.setdefault(call.path, write())

@@ -60,6 +60,8 @@ class Service:
         self.options = options
         self.endpoints = endpoints
         self.draining = False
+        self.written: dict[str, bytes] = {}
+        """What documents the routes, by its path, once it has been asked for."""
         self.calls: set[Call] = set()
         self.flights: set[Flight] = set()
         self.responses: Store[Kept] = Store(options)
