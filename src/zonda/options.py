@@ -193,7 +193,7 @@ class ServerOptions:
     max_body_mb: int = option(32, "largest request body in MB", low=1)
     max_header_kb: int = option(64, "most KB of a request's line and headers", low=1)
     receive_timeout: float = option(60.0, "seconds that headers, and each next piece of a body, may take to come, "
-                                    "and in which a client may read nothing of a large answer", low=0.01)
+                                    "and in which a client may read nothing of its answer", low=0.01)
     load_wait: float = option(60.0, "seconds that a request waits for a model that is loading; then the answer is 503",
                               low=0)
     idle_unload: float | None = option(None, "seconds without a request after which a model is unloaded; default: "

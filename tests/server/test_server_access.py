@@ -1,6 +1,7 @@
 """Keys from files, limits for each key, encryption, and what is refused before a request is whole."""
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -20,7 +21,7 @@ from fakes import Server, hold, let_go, logged, model, serving, until
 from zonda.errors import InvalidRequest
 from zonda.options import ServerOptions, make
 from zonda.server import create_app, serve
-from zonda.server.connection import Connection
+from zonda.server.connection import MAX_AHEAD, MAX_BODY_AHEAD, Drain
 
 CHAT = {"messages": [{"role": "user", "content": "A"}]}
 
@@ -214,6 +215,89 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
         assert seen.startswith(b"HTTP/1.1 408 ") and b'"request_timeout"' in seen
 
 
+def test_a_body_that_comes_by_the_byte_is_not_waited_for() -> None:
+    with serving(model(), receive_timeout=0.5, access_log=False) as server, server.connect() as sock:
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     b"Content-Length: 9000\r\n\r\n")
+        sock.settimeout(0.02)
+        seen = b""
+        while not seen:
+            with suppress(TimeoutError):
+                seen = sock.recv(65536)
+            with suppress(OSError):
+                sock.sendall(b" ")
+    assert seen.startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("beside", [b"5;" + b"a" * 70_000, b"1\r\n{\r\n0\r\nX: " + b"a" * 70_000,
+                                    b"1\r\n{\r\n0\r\n" + b"X: a\r\n" * 12_000, b"1;abcdefghi\r\n \r\n" * 12_000])
+def test_what_comes_beside_a_body_is_limited(server: Server, beside: bytes) -> None:
+    with server.connect() as sock:
+        with suppress(OSError):
+            sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+            sock.sendall(beside)
+        assert receive(sock).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_in_small_chunks_with_trailers_is_read(server: Server) -> None:
+    body = b'{"prompt": "x"' + b" " * 100_000 + b"}"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(body[at:at + 5]), body[at:at + 5]) for at in range(0, len(body), 5))
+    with server.connect() as sock:
+        sock.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                     b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nX-Sum: 1\r\n\r\n")
+        assert b'"text":"yz"' in receive(sock)
+
+
+def test_a_request_for_two_hosts_is_none(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"GET /version HTTP/1.1\r\nHost: elsewhere.example\r\nHost: localhost\r\n\r\n")
+        assert receive(sock).startswith(b"HTTP/1.1 400 ")
+
+
+GET = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+UPGRADE = (b"GET /v1/responses HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+           b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+LARGE = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999\r\n\r\n"
+
+
+@pytest.mark.parametrize("ahead", [GET, GET[:20], LARGE + b" " * MAX_BODY_AHEAD, UPGRADE, GET * MAX_AHEAD])
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_leaves_with_more_requests_sent_ahead_is_noticed(ahead: bytes, stream: bool) -> None:
+    with serving(llm := model(), access_log=False) as server:
+        hold(llm)
+        sock = server.open("/v1/completions", {"prompt": "A", "max_tokens": 99, "stream": stream})
+        until(lambda: server.service.flights)
+        sock.sendall(ahead)
+        sock.close()
+        until(lambda: not server.service.flights and not server.service.calls)
+
+
+@pytest.mark.parametrize("ahead", [GET * (MAX_AHEAD + 1), LARGE + b" " * MAX_BODY_AHEAD * 2, b"\0" + GET])
+def test_too_much_sent_ahead_closes_the_connection(ahead: bytes) -> None:
+    with serving(llm := model(), access_log=False) as server:
+        gate = hold(llm)
+        with server.open("/v1/completions", {"prompt": "A", "max_tokens": 99, "stream": True}) as sock:
+            gate.release(2)
+            assert sock.recv(99).startswith(b"HTTP/1.1 200 ")
+            sock.sendall(ahead)
+            assert b"HTTP/1.1" not in receive(sock)
+        until(lambda: not server.service.flights and not server.service.calls)
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_their_order() -> None:
+    with serving(llm := model(), access_log=False) as server:
+        hold(llm)
+        with server.open("/v1/completions", {"prompt": "w"}) as sock:
+            until(lambda: server.service.flights)
+            sock.sendall(GET + UPGRADE)
+            let_go(llm)
+            seen = b""
+            while b"405 Method" not in seen:
+                seen += sock.recv(65536)
+        assert [part[:3] for part in seen.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"405"]
+        assert seen.index(b'"xyz"') < seen.index(b'"version"')
+
+
 @pytest.mark.parametrize("later", [b"", b" "])
 def test_a_connection_whose_body_stays_away_is_closed(later: bytes) -> None:
     cases = [("/v1/completions", 9, b"408"), ("/v1/completions", 1 << 40, b"413"), ("/nothing", 9, b"404")]
@@ -255,14 +339,29 @@ def test_who_reads_nothing_of_a_large_answer_is_left(stream: bool) -> None:
         until(lambda: server.llm.engine.stats().running == 0)  # type: ignore[union-attr]
 
 
+def test_a_small_answer_that_nobody_reads_is_not_kept() -> None:
+    with serving(model(), access_log=False) as server, socket.socket() as sock:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", server.port))
+        until(lambda: server.listener.server_state.connections)
+        server.listener.config.http_protocol_class.patience = 0.05  # type: ignore[union-attr]
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 6)
+        until(lambda: not server.listener.server_state.connections)
+        assert len(receive(sock)) < 6 * len(server.service.metrics.text())
+
+
 def test_who_reads_slowly_is_waited_for() -> None:
-    left, looks, ended = [90, 50, 50], [], []
-    loop = SimpleNamespace(call_later=lambda seconds, look, before: looks.append((seconds, before)))
-    transport = SimpleNamespace(get_write_buffer_size=lambda: left.pop(0), abort=lambda: ended.append(len(looks)))
-    connection: Any = SimpleNamespace(transport=transport, loop=loop, patience=7, _look=None)
-    for before in (None, 90, 50):
-        Connection._look(connection, before)
-    assert (looks, ended) == ([(7, 90), (7, 50)], [2])
+    left, ended = [90, 50, 50], []
+    transport: Any = SimpleNamespace(get_write_buffer_size=lambda: left.pop(0), abort=lambda: ended.append(len(left)))
+
+    async def watch() -> None:
+        Drain(transport).watch(0)
+        while left:
+            await asyncio.sleep(0)
+
+    asyncio.run(watch())
+    assert ended == [0]
 
 
 def test_what_was_said_is_logged_only_when_asked_for() -> None:

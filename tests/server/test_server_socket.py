@@ -13,9 +13,11 @@ import openai
 import pytest
 from fakes import PATIENCE, Server, hold, let_go, logged, model, runner, serving, until
 from script import speaking
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from zonda.server.connection import MAX_FRAGMENTS, PIECE
 from zonda.server.responses_socket import MAX_LANES, MAX_WAITING
 from zonda.text.parts import Text
 
@@ -409,3 +411,41 @@ def test_connections_beside_each_other_get_their_own_answers() -> None:
         for thread in threads:
             thread.join()
     assert found == {letter: "stuvwxyz"["stuvwxyz".index(letter) + 1:] * 5 for letter in "stuvwx"}
+
+
+@contextmanager
+def opened(server: Server) -> Iterator[socket.socket]:
+    """A connection that frames of one's own can be sent over."""
+    with server.connect() as sock:
+        sock.sendall(HANDSHAKE % b"x")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 101 ")
+        yield sock
+
+
+def test_tiny_frames_are_read_a_few_at_a_time(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands in one go would hold up everybody else."""
+    sizes: list[int] = []
+    whole = WebSocketsSansIOProtocol.data_received
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "data_received",
+                        lambda self, data: sizes.append(len(data)) or whole(self, data))
+    with opened(server) as sock:
+        sizes.clear()
+        sent = b"\x8a\x80AAAA" * 20_000 + b"\x89\x81AAAAA"
+        sock.sendall(sent)
+        assert sock.recv(4096) == b"\x8a\x01\0"
+    assert sum(sizes) == len(sent) and max(sizes) <= PIECE
+
+
+def test_a_message_may_not_come_in_too_many_pieces(server: Server) -> None:
+    with opened(server) as sock:
+        sock.sendall(b"\x01\x80AAAA" + b"\x00\x80AAAA" * MAX_FRAGMENTS)
+        assert b"\x03\xf1a message in too many pieces" in sock.recv(4096)
+
+
+def test_who_reads_no_pongs_is_cut_off() -> None:
+    with serving(model(), receive_timeout=0.5, access_log=False) as server:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        with opened(server) as sock, pytest.raises(OSError):
+            for _ in range(10_000):
+                sock.sendall((b"\x89\xfdAAAA" + b"A" * 125) * 1000)
+        until(lambda: not server.service.connections and not server.listener.server_state.connections)

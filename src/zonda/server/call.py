@@ -26,6 +26,8 @@ JSON = b"application/json"
 INLINE = 16_384
 """Bytes of a request that is decoded, and its prompt made, at once; for larger ones that is done beside the event loop.
 """
+SLOWEST = 500
+"""Bytes of a body that must come each second, after a while; a client that sends less holds a place for nothing."""
 GONE = 499
 """What the log calls the status of a request whose client left."""
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -110,9 +112,10 @@ class Call:
         if declared.isdigit() and int(declared[:20]) > limit:
             raise _too_large(limit)
         parts, more = [], True
+        began = time.perf_counter()
         with self._stoppable():
             while more:
-                message = await self._next()
+                message = await self._next(began + self.size / SLOWEST - time.perf_counter())
                 if message["type"] == "http.disconnect":
                     raise Disconnected
                 parts.append(message.get("body", b""))
@@ -128,13 +131,14 @@ class Call:
         """Decode the request, or make its prompt: at once if it is small, else beside the event loop."""
         return work() if self.size <= INLINE else await asyncio.to_thread(work)
 
-    async def _next(self) -> Message:
+    async def _next(self, ahead: float) -> Message:
+        """What comes next of the body, which is so many seconds ahead of the slowest that is waited for."""
         limit = self.service.options.receive_timeout
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(min(limit, limit + ahead)):
                 return await self._receive()
         except TimeoutError:
-            raise Slow(f"nothing more of the body came for {limit:g} s") from None
+            raise Slow(f"nothing of the body came for {limit:g} s, or less than {SLOWEST} bytes a second") from None
 
     async def start(self, status: int, headers: list[Header]) -> None:
         """Send the status and the headers."""
