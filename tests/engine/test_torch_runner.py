@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from zonda.kernels.reference import ReferenceOps, ReferenceRunner
 from zonda.kernels.torch.ops import TorchOps
 from zonda.models import build
 from zonda.options import EngineOptions
-from zonda.types import Event
+from zonda.types import Budget, Event
 from zonda.weights.load import load
 from zonda.weights.random import RandomSource
 
@@ -61,16 +62,31 @@ def reference() -> ReferenceRunner:
     return ReferenceRunner(decoder, max_len=256, max_rows=128)
 
 
+class Numbered:
+    """Tokens are numbers."""
+
+    special_ids = frozenset[int]()
+
+    def token_bytes(self, id: int, /) -> bytes:
+        return str(id).encode()
+
+    def encode(self, text: str, /, *, add_special: bool = True) -> list[int]:
+        return [int(text)]
+
+
 def answers(runner) -> list[list[int]]:
+    """The last of them reasons on a budget: two tokens, then three that end it."""
     prompts = [[5, 9, 2], list(range(1, 60)), [7] * 20, [3]]
     if DEVICE.type == "cpu":
         prompts = prompts[:3]
     collector = Collector()
-    engine = Engine(runner, EngineOptions(max_seqs=4))
+    engine = Engine(runner, EngineOptions(max_seqs=4), words=Numbered())
     for i, prompt in enumerate(prompts):
-        engine.submit(request(f"r{i}", prompt, max_tokens=6), collector)
+        budget = Budget(5, "", ("no",), ((11, 12, 13),)) if i == len(prompts) - 1 else None
+        engine.submit(replace(request(f"r{i}", prompt, max_tokens=6), budget=budget), collector)
     collector.wait(*(f"r{i}" for i in range(len(prompts))), timeout=300)
     engine.close()
+    assert collector.tokens(f"r{len(prompts) - 1}")[2:5] == [11, 12, 13]
     return [collector.tokens(f"r{i}") for i in range(len(prompts))]
 
 
