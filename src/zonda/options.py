@@ -136,6 +136,7 @@ class RunOptions:
     thinking: bool | None = option(None, "ask the chat template for reasoning, or for none")
     reasoning_effort: Effort | None = option(  # noqa: RUF009 - a field, as the others
         None, "how much to reason, for templates that know levels; all but off and none ask for reasoning")
+    thinking_budget: int | None = option(None, "most tokens of reasoning, which is then ended; 0 for none", low=0)
     json_schema: str | None = option(None, "file with the JSON schema that answers must follow", metavar="FILE")
     regex: str | None = option(None, "regular expression that answers must match as a whole")
     log: str | None = option(None, "append what is asked and answered, in full, to this file, one JSON object a line",

@@ -90,14 +90,16 @@ def test_thinking_is_told_to_the_template(run: Run, monkeypatch: pytest.MonkeyPa
     plain = LettersTemplate.render
 
     def render(self: LettersTemplate, messages: Any, **kwargs: Any) -> str:
-        seen.append((kwargs.get("enable_thinking"), kwargs.get("reasoning_effort")))
+        seen.append((kwargs.get("enable_thinking"), kwargs.get("reasoning_effort") or kwargs.get("thinking_budget")))
         return plain(self, messages)
 
     monkeypatch.setattr(LettersTemplate, "render", render)
     low = "--reasoning-effort", "low"
-    for flags in ((), ("--thinking",), ("--no-thinking",), low, ("--reasoning-effort", "off"), ("--no-thinking", *low)):
+    for flags in ((), ("--thinking",), ("--no-thinking",), low, ("--reasoning-effort", "off"), ("--no-thinking", *low),
+                  ("--thinking-budget", "9"), ("--thinking-budget", "0")):
         run("-i", "w", *flags)
-    assert seen == [(None, None), (True, None), (False, None), (True, "low"), (False, None), (False, "low")]
+    assert seen == [(None, None), (True, None), (False, None), (True, "low"), (False, None), (False, "low"), (None, 9),
+                    (False, 0)]
     assert "contradict" in run("-i", "w", "--thinking", "--reasoning-effort", "off")[2]
 
 

@@ -25,8 +25,8 @@ def ask(llm: LLM, messages: list[dict[str, Any]], options: RunOptions, sampling:
     form = grammar(options)
     if options.raw or llm.template is None:
         return _continued(llm, "\n".join(each["content"] for each in messages), sampling, form)
-    return llm.converse(Turn(messages=messages, sampling=sampling, format=form,
-                             variables=asked(options.thinking, options.reasoning_effort)))
+    wanted = asked(options.thinking, options.reasoning_effort, options.thinking_budget)
+    return llm.converse(Turn(messages=messages, sampling=sampling, format=form, variables=wanted))
 
 
 def grammar(options: RunOptions) -> Grammar | None:

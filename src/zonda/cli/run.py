@@ -38,7 +38,7 @@ def run(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, eng
 def start(model: ModelOptions, options: RunOptions, sampling: SamplingOptions, engine: EngineOptions) -> None:
     """Load the model, then answer once or hold a conversation."""
     grammar(options)  # so that what is wrong is told of before the model is loaded
-    asked(options.thinking, options.reasoning_effort)
+    asked(options.thinking, options.reasoning_effort, options.thinking_budget)
     if options.log:
         append(options.log)
     text = _prompt(options)
