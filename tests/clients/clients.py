@@ -22,7 +22,7 @@ from urllib.request import urlopen
 
 HERE = Path(__file__).parent
 PYTHON = ("openai", "anthropic<2", "langchain-openai", "langchain-anthropic", "pydantic-ai-slim[openai,anthropic]",
-          "openai-agents", "instructor", "pytest", "pytest-asyncio")
+          "openai-agents", "instructor", "litellm", "pytest", "pytest-asyncio")
 """pydantic-ai cannot make messages with a newer `anthropic`."""
 NODE = ("openai", "@anthropic-ai/sdk", "ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "@ai-sdk/anthropic", "zod")
 INSTALLING, RUNNING = 600, 900  # seconds

@@ -378,6 +378,33 @@ def test_instructor_gives_objects(one: openai.OpenAI) -> None:
         is_weather(found.model_dump())
 
 
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+def test_litellm_makes_the_round(kind: str) -> None:
+    import litellm
+
+    place = {"api_base": URL if kind == "anthropic" else f"{URL}/v1", "api_key": KEY, "model": f"{kind}/{MODEL}"}
+    asked: Any = [{"role": "user", "content": QUESTION}]
+    tools = {"tools": [TOOL], "max_tokens": LIMIT, **place}
+    message = litellm.completion(messages=asked, tool_choice="required", **tools).choices[0].message
+    asked += [message.model_dump(exclude_none=True)]
+    asked += [{"role": "tool", "tool_call_id": call.id, "content": "21 degrees in Paris"}
+              for call in message.tool_calls]
+    brief = {"stop": ["\n", "."]} if not SCRIPTED else {}
+    told = "".join(chunk.choices[0].delta.content or ""
+                   for chunk in litellm.completion(messages=asked, stream=True, **brief, **tools))
+    is_told(told)
+    with pytest.raises(litellm.ContextWindowExceededError):
+        litellm.completion(messages=[{"role": "user", "content": "word " * 50_000}], max_tokens=4, **place)
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_langchain_knows_a_prompt_that_is_too_long(kind: int) -> None:
+    from langchain_core.exceptions import ContextOverflowError
+
+    with pytest.raises(ContextOverflowError):
+        langchain_models()[kind].invoke("word " * 50_000)
+
+
 async def test_many_clients_at_once() -> None:
     async with openai.AsyncOpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0) as client:
         async def one() -> str:

@@ -121,6 +121,7 @@ def test_bytes_that_are_no_text_become_replacement_characters(server: Server) ->
 
 
 def test_logprobs_name_tokens_bytes_and_alternatives(server: Server) -> None:
+    assert server.chat("x", top_logprobs=0).json["choices"][0]["logprobs"] is None
     content = server.chat("x", logprobs=True, top_logprobs=2).json["choices"][0]["logprobs"]["content"]
     assert [(each["token"], each["bytes"]) for each in content] == [("y", [121]), ("z", [122])]
     assert all(set(each) == {"token", "logprob", "bytes", "top_logprobs"} for each in content)
@@ -190,10 +191,12 @@ def test_tool_calls_and_results_reach_the_template(server: Server) -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
     server.post("/v1/chat/completions", {"tools": tools, "messages": [
         {"role": "assistant", "content": None, "tool_calls": [call, broken], "reasoning_content": "why"},
-        {"role": "tool", "content": "ok", "tool_call_id": "c1", "name": "f"}]})
-    assistant, tool = rendered(server)["messages"]
+        {"role": "tool", "content": "ok", "tool_call_id": "c1", "name": "f"},
+        {"role": "tool", "content": None, "tool_call_id": "c2"}]})
+    assistant, tool, silent = rendered(server)["messages"]
     assert assistant == {"role": "assistant", "content": None, "tool_calls": [call, broken], "reasoning_content": "why"}
     assert tool == {"role": "tool", "content": "ok", "tool_call_id": "c1", "name": "f"}
+    assert silent == {"role": "tool", "content": None, "tool_call_id": "c2"}
     assert rendered(server)["tools"] == tools
 
 

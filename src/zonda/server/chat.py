@@ -75,7 +75,7 @@ async def create(call: Call, body: ChatRequest) -> None:
 def _sampling(body: ChatRequest, llm: AsyncLLM) -> Sampling:
     check_stream(body)
     wanted = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise InvalidRequest("`top_logprobs` needs `logprobs` true", param="top_logprobs")
     return sampling_of(body, max_tokens=wanted, logprobs=(body.top_logprobs or 0) if body.logprobs else None)
 

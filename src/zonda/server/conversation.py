@@ -114,7 +114,7 @@ def _content(message: ChatMessage, place: str) -> str | list[dict[str, str]] | N
                 for index, part in enumerate(message.content)]
     if message.content is None and message.refusal:
         return message.refusal
-    if message.content is None and message.role not in ("assistant", "function"):
+    if message.content is None and message.role not in ("assistant", "function", "tool"):
         raise InvalidRequest(f"`{place}` is missing", hint="expected a text or a list of parts", param=place)
     return message.content
 
