@@ -8,8 +8,9 @@ import msgspec
 import pytest
 
 from zonda.options import ServerOptions
+from zonda.server import responses_store
 from zonda.server.responses_schema import InputText, Message, Response, TextUsed
-from zonda.server.responses_store import Kept, Store, taken
+from zonda.server.responses_store import Kept, Store, Talk, taken
 
 
 def kept(id: str, *, text: str = "", owner: bytes = b"") -> Kept:
@@ -49,6 +50,24 @@ def test_what_is_counted_is_about_what_memory_it_takes(part: str) -> None:
     real, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert value and 0.7 * real < taken(value) < 4 * real
+
+
+def test_what_a_conversation_goes_on_with_is_counted_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each small addition to a long one would hold everything up."""
+    def item(id: str) -> Message:
+        return Message(id=id, role="user", content=[InputText("x" * 1000)])
+
+    store: Store[Talk] = Store(ServerOptions())
+    talk = Talk("t", 0, {}, [item(str(each)) for each in range(3)])
+    store.put(talk)
+    before, counted = talk.size, []
+    monkeypatch.setattr(responses_store, "taken", lambda value: counted.append(value) or taken(value))
+    talk.add([added := item("3")])
+    store.settle(talk)
+    assert counted == [[added], {}] and before + 1000 < talk.size < before + 3000
+    talk.remove(added)
+    store.settle(talk)
+    assert before <= talk.size < before + 200
 
 
 def test_what_is_old_is_forgotten() -> None:

@@ -182,6 +182,28 @@ def test_large_bodies_are_worked_on_beside_the_event_loop(server: Server, monkey
     assert len(seen) > 1 and server.thread not in (thread for _, thread in seen)
 
 
+@pytest.mark.parametrize("by", ["conversation", "previous_response_id", "item_reference"])
+def test_what_a_request_goes_on_from_counts_as_its_own(server: Server, monkeypatch: pytest.MonkeyPatch, by: str
+                                                       ) -> None:
+    """A few bytes may stand for megabytes, which take as long to render as if they had come."""
+    long = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x" * 20_000}
+    items = [{"type": "message", "role": "user", "content": "w"}, long]
+    if by == "conversation":
+        fields = {by: server.post("/v1/conversations", {"items": items}).json["id"]}
+    else:
+        id = server.post("/v1/responses", {"input": items}).json["id"]
+        fields = {by: id}
+    if by == "item_reference":
+        item = server.get(f"/v1/responses/{id}/input_items?order=asc").json["data"][0]["id"]
+        fields = {"input": [{"type": by, "id": item}, {"role": "user", "content": "w"}]}
+    threads: list[threading.Thread] = []
+    render = PlainTemplate.render
+    monkeypatch.setattr(PlainTemplate, "render", lambda *given, **named: (
+        threads.append(threading.current_thread()) or render(*given, **named)))
+    assert server.post("/v1/responses", {"input": "w"} | fields).status == 200
+    assert threads and server.thread not in threads
+
+
 DEEP = json.loads('{"a":' * 200 + "1" + "}" * 200)
 TALK = [{"role": "user", "content": "x"}]
 

@@ -60,6 +60,8 @@ class Call:
         """Whether it is one of the requests that a key may have running; not if it only tells of one that runs."""
         self.quiet = False
         self.size = 0
+        self.recalled = 0
+        """The bytes that what the request goes on from takes."""
         self.status = 0
         self.code: str | None = None
         """The code of the error that was answered."""
@@ -129,7 +131,7 @@ class Call:
 
     async def beside(self, work: Callable[[], T]) -> T:
         """Decode the request, or make its prompt: at once if it is small, else beside the event loop."""
-        return work() if self.size <= INLINE else await asyncio.to_thread(work)
+        return work() if self.size + self.recalled <= INLINE else await asyncio.to_thread(work)
 
     async def _next(self, ahead: float) -> Message:
         """What comes next of the body, which is so many seconds ahead of the slowest that is waited for."""

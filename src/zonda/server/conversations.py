@@ -97,7 +97,7 @@ async def add_items(call: Call, body: ItemsRequest) -> ItemList:
     """Add items at the end of a conversation."""
     talk = _found(call)
     added = _items(body.items)
-    talk.items += added
+    talk.add(added)
     call.service.conversations.settle(talk)
     return item_page(added, ItemQuery(order="asc"))
 
@@ -110,7 +110,7 @@ async def get_item(call: Call) -> Item:
 async def delete_item(call: Call) -> Conversation:
     """Take an item out of a conversation."""
     talk = _found(call)
-    talk.items.remove(_item(call, talk))
+    talk.remove(_item(call, talk))
     call.service.conversations.settle(talk)
     return _shown(talk)
 

@@ -200,7 +200,10 @@ async def _context(call: Call, body: ContextFields, names: Names) -> tuple[Item,
     """All items that lead to the answer: those of the responses before, and the input."""
     def find(id: str) -> Item | None:
         kept = call.service.recall(f"resp_{id.rpartition('_')[2][:-4]}", call)
-        return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None) if kept else None
+        if kept is None:
+            return None
+        call.recalled = max(call.recalled, kept.size)
+        return next((each for each in (*kept.items, *kept.response.output) if each.id == id), None)
 
     before = _before(call, body)
     own = tuple(await call.beside(lambda: given.items_of(body, names.next, find, before)))
@@ -213,6 +216,7 @@ def _before(call: Call, body: ContextFields) -> tuple[Item, ...]:
     """What the items follow: those of a conversation, or of the responses before."""
     if body.previous_response_id is None:
         talk = talk_of(call, body.conversation)
+        call.recalled = talk.size if talk else 0
         return tuple(talk.items) if talk else ()
     if body.conversation is not None:
         raise InvalidRequest("`conversation` and `previous_response_id` exclude each other", param="conversation")
@@ -221,6 +225,7 @@ def _before(call: Call, body: ContextFields) -> tuple[Item, ...]:
         why = "was not found" if kept is None else f"is {kept.response.status}"
         raise InvalidRequest(f"the previous response {why}", param="previous_response_id",
                              code="previous_response_not_found")
+    call.recalled = kept.size
     return (*kept.items, *kept.response.output)
 
 

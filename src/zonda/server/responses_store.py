@@ -3,14 +3,14 @@ hours, the least used go first."""
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import msgspec
+from msgspec import Struct
 
 from zonda.options import ServerOptions
 from zonda.server.chat_schema import ChatCompletion, StoredMessage
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 EVENT_BYTES = 300
 """What an event of a log counts for, its text aside."""
-_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_OBJECT, _LIST, _ENTRY, _STRING = 200, 72, 32, 50  # bytes, beside those of the JSON
-_encoder = msgspec.json.Encoder()
 
 
 class Entry(Protocol):
@@ -61,10 +58,25 @@ class Talk:
     size: int = 0
     writer: str = ""
     """The id of the response that goes on with it now."""
+    weight: int = field(init=False)
+    """About the bytes that the items take, which are counted once."""
+
+    def __post_init__(self) -> None:
+        self.weight = taken(self.items)
 
     @property
     def running(self) -> bool:
         return bool(self.writer)
+
+    def add(self, items: Sequence[Item]) -> None:
+        """Go on with these."""
+        self.items += items
+        self.weight += taken(items)
+
+    def remove(self, item: Item) -> None:
+        """Take one out."""
+        self.items.remove(item)
+        self.weight -= taken(item)
 
     def free(self, writer: str) -> None:
         """Let others go on with it, if this response did."""
@@ -73,7 +85,7 @@ class Talk:
 
     def count(self) -> int:
         """About the bytes that it takes."""
-        self.size = taken(self.items) + taken(self.metadata)
+        self.size = self.weight + taken(self.metadata)
         return self.size
 
 
@@ -94,7 +106,7 @@ class Chat:
 
     def count(self) -> int:
         """About the bytes that it takes."""
-        self.size = len(_encoder.encode(self.completion)) + len(_encoder.encode(self.messages))
+        self.size = taken(self.completion) + taken(self.messages)
         return self.size
 
 
@@ -161,11 +173,18 @@ class Kept:
 
 
 def taken(value: Any) -> int:
-    """About the bytes of memory that a value takes: of many small parts, twenty times those of its JSON."""
-    text = _encoder.encode(value)
-    bare, strings = _TEXT.subn(b"", text)
-    parts = _OBJECT * bare.count(b"{") + _LIST * bare.count(b"[") + _ENTRY * bare.count(b",")
-    return len(text) + parts + _STRING * strings
+    """About the bytes of memory that a value takes with all that is in it; a text costs no time, however long."""
+    size, left = 0, [value]
+    while left:
+        each = left.pop()
+        size += getsizeof(each)
+        if isinstance(each, Struct):
+            left += [getattr(each, field) for field in each.__struct_fields__]
+        elif isinstance(each, dict):
+            left += [*each, *each.values()]
+        elif isinstance(each, list | tuple):
+            left += each
+    return size
 
 
 class Store(Generic[E]):

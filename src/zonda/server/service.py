@@ -114,7 +114,7 @@ class Service:
             return
         kept.talk.free(kept.id)
         if kept.response.status in ("completed", "incomplete"):
-            kept.talk.items += [*kept.own, *kept.response.output]
+            kept.talk.add([*kept.own, *kept.response.output])
             self.conversations.settle(kept.talk)
 
     def in_flight(self) -> Iterator[Call]:
