@@ -79,7 +79,7 @@ CHAT_ONLY = [
     ({"chat_template_kwargs": {"thinking": [1]}}, "chat_template_kwargs.thinking"),
     ({"reasoning_effort": SECRET}, "reasoning_effort"),
     ({"reasoning_effort": "none", "enable_thinking": True}, "reasoning_effort"),
-    ({"thinking_budget": 0, "enable_thinking": True}, "thinking_budget"), ({"thinking_budget": -1}, "thinking_budget"),
+    ({"thinking_budget": 0, "enable_thinking": True}, "thinking_budget"), ({"thinking_budget": -2}, "thinking_budget"),
 ]
 TEXT_ONLY = [
     ({"prompt": None}, "prompt"), ({"prompt": 5}, "prompt"), ({"prompt": []}, "prompt"),

@@ -67,6 +67,12 @@ def test_the_parser_tells_whether_the_model_is_thinking() -> None:
     assert not parser.thinking
 
 
+@pytest.mark.parametrize("style", reasoning.STYLES, ids=lambda style: style.name)
+def test_an_end_that_is_written_again_at_once_is_left_out(style: reasoning.Reasoning) -> None:
+    written = f"{style.open}a{style.close}\n\n{style.close}\n\nYes, not {style.close}"
+    assert said(style.name, [written]) == said(style.name, list(written)) == ("a", f"Yes, not {style.close}")
+
+
 def test_marks_around_the_answer_are_left_out() -> None:
     written = "<think>a</think>\n<answer>\nYes, <b>it is</b>.\n</answer>"
     assert said("think", list(written)) == ("a", "Yes, <b>it is</b>.")

@@ -22,6 +22,8 @@ Salt = Annotated[str, Meta(max_length=256)]
 Identifier = Annotated[str, Meta(max_length=512)]
 Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Identifier], Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+TokenBudget = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+"""The most tokens of something; -1 for any number."""
 Length = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 """Tokens to write at the most. An answer ends with the context in any case."""
 
@@ -77,12 +79,15 @@ class SamplingFields(FormatFields, kw_only=True):
 class ThinkingFields(SamplingFields, kw_only=True):
     """And what the chat template is told beside the messages: of reasoning, and in variables that it reads.
 
-    The last four are known and refused: the server runs no tools.
+    The budget has three names, each that of some other server. The last four are known and refused: the server runs no
+    tools.
     """
 
     enable_thinking: bool | None = None
     reasoning_effort: Effort | None = None
-    thinking_budget: Count | None = None
+    thinking_budget: TokenBudget | None = None
+    thinking_token_budget: TokenBudget | None = None
+    thinking_budget_tokens: TokenBudget | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     web_search_options: dict[str, Any] | None = None
     files: list[Any] | None = None

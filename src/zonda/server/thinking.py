@@ -8,6 +8,7 @@ from zonda.errors import InvalidRequest
 from zonda.text.template import OWN
 from zonda.types import Effort
 
+_BUDGETS = ("thinking_budget", "thinking_token_budget", "thinking_budget_tokens")
 MAX_VALUE = 1000  # characters of a variable
 
 
@@ -30,4 +31,6 @@ def told(body: Thinks, effort: str | None = None) -> dict[str, Any]:
         if not isinstance(value, bool | int | float | str | None) or len(str(value)) > MAX_VALUE:
             raise InvalidRequest(f"`chat_template_kwargs.{name:.40}` is not a plain, short value",
                                  param=f"chat_template_kwargs.{name:.40}")
-    return given | asked(body.enable_thinking, effort or body.reasoning_effort, body.thinking_budget)
+    budgets = (getattr(body, name, None) for name in _BUDGETS)
+    budget = next((each for each in budgets if each is not None and each >= 0), None)
+    return given | asked(body.enable_thinking, effort or body.reasoning_effort, budget)

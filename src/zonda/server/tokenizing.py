@@ -12,7 +12,7 @@ from zonda.server.call import Call
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS, ChatMessage
 from zonda.server.conversation import ending, messages
 from zonda.server.decode import check_ids, missing
-from zonda.server.schema import Count
+from zonda.server.schema import Count, TokenBudget
 from zonda.server.thinking import told
 from zonda.server.tools import function_tools
 from zonda.turns import Turn
@@ -37,7 +37,7 @@ class TokenizeRequest(Struct, kw_only=True):
     tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
     enable_thinking: bool | None = None
     reasoning_effort: Effort | None = None
-    thinking_budget: Count | None = None
+    thinking_budget: TokenBudget | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool | None = None
 

@@ -90,6 +90,8 @@ def think(reader: Reader, writer: Writer, style: Reasoning, *, opened: bool, end
     if mark in ends:
         reader.unread(mark)
         return
+    yield from reader.space()
+    yield from reader.literal(style.close)  # again, as models write it after an end that was not their own
     yield from _unwrap(reader, writer, style)
 
 
