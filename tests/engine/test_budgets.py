@@ -26,10 +26,11 @@ from zonda.turns import Collected, Turn
 
 END, CLOSE = 256, 258
 ANSWER = "Yes."
-TOOLS = [{"type": "function", "function": {"name": "f"}}]
+TOOLS = [{"type": "function", "function": {"name": "f", "strict": True, "parameters": {
+    "type": "object", "properties": {"x": {"type": "integer"}}, "required": ["x"], "additionalProperties": False}}}]
 OWN = list(map(dialects.named, ("harmony", "solar")))
 MANNERS: list[tuple[Reasoning, Dialect]] = [
-    *((style, dialects.GENERIC) for style in reasoning.STYLES), *((each.own, each) for each in OWN if each.own)]
+    *((style, dialects.named("hermes")) for style in reasoning.STYLES), *((each.own, each) for each in OWN if each.own)]
 
 
 class Marked:
@@ -194,6 +195,16 @@ def test_tokens_that_end_reasoning_are_reported_as_certain() -> None:
     at = answer.tokens.index(CLOSE)
     assert answer.tokens[at - 1:at + 3] == (10, CLOSE, 10, 10) and answer.reasoning_tokens == 8
     assert answer.logprobs[at].logprob == 0 and answer.logprobs[at].top == ((CLOSE, 0.0),)
+
+
+def test_tokens_that_end_reasoning_are_counted_as_generated() -> None:
+    llm, runner, template = model(len(reasoning.STYLES) - 1, spelled=False, ahead=False)
+    template.opening, runner.thought = "", "abc" * 30
+    before = llm.engine.stats()
+    usage = llm.chat("?", thinking_budget=10, temperature=0.0).usage
+    after = llm.engine.stats()
+    assert after.prompt_tokens - before.prompt_tokens == usage.prompt_tokens
+    assert after.generated_tokens - before.generated_tokens == usage.completion_tokens
 
 
 def test_a_budget_of_none_asks_for_no_reasoning() -> None:

@@ -50,7 +50,7 @@ class Flights:
         """Launch a step, or compute it at once; raises what the runner raises."""
         batch = assemble(step, self._slots, self._runner.page_size)
         drawn = [step.sequences[place] for place in step.draws]
-        fresh = batch.rows - sum([seq.last > 0 for seq in drawn])
+        fresh = int(np.count_nonzero(batch.positions < batch.prompts))
         began = time.perf_counter()
         for source, target in step.copies:
             self._runner.copy_page(source, target)
