@@ -64,7 +64,7 @@ class Walk:
 
     tokens: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    """Taking in the last token, and the mask for the next."""
+    """Taking in the last token, and the mask for the next, with what keeps items apart that must differ."""
     ended: bool = False
     error: Exception | None = None
 
@@ -75,16 +75,17 @@ Choose = Callable[[np.ndarray, int], int]
 
 def walk(grammar: Compiled, vocab: int, choose: Choose, most: int, ends: frozenset[int] = frozenset()) -> Walk:
     """Draw an answer of at most so many tokens."""
-    constraint, found = Constraint(grammar, ends, most), Walk()
+    constraint, found = Constraint(grammar, ends), Walk()
     row, bits = np.zeros(vocab, np.bool_), np.zeros(vocab // 32 + 1, np.uint32)
     while len(found.seconds) < most:
         matcher = constraint.ready()
         began = time.perf_counter()
-        if constraint.last is not None:
-            matcher.consume_token(constraint.last)
+        while constraint.behind:
+            matcher.consume_token(constraint.behind.pop(0))
         matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-        found.seconds.append(time.perf_counter() - began)
+        took = time.perf_counter() - began
         constraint.forbid(row, bits)
+        found.seconds.append(time.perf_counter() - began if constraint.distinct else took)
         allowed, found.error = np.flatnonzero(~row), constraint.error
         token = choose(allowed, len(found.tokens)) if len(allowed) else None
         found.ended = token in ends or (token is None and constraint.over)

@@ -53,7 +53,7 @@ def test_a_schema_may_be_a_mapping_or_its_text() -> None:
     (Pair, '{"left":"a","right":[1]}', Pair("a", [1])), (list[int], "[1, 2]", [1, 2]), (int, "5", 5),
     (Literal["x", "y"], '"x"', "x"), (pydantic.TypeAdapter(list[City]), '[{"name":"a","people":1}]',
                                       [City(name="a", people=1)]),
-    ({"type": "object"}, '{"a": 1}', {"a": 1})])
+    ({"type": "object"}, '{"a": 1}', {"a": 1}), (pydantic.TypeAdapter(set[int]), "[1, 2]", {1, 2})])
 def test_a_type_has_a_schema_and_reads_the_answer(kind: Any, text: str, value: Any) -> None:
     assert isinstance(schema_of(kind), dict)
     read = take_format({"schema": kind}).read
@@ -133,6 +133,10 @@ def test_an_answer_without_a_schema_or_cut_short_stands_for_no_value(llm: LLM) -
         _ = answer.parsed
 
 
+def test_a_set_has_different_items() -> None:
+    assert schema_of(pydantic.TypeAdapter(set[str]))["uniqueItems"] is True
+
+
 def test_a_grammar_that_cannot_be_compiled_is_refused(llm: LLM) -> None:
-    with pytest.raises(InvalidRequest, match="uniqueItems"):
-        llm.chat("a", schema={"type": "array", "uniqueItems": True})
+    with pytest.raises(InvalidRequest, match="contains"):
+        llm.chat("a", schema={"type": "array", "contains": {}})

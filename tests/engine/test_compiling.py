@@ -39,8 +39,8 @@ BRANCHING = {"type": "string", "if": {"pattern": "a|b"}, "then": {"minLength": 3
 
 @pytest.mark.parametrize(("schema", "words"), [
     ({"not": {"pattern": "a"}}, ["`not`", "$.not"]),
-    ({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}},
-     ["`uniqueItems` at `$.properties.a.uniqueItems`"]),
+    ({"type": "object", "properties": {"a": {"type": "array", "contains": {"const": 1}}}},
+     ["`contains` at `$.properties.a.contains`"]),
     ({"type": "object", "properties": {"if": {"type": "null"}, "b": BRANCHING}},
      ["`if` at `$.properties.b.if`", "`then`"]),
     ({"type": "string", "pattern": "a(?=b)"}, ["look-ahead"]),

@@ -156,7 +156,6 @@ def test_what_is_rewritten_means_the_same(name: str) -> None:
     ({"oneOf": [{"type": "string", "pattern": "^a"}, {"type": "string", "pattern": "b$"}]}, "oneOf"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf"),
     ({"oneOf": [record((), a=WHOLE)] * 201}, "oneOf"),
-    ({"type": "array", "items": TEXT, "uniqueItems": True}, "uniqueItems"),
     ({"contains": WHOLE}, "contains"),
     ({"allOf": [{"properties": {"a": WHOLE}}], "unevaluatedProperties": False}, "unevaluatedProperties"),
     ({"propertyNames": {"maxLength": 3}, "properties": {"a": WHOLE}}, "propertyNames"),

@@ -15,7 +15,7 @@ from fakes import PATIENCE, Server, model, serving, until
 OPEN = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
 NAMED = {"type": "json_schema", "json_schema": {"name": "it", "schema": OPEN, "strict": True}}
 CLOSING = {"125": 100}  # a liking for `}`
-BAD = {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}
+BAD = {"type": "object", "properties": {"a": {"type": "array", "contains": {"const": 1}}}}
 
 
 def said(server: Server, path: str, **fields: Any) -> str:
@@ -67,7 +67,7 @@ def test_a_schema_that_is_not_supported_names_the_keyword_and_the_field(server: 
                                                                         param: str) -> None:
     reply = server.chat("x", **fields)
     assert reply.status == 400 and reply.error["param"] == param
-    assert "`uniqueItems` at `$.properties.a.uniqueItems`" in reply.error["message"]
+    assert "`contains` at `$.properties.a.contains`" in reply.error["message"]
 
 
 BAD_TOOL = {"type": "function", "name": "f", "parameters": BAD}
@@ -84,7 +84,7 @@ BAD_TOOL = {"type": "function", "name": "f", "parameters": BAD}
 def test_every_protocol_tells_what_a_schema_cannot_have(server: Server, path: str, body: dict[str, Any],
                                                         param: str | None) -> None:
     reply = server.post(path, body)
-    assert reply.status == 400 and b"`uniqueItems`" in reply.body, reply.body
+    assert reply.status == 400 and b"`contains`" in reply.body, reply.body
     assert param is None or reply.error["param"] == param
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from zonda.engine import trial
 from zonda.engine.complaints import complaint
+from zonda.engine.distinct import Distinct, Pieces
+from zonda.engine.places import Places, followed
 from zonda.engine.schema import check, prepared
 from zonda.engine.trial import Trials
 from zonda.engine.turns import Turns
@@ -58,6 +60,8 @@ _LIMITS: dict[str, Any] = {"step_lexer_fuel": 300_000, "step_max_items": 20_000,
 """About 30 ms a token and 20 MB a sequence at worst."""
 
 
+Start = tuple["LLMatcher", Places | None]
+"""What follows a grammar, at its start, and the arrays in it whose items must differ."""
 Forms = list[dict[str, Any]]
 """Grammars as llguidance has them in its own form."""
 
@@ -83,6 +87,13 @@ class Compiled:
     spell: Callable[[int], bytes]
     closing: tuple[int, ...] = ()
     """The tokens of `after`."""
+    places: Places | None = None
+    pieces: Pieces | None = None
+    """What tells items apart that must differ; None where none must."""
+
+    def distinct(self) -> Distinct | None:
+        """What keeps the items of one sequence's arrays apart, if any must differ."""
+        return Distinct(self.places, self.pieces) if self.places and self.pieces else None
 
 
 class Grammars:
@@ -96,7 +107,8 @@ class Grammars:
         self._words = words
         self._vocab = vocab
         self._tokenizer: LLTokenizer | None = None
-        self._cached: OrderedDict[tuple[str, str], LLMatcher] = OrderedDict()
+        self._pieces: Pieces | None = None
+        self._cached: OrderedDict[tuple[str, str], Start] = OrderedDict()
         self._refused: OrderedDict[bytes, tuple[float, InvalidRequest]] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
@@ -113,11 +125,13 @@ class Grammars:
         assert self._words is not None
         after = self._after(grammar)
         closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
-        return Compiled(start, after, self._words.special_ids, self._words.token_bytes, closing)
+        matcher, places = start
+        return Compiled(matcher, after, self._words.special_ids, self._words.token_bytes, closing, places,
+                        self._spelled() if places else None)
 
-    def begin(self, grammar: Grammar, client: int = 0) -> Future[LLMatcher]:
+    def begin(self, grammar: Grammar, client: int = 0) -> Future[Start]:
         """Compile on a thread that does nothing else, in turn for clients; done at once if the grammar is known."""
-        known: Future[LLMatcher] = Future()
+        known: Future[Start] = Future()
         try:
             self._check(grammar)
             start = self._find(grammar)
@@ -134,9 +148,9 @@ class Grammars:
     def _check(self, grammar: Grammar) -> None:
         if self._words is None:
             raise Unsupported("this engine has no vocabulary to enforce a grammar with", param="grammar")
-        if grammar.kind not in _FORMS or not isinstance(grammar.source, str):
+        if grammar.kind not in _KINDS or not isinstance(grammar.source, str):
             raise InvalidRequest(f"no grammar of kind {grammar.kind!r:.40} by a {type(grammar.source).__name__}",
-                                 param="grammar", hint=f"expected a text, and one of {', '.join(_FORMS)}")
+                                 param="grammar", hint=f"expected a text, and one of {', '.join(_KINDS)}")
         self._after(grammar)
 
     def _after(self, grammar: Grammar) -> int | str | None:
@@ -158,7 +172,7 @@ class Grammars:
         except ZondaError:
             return True
 
-    def _find(self, grammar: Grammar) -> LLMatcher | None:
+    def _find(self, grammar: Grammar) -> Start | None:
         """A grammar that is kept; raises InvalidRequest if it was refused a while ago."""
         key, name = (grammar.kind, grammar.source), _digest(grammar)
         with self._lock:
@@ -169,7 +183,7 @@ class Grammars:
                 raise _again(error)
             return self._cached.get(key)
 
-    def _keep(self, grammar: Grammar) -> LLMatcher:
+    def _keep(self, grammar: Grammar) -> Start:
         """Compile a grammar, and keep it, or that it was refused."""
         try:
             start = self._make(grammar)
@@ -188,11 +202,11 @@ class Grammars:
                 self._size -= len(source)
         return start
 
-    def _make(self, grammar: Grammar) -> LLMatcher:
+    def _make(self, grammar: Grammar) -> Start:
         from llguidance import LLMatcher, LLParserLimits
 
         self._refuse_closed()
-        internal = _internal(grammar)
+        internal, places = _internal(grammar)
         if trial.needed(grammar.kind, grammar.source):
             said = self._trials.run(internal)
             self._refuse_closed()
@@ -205,7 +219,7 @@ class Grammars:
         start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
         if start.is_error():
             raise complaint(grammar, start.get_error())
-        return start
+        return start, places
 
     def _wrong(self, grammar: Grammar) -> InvalidRequest | None:
         """What is wrong with the first part of a grammar that cannot be compiled, if that is soon found."""
@@ -238,6 +252,14 @@ class Grammars:
                 self._tokenizer = LLTokenizer(_Spelled(self._words, self._vocab))  # type: ignore[arg-type]
             return self._tokenizer
 
+    def _spelled(self) -> Pieces:
+        with self._loading:
+            if self._pieces is None:
+                assert self._words is not None
+                self._pieces = Pieces([b"" if token in self._words.special_ids else
+                                       _text_bytes(self._words.token_bytes(token)) for token in range(self._vocab)])
+            return self._pieces
+
 
 class _Spelled:
     """The vocabulary in the form that llguidance reads. It adds an end of its own as the last token."""
@@ -269,23 +291,29 @@ def _digest(grammar: Grammar) -> bytes:
     return hashlib.blake2b(f"{grammar.kind} {grammar.source}".encode(errors="surrogatepass"), digest_size=16).digest()
 
 
-def _internal(grammar: Grammar) -> str:
-    """The grammar in llguidance's own form."""
-    return json.dumps({"grammars": _FORMS[grammar.kind](grammar.source)})
+def _internal(grammar: Grammar) -> tuple[str, Places | None]:
+    """The grammar in llguidance's own form, and what this cannot say."""
+    schema, places = _schema(grammar.source) if grammar.kind == "json_schema" else None, None
+    if schema and "uniqueItems" in grammar.source:
+        check(schema)
+        places = followed(schema)
+    forms = _FORMS[grammar.kind](grammar.source) if schema is None else [_laid_out(
+        schema, left_out="uniqueItems" if places else "")]
+    return json.dumps({"grammars": forms}), places
 
 
-def _schema(source: str) -> Forms:
+def _schema(source: str) -> dict[str, Any]:
     _check_size(source, MAX_SCHEMA)
     schema = _json(source)
     schema = {} if schema is True else schema
     if not isinstance(schema, dict):
         raise InvalidRequest("the schema is not an object", hint="expected a JSON schema", param="grammar")
-    return [_laid_out(schema)]
+    return schema
 
 
-def _laid_out(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _laid_out(schema: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:
     """A schema, checked, with our say on white space: a client's own could be without end."""
-    ready = prepared(schema)
+    ready = prepared(schema, left_out=left_out)
     text = json.dumps(ready)
     _check_size(text, MAX_READY)
     _check_links(text.count('"$ref"'), "references")
@@ -348,8 +376,8 @@ def _part(each: Mapping[str, Any]) -> dict[str, Any]:
     return _laid_out(each["json_schema"]) if isinstance(each.get("json_schema"), dict) else {}
 
 
-_FORMS: dict[str, Callable[[str], Forms]] = {"json_schema": _schema, "regex": _regex, "lark": _lark, "choice": _choice,
-                                             "llguidance": _own}
+_FORMS: dict[str, Callable[[str], Forms]] = {"regex": _regex, "lark": _lark, "choice": _choice, "llguidance": _own}
+_KINDS = ("json_schema", *_FORMS)
 
 
 def _json(source: str) -> Any:

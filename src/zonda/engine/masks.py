@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Constraint:
     """Where one sequence stands in its grammar. `ends` are the tokens that end it."""
 
-    __slots__ = ("awaited", "behind", "ends", "error", "grammar", "held", "matcher", "over")
+    __slots__ = ("awaited", "behind", "distinct", "ends", "error", "grammar", "held", "matcher", "over")
 
     def __init__(self, grammar: Compiled, ends: frozenset[int]) -> None:
         self.grammar = grammar
@@ -29,6 +29,7 @@ class Constraint:
         self.awaited = None if grammar.after is None else Awaited(grammar.after, grammar.spell)
         """What ends the free text, as long as it is free."""
         self.matcher: LLMatcher | None = None
+        self.distinct = grammar.distinct()
         self.behind: list[int] = []
         """Tokens that the matcher has not seen."""
         self.over = False
@@ -39,6 +40,8 @@ class Constraint:
         """Take note of one more token."""
         if self.awaited is None:
             self.behind.append(token)
+            if self.distinct:
+                self.distinct.advance(token)
         elif self.awaited.comes(token):
             self.awaited = None
 
@@ -70,6 +73,10 @@ class Constraint:
             row[self.ends] = False
         elif len(self.held) and row.all():  # the text has to go on with a token that ends the sequence
             np.equal(allowed[:-1], 0, out=row)
+        if self.distinct and not self.over:
+            self.distinct.forbid(row, self.matcher)
+            if row.all():
+                self.error = followed("all items that may come are there")
 
 
 class Masks:

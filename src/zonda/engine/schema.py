@@ -26,10 +26,11 @@ MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "de
 _WORDS = frozenset({"$comment", "description", "title"})
 
 
-def prepared(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema with its formats spelled out, or InvalidRequest if it is too deep or has too long a text."""
+def prepared(schema: Mapping[str, Any], *, left_out: str = "") -> dict[str, Any]:
+    """The schema with its formats spelled out, and without a keyword; or InvalidRequest if it is too deep or has too
+    long a text."""
     check(schema)
-    ready = _Spelling(None if MOVED.search(json.dumps(schema)) else Apart(schema)).of(schema)
+    ready = _Spelling(None if MOVED.search(json.dumps(schema)) else Apart(schema), left_out).of(schema)
     if "json-schema.org" not in str(ready.get("$schema", "json-schema.org")):
         del ready["$schema"]  # a dialect of the client's own
     return cast(dict[str, Any], ready)
@@ -74,8 +75,8 @@ def _inside(value: Any) -> Sequence[Any]:
 class _Spelling:
     """Writes out one document's schemas."""
 
-    def __init__(self, apart: Apart | None) -> None:
-        self._apart, self._left = apart, MAX_PARTS
+    def __init__(self, apart: Apart | None, left_out: str) -> None:
+        self._apart, self._left_out, self._left = apart, left_out, MAX_PARTS
 
     def of(self, schema: Any) -> Any:
         """A schema, or several, with all within."""
@@ -86,7 +87,7 @@ class _Spelling:
             return schema
         schema = rewritten(schema, self._apart) if self._apart else schema
         return spelled({name: self._value(inner) if name in _VALUES else self._named(inner) if name in MAPS
-                        else self.of(inner) for name, inner in schema.items()})
+                        else self.of(inner) for name, inner in schema.items() if name != self._left_out})
 
     def _count(self, part: Any) -> None:
         self._left -= len(part) if isinstance(part, dict | list) else 1
