@@ -24,7 +24,8 @@ def server(script: Scripted) -> Scripted:
 
 
 def messages(page: Page) -> list[str]:
-    return page.js("[...document.querySelectorAll('.said, .answer .prose')].map(each => each.innerText.trim())")  # type: ignore[no-any-return]
+    found = page.js("[...document.querySelectorAll('.said, .answer .prose')].map(each => each.textContent.trim())")
+    return list(found)
 
 
 def test_two_tabs_write_in_one_chat_and_lose_nothing(pages: Pages, server: Scripted) -> None:

@@ -230,3 +230,48 @@ def test_every_text_stands_out(pages: Pages, server: Scripted, *, dark: bool) ->
     assert page.js(FAINT) == []
     assert all("400" in each for each in page.problems)
     page.problems.clear()
+
+
+def test_reasoning_can_be_read_while_it_grows(pages: Pages, server: Scripted) -> None:
+    more, end = threading.Event(), threading.Event()
+    steps = [{"reasoning_content": f"step {number}\n\n"} for number in range(60)]
+    server.scripts = [[*steps[:40], more, *steps[40:], end, "Done."]]
+    page = pages()
+    page.ask("Think")
+    inner = "document.querySelector('.thought .inner')"
+    left = f"(({{scrollHeight, scrollTop, clientHeight}}) => scrollHeight - scrollTop - clientHeight)({inner})"
+    page.sees("step 39", ".thought")
+    page.until(f"{left} < 1")
+    page.wheel(".thought .inner", -50)
+    page.until(f"{left} > 40")
+    top = page.js(f"{inner}.scrollTop")
+    more.set()
+    page.sees("step 59", ".thought")
+    assert page.js(f"{inner}.scrollTop") == top
+    page.wheel(".thought .inner", 5000)
+    page.until(f"{left} < 1")
+    end.set()
+    page.sees("Done.", ".prose")
+
+
+def test_a_long_chat_opens_at_its_end_and_goes_on_there(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    left = "(({scrollHeight, scrollTop, clientHeight}) => scrollHeight - scrollTop - clientHeight)" \
+           "(document.querySelector('.conversation'))"
+    page.js("""(async () => {
+        const { add, conversation, path } = await import("./ui/tree.js"), { keep } = await import("./ui/answering.js");
+        const tree = Object.assign(conversation(), {title: "Long"});
+        for (let count = 0, parent = "root"; count < 600; count++) {
+            const [role, text] = count % 2 ? ["assistant", `## Answer ${count}\\n\\n- a`] : ["user", "Question"];
+            parent = add(tree, parent, {role, text, files: [], calls: [], thought: "", finish: "stop", error: null}).id;
+        }
+        await keep(tree);
+    })()""")
+    page.label("Long")
+    page.until("document.querySelectorAll('article').length === 600")
+    page.until(f"{left} < 1")
+    assert page.box("article:last-of-type")[3] <= page.box(".foot")[1]
+    page.ask("More")
+    page.sees("Hello.", "article:last-of-type")
+    page.until(f"{left} < 1 && document.querySelectorAll('.stats').length")
+    assert len(server.asked[0]["messages"]) == 601

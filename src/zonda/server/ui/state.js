@@ -33,8 +33,10 @@ export const state = {
 /** The key of shortcuts; on a Mac, Ctrl moves in texts. */
 export const COMMAND = /Mac|iP/.test(navigator.platform) ? "⌘" : "Ctrl";
 
+const SLOW = 40; // ms
 const listeners = new Set();
 let due = false;
+let spent = 0; // ms that the last drawing took, with its layout
 
 /** Call a function after each change. */
 export function listen(listener) {
@@ -47,14 +49,19 @@ export function set(fields) {
   changed();
 }
 
-/** Show what has changed, once a frame. */
+/** Show what has changed, once a frame; where that takes long, half of the time is left for what the user does. */
 export function changed() {
   if (due) return;
   due = true;
-  requestAnimationFrame(() => {
-    due = false;
-    listeners.forEach(each => each());
-  });
+  if (spent > SLOW) setTimeout(() => requestAnimationFrame(draw), spent);
+  else requestAnimationFrame(draw);
+}
+
+function draw() {
+  const began = performance.now();
+  due = false;
+  listeners.forEach(each => each());
+  setTimeout(() => { spent = performance.now() - began; });
 }
 
 /** The model that will answer. */
@@ -85,7 +92,7 @@ let fading = 0;
 export function notice(text, action = null, act = null) {
   clearTimeout(fading);
   set({ notice: { text, action, act } });
-  fading = setTimeout(() => set({ notice: null }), action ? 8000 : 4000);
+  fading = setTimeout(() => set({ notice: null }), action ? 20_000 : 4000);
 }
 
 /** Put the focus where messages are written, or, where that would bring up a keyboard over the page, near it. */

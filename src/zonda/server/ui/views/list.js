@@ -19,7 +19,7 @@ export function List() {
       aria-label="Search conversations" value=${state.words} onInput=${event => search(event.target.value)} /></label>
     <div class="heads">${groups().map(([name, heads]) => html`<h2>${name}</h2><ul>
       ${heads.map(head => html`<${Head} key=${head.id} head=${head} />`)}</ul>`)}
-      <p class="none">${note()}</p></div></nav>`;
+      <p class="none" role="status">${note()}</p></div></nav>`;
 }
 
 function note() {

@@ -6,6 +6,7 @@ import { bytes, copy } from "../files.js";
 import { colour } from "../markdown.js";
 import { endless } from "../safe.js";
 import { announce, compose, set, state } from "../state.js";
+import { Following } from "./following.js";
 import { Icon, IconButton } from "./icons.js";
 import { Prose } from "./prose.js";
 
@@ -24,7 +25,8 @@ export class Message extends Component {
 function Question({ node, place, count, run, editing }) {
   return html`<article class="question" aria-label="You">
     ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${Attachment} file=${each} />`)}</ul>`}
-    ${editing ? html`<${Rewriting} node=${node} run=${run} />` : node.text && html`<div class=${endless(node.text) ? "said endless" : "said"} dir="auto">${node.text}</div>`}
+    ${editing ? html`<${Rewriting} node=${node} run=${run} />`
+      : node.text && html`<div class=${endless(node.text) ? "said endless" : "said"} dir="auto">${node.text}</div>`}
     ${!editing && html`<div class="deeds"><${Branches} node=${node} place=${place} count=${count} run=${run} />
       <${CopyButton} text=${node.text} label="Copy message" />
       <${IconButton} icon="edit" label="Edit message" off=${run} onClick=${() => set({ editing: node.id })} /></div>`}
@@ -104,14 +106,16 @@ function Branches({ node, place, count, run }) {
 function Thought({ node, thinking }) {
   const [chosen, choose] = useState(null);
   const inner = useRef(null);
+  const [following] = useState(() => new Following());
   const shown = chosen ?? thinking;
   useEffect(() => {
-    if (thinking && inner.current) inner.current.scrollTop = inner.current.scrollHeight;
+    if (thinking && inner.current && following.follows) following.end(inner.current);
   });
   const label = thinking ? "Thinking" : node.thoughtMs > 100 ? `Thought for ${time(node.thoughtMs)}` : "Thought";
   return html`<section class=${thinking ? "thought thinking" : "thought"}>
     <button type="button" aria-expanded=${shown} onClick=${() => choose(!shown)}><${Icon} name="right" />${label}</button>
-    ${shown && html`<div class="inner" ref=${inner} tabindex="0" role="region" aria-label="Reasoning">
+    ${shown && html`<div class="inner" ref=${inner} tabindex="0" role="region" aria-label="Reasoning"
+      onScroll=${() => following.scrolled(inner.current)}>
       <${Prose} text=${node.thought} grows=${thinking} /></div>`}</section>`;
 }
 

@@ -6,12 +6,12 @@ import { COMMAND, configure, listen, model, set, showList, state, theme } from "
 import { families, path } from "../tree.js";
 import { Composer } from "./composer.js";
 import { Dialogs } from "./dialogs.js";
+import { Following } from "./following.js";
 import { Icon, IconButton } from "./icons.js";
 import { List } from "./list.js";
 import { Message } from "./message.js";
 
 const THEMES = { system: ["system", "light"], light: ["sun", "dark"], dark: ["moon", "system"] };
-const NEAR = 80; // pixels from the end at which the view follows it
 
 export function Page() {
   const [, draw] = useReducer(count => count + 1, 0);
@@ -57,31 +57,23 @@ function note(card) {
 /** The messages; the view follows the end unless the reader has scrolled away from it. */
 function Conversation({ run }) {
   const element = useRef(null);
-  const follows = useRef(true);
-  const seen = useRef({});
+  const [following] = useState(() => new Following());
   const [away, leave] = useState(false);
   const shown = path(state.current);
   const versions = families(state.current);
-  const end = () => {
-    follows.current = true;
-    element.current.scrollTop = element.current.scrollHeight;
-  };
+  const end = () => following.end(element.current);
   useLayoutEffect(() => {
-    if (follows.current) end();
+    if (following.follows) end();
   });
   useLayoutEffect(end, [state.current.id, shown.length, run !== undefined && run.node.id]);
   useEffect(() => {
-    const watch = new ResizeObserver(() => follows.current && end());
+    const watch = new ResizeObserver(() => following.follows && end());
     watch.observe(element.current.querySelector(".column"));
     return () => watch.disconnect();
   }, []);
   const scrolled = () => {
-    const { scrollHeight, scrollTop, clientHeight } = element.current;
-    const up = scrollTop < seen.current.scrollTop && scrollHeight >= seen.current.scrollHeight; // by the reader, not a shorter text
-    if (up) follows.current = false;
-    else if (scrollHeight - scrollTop - clientHeight < NEAR) follows.current = true;
-    seen.current = { scrollHeight, scrollTop };
-    leave(!follows.current);
+    following.scrolled(element.current);
+    leave(!following.follows);
   };
   return html`<section class="conversation" aria-label="Conversation" ref=${element} onScroll=${scrolled} tabindex="-1">
     ${shown.length > 0 && html`<h1 class="unseen">${state.current.title}</h1>`}
