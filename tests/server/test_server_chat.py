@@ -213,6 +213,12 @@ def test_tools_are_hidden_when_no_call_is_wanted(server: Server) -> None:
     ({"thinking_budget": 0}, {"enable_thinking": False, "thinking_budget": 0}),
     ({"thinking_token_budget": 9}, {"thinking_budget": 9}), ({"thinking_budget_tokens": 9}, {"thinking_budget": 9}),
     ({"thinking_budget": -1}, {}),
+    ({"thinking": {"type": "disabled"}}, {"enable_thinking": False}), ({"thinking": True}, {"enable_thinking": True}),
+    ({"thinking": {"type": "enabled", "budget_tokens": 9}}, {"enable_thinking": True, "thinking_budget": 9}),
+    ({"thinking": {"type": "auto"}, "enable_thinking": False}, {"enable_thinking": False}),
+    ({"reasoning": {"effort": "low", "max_tokens": 9}}, {"enable_thinking": True, "reasoning_effort": "low",
+                                                         "thinking_budget": 9}),
+    ({"reasoning": {"enabled": False}}, {"enable_thinking": False}),
     ({"reasoning_effort": "low", "enable_thinking": False}, {"enable_thinking": False, "reasoning_effort": "low"}),
     ({"chat_template_kwargs": {"thinking": True}}, {"thinking": True})])
 def test_the_template_is_told_of_reasoning(server: Server, fields: dict[str, Any], told: dict[str, Any]) -> None:

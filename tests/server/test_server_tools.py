@@ -70,6 +70,15 @@ def test_reasoning_is_told_apart_and_counted(server: Server, llm: ScriptedLLM) -
     assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 2}
 
 
+def test_reasoning_is_left_out_of_an_answer_where_it_is_not_wanted(server: Server, llm: ScriptedLLM) -> None:
+    llm.says(THOUGHT + "Sunny.")
+    answer = server.chat("x", reasoning={"exclude": True}).json
+    assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Sunny.", "refusal": None}
+    assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] >= 12
+    streamed = server.chat("x", reasoning={"exclude": True}, stream=True)
+    assert b"reasoning" not in streamed.body and b"Sun" in streamed.body
+
+
 def test_a_message_without_reasoning_has_no_field_for_it(server: Server, llm: ScriptedLLM) -> None:
     llm.says("Sunny.")
     assert choice(server)["message"] == {"role": "assistant", "content": "Sunny.", "refusal": None}

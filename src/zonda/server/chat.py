@@ -104,7 +104,7 @@ class Reply:
 
     def _choice(self, choice: Choice) -> ChatChoice:
         message = AssistantMessage(content=choice.text or (None if choice.calls else ""))
-        if choice.thought:
+        if choice.thought and not self._hides:
             message.reasoning_content = message.reasoning = choice.thought
         if choice.calls and self._old:
             message.function_call = _function(choice.calls[0])
@@ -118,6 +118,11 @@ class Reply:
         if call.name in self._customs:
             return CustomToolCall(id=call.id, custom=CustomInput(name=call.name, input=text(call.arguments)))
         return ToolCall(id=call.id, function=_function(call))
+
+    @property
+    def _hides(self) -> bool:
+        """Whether reasoning is left out of the answer."""
+        return bool(self.body.reasoning and self.body.reasoning.exclude)
 
     @cached_property
     def _customs(self) -> Collection[str]:
@@ -176,7 +181,7 @@ class Reply:
             case Text(text):
                 return Delta(content=text)
             case Thought(text):
-                return Delta(reasoning_content=text, reasoning=text)
+                return None if self._hides else Delta(reasoning_content=text, reasoning=text)
             case CallStart(index, id, name) if name in self._customs:
                 self._inputs[answer, index] = Input()
                 custom = CustomDelta(name=name, input="")

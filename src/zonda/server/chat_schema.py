@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from zonda.server.schema import ChatLogprobs, ConversationFields, Length, Metadata, Timings, UsageReport
+from zonda.server.schema import (
+    ChatLogprobs,
+    ConversationFields,
+    Length,
+    Metadata,
+    Timings,
+    TokenBudget,
+    UsageReport,
+)
+from zonda.types import Effort
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 512
@@ -36,9 +45,26 @@ class ChatMessage(Struct, kw_only=True):
     reasoning: str | None = None
 
 
+class ChatThinking(Struct, kw_only=True):
+    """Whether the model reasons, and how much, as the services of some models ask for it."""
+
+    type: Literal["enabled", "disabled", "auto", "adaptive"]
+    budget_tokens: TokenBudget | None = None
+
+
+class ChatReasoning(Struct, kw_only=True):
+    """How the model reasons, as routers of requests ask for it; `exclude` leaves it out of the answer."""
+
+    enabled: bool | None = None
+    effort: Effort | None = None
+    max_tokens: TokenBudget | None = None
+    exclude: bool | None = None
+
+
 class ChatRequest(ConversationFields, kw_only=True):
     """A conversation to answer; a lone text is one user message.
 
+    `thinking` and `reasoning` are other names of the fields that say how much to reason, which go before them.
     `functions` and `function_call` are the old names of `tools` and `tool_choice`. With `store` the answer is kept,
     with its `metadata`. What only concerns OpenAI's own service is taken and changes nothing.
     """
@@ -49,6 +75,8 @@ class ChatRequest(ConversationFields, kw_only=True):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None
+    thinking: bool | ChatThinking | None = None
+    reasoning: ChatReasoning | None = None
     tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[dict[str, Any]], Meta(max_length=MAX_TOOLS)] | None = None

@@ -3,6 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import structs
+
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.custom_tools import arguments
@@ -27,11 +29,27 @@ def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
     if body.functions is not None or body.function_call is not None:
         tools, choice = _functions(body)
     parallel = body.parallel_tool_calls is not False and body.functions is None
-    said, given = messages(body.messages), told(body)
+    said, given = messages(body.messages), told(_plainly(body))
     begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
                         thinks=bool(given.get("enable_thinking")))
     return Turn(messages=said, tools=tools, choice=choice, allowed=allowed, parallel=parallel, format=form,
                 variables=given | end, sampling=sampling, begun=begun)
+
+
+_TYPES = {"enabled": True, "disabled": False}
+
+
+def _plainly(body: ChatRequest) -> ChatRequest:
+    """The request with what `thinking` and `reasoning` say in the fields of all routes, as far as these are open."""
+    wanted: dict[str, Any] = {}
+    if isinstance(body.thinking, bool):
+        wanted["enable_thinking"] = body.thinking
+    elif body.thinking:
+        wanted = {"enable_thinking": _TYPES.get(body.thinking.type), "thinking_budget": body.thinking.budget_tokens}
+    if asked := body.reasoning:
+        wanted |= {"enable_thinking": asked.enabled, "reasoning_effort": asked.effort,
+                   "thinking_budget": asked.max_tokens}
+    return structs.replace(body, **{name: value for name, value in wanted.items() if getattr(body, name) is None})
 
 
 def ending(said: list[dict[str, Any]], goes_on: bool | None, prompts: bool | None, *,
