@@ -17,9 +17,10 @@ NARROW = 60
 
 
 def keys(*, echo: bool = True) -> Callable[[], None]:
-    """Remember how the terminal treats keys, and return what puts that back; without `echo` they are not shown now.
+    """Remember how the terminal treats keys, and return what puts that back.
 
-    Does nothing where there is no terminal, or another job has it.
+    Without `echo` they are not shown from now on, and kept one by one, Enter and Ctrl-D among them, for who reads them
+    next. Does nothing where there is no terminal, or another job has it.
     """
     try:
         import termios
@@ -31,14 +32,14 @@ def keys(*, echo: bool = True) -> Callable[[], None]:
     except (ImportError, AttributeError, OSError, ValueError):  # another system, or no terminal, or no input at all
         return lambda: None
 
-    def put(flags: int) -> None:
+    def put(taken: int, shown: int) -> None:
         with suppress(OSError, termios.error):
             if os.tcgetpgrp(file) == os.getpgrp():
-                termios.tcsetattr(file, termios.TCSANOW, [*before[:3], flags, *before[4:]])
+                termios.tcsetattr(file, termios.TCSANOW, [taken, *before[1:3], shown, *before[4:]])
 
     if not echo:
-        put(before[3] & ~termios.ECHO)
-    return lambda: put(before[3])
+        put(before[0] & ~termios.ICRNL, before[3] & ~(termios.ECHO | termios.ICANON))
+    return lambda: put(before[0], before[3])
 
 
 @contextmanager

@@ -174,6 +174,30 @@ def test_a_token_is_stored_for_its_owner_alone(tmp_path: Path, monkeypatch: pyte
     assert os.name == "nt" or stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_token_may_come_on_standard_input(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+
+    def stored(text: str) -> tuple[int, str]:
+        env = {**os.environ, "HF_TOKEN_PATH": str(path)}
+        command = [sys.executable, "-m", "zonda", "login"]
+        ran = subprocess.run(command, env=env, input=text, capture_output=True, text=True)
+        return ran.returncode, ran.stderr
+
+    assert stored("hf_abc\n") == (0, f"stored in {path}\n") and path.read_text() == "hf_abc"
+    assert stored("")[0] == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shells there close no streams")
+@pytest.mark.parametrize(("closed", "status", "told"), [
+    ("<&-", 1, "error: standard input is empty, expected a prompt"), (">&-", 1, "there is no file no.gguf"),
+    ("2>&-", 1, "")])
+def test_closed_streams_are_as_good_as_empty_ones(closed: str, status: int, told: str) -> None:
+    asked = "" if closed == "<&-" else "-i hi"
+    command = f"{sys.executable} -m zonda run -m no.gguf {asked} {closed}"
+    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert ran.returncode == status and told in ran.stderr and "internal" not in ran.stderr
+
+
 def test_a_token_of_another_kind_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.call(["login", "--token", "abc"]) == 1
     assert "hf_" in capsys.readouterr().err

@@ -57,6 +57,21 @@ def test_commands_are_completed(terminal: Terminal) -> None:
     terminal.wait("Alt-Enter")
 
 
+def test_a_file_gets_the_answers_alone(tmp_path: Path) -> None:
+    program, said = Path(__file__).with_name("conversation.py"), tmp_path / "said.txt"
+    env = {**os.environ, "ZONDA_CONFIG": str(tmp_path), "PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"}
+    terminal = Terminal(["sh", "-c", f"{sys.executable} {program} > {said}"], env)
+    try:
+        terminal.wait(">")
+        terminal.type("v\r")
+        terminal.wait("tok/s")
+        terminal.type("\x04")
+        assert terminal.program.wait(PATIENCE) == 0
+    finally:
+        terminal.close()
+    assert said.read_text() == "wxyz\nleft\n"
+
+
 def test_the_end_of_input_leaves(terminal: Terminal) -> None:
     terminal.type("\x04")
     terminal.wait("left")

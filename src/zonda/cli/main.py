@@ -29,6 +29,7 @@ class Terminated(SystemExit):
 
 def main() -> None:
     """The console script. A signal ends a command with status 128 and its number, but `serve` with 0."""
+    _open_streams()
     put_back = keys()
     serving = next((word for word in sys.argv[1:] if not word.startswith("-")), None) == "serve"
 
@@ -46,9 +47,16 @@ def main() -> None:
     leave(call())
 
 
+def _open_streams() -> None:
+    """Let streams that the caller has closed lead nowhere, and no other files be opened under their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - for as long as the process lives
+
+
 def leave(code: int) -> NoReturn:
     """End the process, though some thread may work on; where one hangs, the interpreter's own end might not return."""
-    for stream in filter(None, (sys.stdout, sys.stderr)):
+    for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()
     if code == STUCK:

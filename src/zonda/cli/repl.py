@@ -77,6 +77,7 @@ def _session() -> PromptSession[str]:
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+    from prompt_toolkit.output import create_output
 
     history: History = InMemoryHistory()
     try:
@@ -85,8 +86,9 @@ def _session() -> PromptSession[str]:
     except OSError as error:
         click.echo(f"note: no history: {error}", err=True)
     commands = WordCompleter([f"/{name}" for name in COMMANDS], sentence=True)
+    output = create_output(sys.stdout if sys.stdout.isatty() else sys.stderr)  # a file gets the answers alone
     return PromptSession(history=history, multiline=True, key_bindings=_keys(), completer=commands,
-                         complete_while_typing=False)
+                         complete_while_typing=False, output=output)
 
 
 def _keys():  # type: ignore[no-untyped-def]
