@@ -15,27 +15,28 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections import Counter
 from pathlib import Path
 
 from soak_questions import RESPONSES, Question, alphabet, learnt, streamed, text
-from traffic import free_port
 
 WAYS = ("whole", "stream", "stream", "stall", "vanish", "vanish before", "half a body", "bad field", "background")
 KEPT = 100  # responses, so few that their store is full before the first look
 FAKE = f"""
 import sys
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[1])
 from fakes import model
 from zonda.options import ServerOptions
 from zonda.server import serve
 
-serve(model(max_seqs=64), ServerOptions(port=int(sys.argv[1]), access_log=False, stored_responses={KEPT}))
+serve(model(max_seqs=64), ServerOptions(port=0, access_log=False, stored_responses={KEPT}))
 """
 PATIENCE = 60.0  # seconds until nobody is served, when some have left long answers to be written in the background
 LOOKS = 20  # lines of the table over time
@@ -45,15 +46,16 @@ def main() -> int:
     args = _arguments()
     own = None
     if args.port is None:
-        args.port = free_port()
         tests = Path(__file__).parent.parent / "tests" / "server"
-        command = [sys.executable, "-c", FAKE, str(args.port), str(tests)]
+        command = [sys.executable, "-c", FAKE, str(tests)]
         if args.model:
-            command = [sys.executable, "-m", "zonda", "serve", "-m", args.model, "--port", str(args.port), "--max-seqs",
-                       "64", "--no-access-log", "--drain-timeout", "4", "--stored-responses", str(KEPT)]
-        own = subprocess.Popen(command)
+            command = [sys.executable, "-m", "zonda", "serve", "-m", args.model, "--port", "0", "--max-seqs", "64",
+                       "--no-access-log", "--drain-timeout", "4", "--stored-responses", str(KEPT)]
+        own = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         args.pid = own.pid
     try:
+        if own:
+            args.port = _listening(own)
         _await_health(args.port)
         args.questions = learnt(args.port) if args.model else alphabet()
         return asyncio.run(_soak(args, own))
@@ -73,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _soak(args: argparse.Namespace, own: subprocess.Popen[bytes] | None) -> int:
+async def _soak(args: argparse.Namespace, own: subprocess.Popen[str] | None) -> int:
     counts: Counter[str] = Counter()
     await _crowd(args, counts, min(5.0, args.seconds / 4))  # memory and files as they are once all has been used
     before = await _settled(args)
@@ -208,7 +210,7 @@ def _message(method: str, path: str, body: bytes) -> bytes:
             f"Content-Length: {len(body)}\r\n\r\n").encode() + body
 
 
-async def _drain(args: argparse.Namespace, own: subprocess.Popen[bytes], counts: Counter[str]) -> float:
+async def _drain(args: argparse.Namespace, own: subprocess.Popen[str], counts: Counter[str]) -> float:
     """How long the server takes to end while the crowd is still there."""
     crowd = asyncio.create_task(_crowd(args, Counter(), 1.0))
     await asyncio.sleep(0.5)
@@ -231,6 +233,17 @@ def _state(args: argparse.Namespace) -> dict[str, float]:
     return {"running": total("zonda_sequences_running"), "waiting": total("zonda_sequences_waiting"),
             "pages": total("zonda_kv_cache_blocks_used"), "kb": int(re.findall(r"VmRSS:\s+(\d+)", status)[0]),
             "files": len(os.listdir(f"/proc/{args.pid}/fd")) if args.pid else 0}
+
+
+def _listening(own: subprocess.Popen[str]) -> int:
+    """The port that a server has found for itself, from what it says; that and the rest is passed on."""
+    assert own.stderr
+    for line in own.stderr:
+        sys.stderr.write(line)
+        if found := re.search(r"^serving .* at http://127\.0\.0\.1:(\d+)/", line):
+            threading.Thread(target=shutil.copyfileobj, args=(own.stderr, sys.stderr), daemon=True).start()
+            return int(found[1])
+    raise SystemExit("the server did not start")
 
 
 def _await_health(port: int) -> None:
