@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import openai
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from script import PARTS, speaking
 
 from zonda.server.custom_tools import Input
+from zonda.server.responses import MAX_FOLLOWERS
 from zonda.text.parts import CallArguments, CallStart, Part, Text, Thought
 
 LOOK = {"type": "function", "name": "look", "description": "Looks.", "strict": False,
@@ -306,6 +307,24 @@ def test_a_response_in_the_background_is_cancelled() -> None:
         assert client.responses.retrieve(events[0].response.id).status == "cancelled"
     assert events[-1].type == "response.output_item.done" and events[-1].item.status == "incomplete"
     assert [each["type"] for each in later[:-1]] == [each.type for each in events] and later[-1] == "[DONE]"
+
+
+def test_not_everybody_can_follow_one_response() -> None:
+    """Each piece wakes all of them: thousands would slow everything down."""
+    with serving(llm := model(), access_log=False) as server, ExitStack() as stack:
+        hold(llm)
+        running = server.post("/v1/responses", {"input": "w", "background": True}).json["id"]
+        path = f"/v1/responses/{running}?stream=true"
+        for _ in range(MAX_FOLLOWERS):
+            sock = stack.enter_context(server.connect())
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+        refused = server.get(path)
+        assert (refused.status, refused.error["code"]) == (429, "too_many_requests") and refused.headers["retry-after"]
+        sock.close()
+        until(lambda: len(server.service.calls) == MAX_FOLLOWERS - 1)
+        let_go(llm)
+        assert server.get(path).events[-2]["type"] == "response.completed"
 
 
 def test_a_stream_in_the_background_outlives_its_client() -> None:

@@ -17,7 +17,7 @@ from zonda.server import responses_input as given
 from zonda.server.call import Call
 from zonda.server.conversation import ending
 from zonda.server.conversations import going_on, kept_in, talk_of
-from zonda.server.errors import Envelope, NotFound
+from zonda.server.errors import Crowded, Envelope, NotFound
 from zonda.server.formats import compiled
 from zonda.server.responses_events import ErrorEvent, Event, hidden
 from zonda.server.responses_items import ItemList, ItemQuery, Names, item_page
@@ -49,6 +49,8 @@ from zonda.types import Chunk, Sampling
 if TYPE_CHECKING:
     from zonda.sdk import AsyncLLM
 
+MAX_FOLLOWERS = 64
+"""Clients that may follow one response while it is written: each piece is told to all of them."""
 _SAID = {"messages": "input", "response_format": "text.format"}
 """What errors about a turn call its parts, and what they are called here."""
 
@@ -364,8 +366,14 @@ async def _show(call: Call, kept: Kept, after: int, hides: bool) -> None:
         told = errors.told(error).error
         return ErrorEvent(sequence_number=len(kept.log or ()), code=told.code, message=told.message, param=told.param)
 
-    call.envelope = Envelope(body, named)
-    await stream(call, _frames(_told(kept, after), hides))
+    if kept.running and kept.followers >= MAX_FOLLOWERS:
+        raise Crowded(f"{MAX_FOLLOWERS} clients follow this response")
+    kept.followers += 1
+    try:
+        call.envelope = Envelope(body, named)
+        await stream(call, _frames(_told(kept, after), hides))
+    finally:
+        kept.followers -= 1
 
 
 async def _told(kept: Kept, after: int) -> AsyncIterator[Sequence[Event]]:

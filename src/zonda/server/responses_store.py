@@ -129,6 +129,8 @@ class Kept:
     talk: Talk | None = None
     """The conversation that it belongs to, and `own`, what it adds to it beside its output."""
     own: tuple[Item, ...] = ()
+    followers: int = 0
+    """Clients that its events are told to."""
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
