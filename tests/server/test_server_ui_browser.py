@@ -188,12 +188,18 @@ def test_dark_follows_the_system_and_can_be_chosen(pages: Pages) -> None:
 def test_a_phone_has_room_for_everything(pages: Pages, server: Scripted) -> None:
     table = "| a | b |\n|---|---|\n| " + "word " * 40 + " | c |"
     server.scripts = [["A long line: " + "x" * 300 + "\n\n```\n" + "y" * 300 + "\n```\n\n" + table]]
-    page = pages(width=360, height=640, touch=True)
+    page = pages(width=320, height=640, touch=True)
     page.ask("A question that is rather long for a telephone, with one " + "z" * 80)
     page.sees("128.0")
-    assert page.js("document.documentElement.scrollWidth") == 360
-    assert page.js("document.querySelector('.conversation').scrollWidth") <= 360
+    assert page.js("document.documentElement.scrollWidth") == 320
+    assert page.js("document.querySelector('.conversation').scrollWidth") <= 320
     assert page.count(".list[hidden]") == 1
+    page.label("Answer again")
+    page.sees("2 / 2", ".branches")
+    sizes = page.js("[...document.querySelectorAll('button, select, a')].filter(each => each.checkVisibility())"
+                    ".map(each => each.getBoundingClientRect()).map(({width, height}) => Math.min(width, height))")
+    assert min(sizes) >= 24
+    assert page.js("getComputedStyle(document.querySelector('.branches')).height") == "36px"  # one line
     page.label("New chat")
     page.sees("What is on your mind?")
     page.label("Show conversations")
@@ -202,7 +208,7 @@ def test_a_phone_has_room_for_everything(pages: Pages, server: Scripted) -> None
     page.click(".veil")
     page.until("document.querySelector('.list').hidden")
     page.label("Settings")
-    assert page.js("document.documentElement.scrollWidth") == 360
+    assert page.js("document.documentElement.scrollWidth") == 320
 
 
 def test_a_key_is_asked_for_and_used(pages: Pages, browser: Browser) -> None:
