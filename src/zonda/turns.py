@@ -34,6 +34,7 @@ ToolChoice = Literal["auto", "none", "required"] | Named
 class Turn:
     """What a client asks for: messages and function tools in the shape of OpenAI's chat, and how to answer them.
 
+    `patterns` are expressions that all texts among a tool's arguments must match, by its name.
     `allowed` narrows the tools that may be called to those of these names; empty allows all. `parallel` says whether
     there may be more calls than one. `format` is the form of the answer's text. `variables` go to the chat template;
     `thinking_budget` among them also limits how many tokens are reasoning. `begun` is the beginning of the answer's
@@ -45,6 +46,7 @@ class Turn:
     choice: ToolChoice = "auto"
     allowed: tuple[str, ...] = ()
     parallel: bool = True
+    patterns: Mapping[str, str] = field(default_factory=dict)
     format: Grammar | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
@@ -232,8 +234,9 @@ def offered(turn: Turn) -> Sequence[Mapping[str, Any]]:
 def prepared(turn: Turn, prompt: tuple[int, ...], tools: Sequence[Mapping[str, Any]], manner: Manner,
              tokenizer: Tokenizer) -> Prepared:
     """A turn with its rendered prompt, ready to be answered."""
-    callable_ = Tools([each for each in tools if not turn.allowed or each["function"]["name"] in turn.allowed],
-                      {each["function"]["name"] for each in tools if each["function"].get("strict")})
+    callable_ = Tools([_matching(each, turn.patterns) for each in tools
+                       if not turn.allowed or each["function"]["name"] in turn.allowed],
+                      {*turn.patterns, *(each["function"]["name"] for each in tools if each["function"].get("strict"))})
     build = _Build(manner, tokenizer)
     grammar = _grammar(turn, callable_, build)
     end = tokenizer.decode(prompt[-_END:], skip_special=False)
@@ -269,6 +272,17 @@ def _budget(turn: Turn, end: str, manner: Manner, tokenizer: Tokenizer, *, tools
                      for each in manner.closings(tools=tools, bound=bound))
     closes = (style.close, *(dialect.ends if tools else ()))
     return Budget(tokens, "" if opened else style.open, closes, closings, again=dialect.own is not None)
+
+
+def _matching(tool: Mapping[str, Any], patterns: Mapping[str, str]) -> Mapping[str, Any]:
+    """A tool with the pattern that there is for its texts."""
+    function = tool["function"]
+    if function["name"] not in patterns:
+        return tool
+    schema = {"type": "string", "pattern": f"^(?:{patterns[function['name']]})$"}
+    parameters = function["parameters"]
+    return {"function": function | {"parameters": parameters | {
+        "properties": dict.fromkeys(parameters["properties"], schema)}}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import openai
 import pytest
 from fakes import Server, model, serving
 from scripted import ScriptedLLM, scripted
+from stubborn import stubborn
 
 TEXT = 'print("hi")\n'
 RUN: Any = {"type": "custom", "custom": {"name": "run", "description": "Runs."}}
@@ -83,3 +84,43 @@ def test_a_pattern_is_followed_where_the_call_is_forced() -> None:
 def test_a_custom_tool_that_cannot_be_had_is_named(server: Server, custom: Any, param: str) -> None:
     reply = server.chat("x", tools=[{"type": "custom", "custom": custom}])
     assert (reply.status, reply.error["param"]) == (400, param)
+
+
+ADD = {"syntax": "lark", "definition": 'start: NUMBER ("+" NUMBER)+\nNUMBER: /[0-9]{1,3}/'}
+LETTERS = {"syntax": "regex", "definition": "b[cd]{1,3}|x"}
+
+
+@pytest.mark.parametrize("dialect", ["hermes", "qwen_xml", "mistral", "glm"])
+@pytest.mark.parametrize(("grammar", "pattern"), [(ADD, r"\d{1,3}(\+\d{1,3})+"), (LETTERS, "b[cd]{1,3}|x")])
+def test_a_grammar_is_followed_where_no_call_is_forced(dialect: str, grammar: dict[str, str], pattern: str) -> None:
+    begun = {"hermes": '<tool_call>\n{"name": "f", "arguments": {"input": "?"}}',
+             "mistral": '[TOOL_CALLS]f[ARGS]{"input": "?',
+             "qwen_xml": "<tool_call>\n<function=f>\n<parameter=input>\n?", "glm": "<tool_call>f\n"}[dialect]
+    tool = {"type": "custom", "custom": {"name": "f", "format": {"type": "grammar", "grammar": grammar}}}
+    with serving(stubborn("So: " + begun, dialect=dialect), access_log=False) as server:
+        reply = server.chat("x", tools=[tool, LOOK], max_tokens=300, seed=1)
+    message = reply.json["choices"][0]["message"]
+    assert message["content"].startswith("So:")
+    assert re.fullmatch(pattern, message["tool_calls"][0]["custom"]["input"])
+
+
+@pytest.mark.parametrize("choice", ["auto", "required"])
+def test_responses_follow_grammars_too(choice: str) -> None:
+    tool = {"type": "custom", "name": "f", "format": {"type": "grammar", **ADD}}
+    wanted = '<tool_call>\n{"name": "f", "arguments": {"input": "?"}}'
+    with serving(stubborn(wanted), access_log=False) as server:
+        reply = server.post("/v1/responses", {"model": "stubborn", "input": "x", "tools": [tool], "tool_choice": choice,
+                                              "max_output_tokens": 300})
+    calls = [each for each in reply.json["output"] if each["type"] == "custom_tool_call"]
+    assert re.fullmatch(r"\d{1,3}(\+\d{1,3})+", calls[0]["input"])
+
+
+def test_a_grammar_that_refers_to_itself_is_told_alone() -> None:
+    grammar = {"syntax": "lark", "definition": 'start: "(" start ")" | "a"'}
+    tool = {"type": "custom", "custom": {"name": "f", "format": {"type": "grammar", "grammar": grammar}}}
+    llm = scripted()
+    llm.says("x")
+    with serving(llm, access_log=False) as server:
+        assert server.chat("x", tools=[tool]).status == 200
+    assert llm.requests[-1].grammar is None
+    assert grammar["definition"] in llm.template.calls[-1]["tools"][0]["function"]["description"]  # type: ignore

@@ -5,43 +5,15 @@ import json
 from typing import Any
 
 import jsonschema_rs
-import numpy as np
 import pytest
-from fakes import END, ByteTokenizer, ChainRunner, PlainTemplate, Server, serving
+from fakes import Server, serving
 from scripted import scripted
-
-from zonda.engine.batch import Batch
-from zonda.engine.engine import Engine
-from zonda.options import EngineOptions
-from zonda.sdk import AsyncLLM
+from stubborn import stubborn
 
 SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
           "required": ["city", "days"], "additionalProperties": False}
 WORDS = {"type": "object", "properties": {"words": {"type": "array", "items": {"type": "string"}, "uniqueItems": True}}}
 WRONG = '{"name": "whether", "arguments": {"city": "Oslo", "when": "today"}}'
-
-
-class StubbornRunner(ChainRunner):
-    """Wants to say a text, then to close what is open, then to end."""
-
-    def __init__(self, wanted: str) -> None:
-        super().__init__()
-        self.wanted = wanted.encode()
-        self.liking = np.zeros(self.vocab, np.float32)
-        self.liking[[*b'"}]>', END]] = (8, 9, 9, 9, 20)
-
-    def run(self, batch: Batch) -> np.ndarray:
-        logits = np.tile(self.liking, (len(batch.sample), 1))
-        if len(batch.sample) and self.wanted:
-            logits[:, self.wanted[0]] = 40
-            self.wanted = self.wanted[1:]
-        return logits
-
-
-def stubborn(wanted: str, *, dialect: str = "hermes", reasoning: str = "think") -> AsyncLLM:
-    engine = Engine(StubbornRunner(wanted), EngineOptions(), stop_ids=frozenset({END}), words=ByteTokenizer())
-    return AsyncLLM.from_parts(engine, ByteTokenizer(), PlainTemplate(), name="stubborn",  # type: ignore[arg-type]
-                               tool_dialect=dialect, reasoning=reasoning)
 
 
 def weather(**more: Any) -> dict[str, Any]:

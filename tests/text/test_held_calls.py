@@ -221,3 +221,28 @@ def test_values_in_elements_do_not_end_them() -> None:
     answer = Answer("glm", SMALL)
     assert answer.say(SPOKEN["glm"].replace("metric", "tags").replace("true", '["a < b", "<c>", "<"]'))
     assert [given["tags"] for _, given in checked(answer)] == [["a < b", "<c>", "<"]]
+
+
+@pytest.mark.parametrize("value", ["a</parameter>b", "</function>", "a\n</function>", "<parameter=b>",
+                                   "a\n<parameter=b>"])
+def test_a_text_has_nothing_that_ends_its_element_early(value: str) -> None:
+    assert not Answer("qwen_xml", SMALL).say(SPOKEN["qwen_xml"].replace("Paris", value))
+    answer = Answer("qwen_xml", SMALL)
+    assert answer.say(SPOKEN["qwen_xml"].replace("Paris", "a <parameter=b> and </function>"))
+    assert next(checked(answer))[1]["city"] == "a <parameter=b> and </function>"
+
+
+WORDS = {"type": "object", "required": ["a", "b", "c"], "properties": {
+    "a": {"type": "string", "pattern": "^[a-c]+/?$"}, "b": {"type": "string", "pattern": "^(?:x|y<)$"},
+    "c": {"type": "string", "minLength": 2, "maxLength": 3}}}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_patterns_of_whole_texts_and_their_lengths_are_held(name: str) -> None:
+    tools, found = Tools([{"function": {"name": "weather", "parameters": WORDS}}], held=("weather",)), 0
+    for seed in range(6):
+        answer = Answer(name, tools)
+        begin = SPOKEN[name][:SPOKEN[name].index("weather") + 7]
+        if answer.say(begin) and answer.wander(seed, 0, 400):
+            found += len(list(checked(answer)))
+    assert found or name in FIRST

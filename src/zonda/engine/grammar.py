@@ -228,6 +228,7 @@ class Grammars:
             try:
                 if time.monotonic() < until:
                     self._make(Grammar("json_schema", source))
+                    self._make(Grammar("lark", f"start: %json {source}"))
             except InvalidRequest as error:
                 return InvalidRequest(f"{place}: {error.message}", hint=error.hint, param="tools")
         return None

@@ -7,7 +7,7 @@ from msgspec import structs
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
-from zonda.server.custom_tools import arguments
+from zonda.server.custom_tools import arguments, customs, patterns
 from zonda.server.decode import check_depth, needed
 from zonda.server.not_offered import check_offered
 from zonda.server.thinking import told
@@ -33,7 +33,7 @@ def turn(body: ChatRequest, sampling: Sampling, form: Grammar | None) -> Turn:
     begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
                         thinks=bool(given.get("enable_thinking")))
     return Turn(messages=said, tools=tools, choice=choice, allowed=allowed, parallel=parallel, format=form,
-                variables=given | end, sampling=sampling, begun=begun)
+                patterns=patterns(customs(body.tools or ())), variables=given | end, sampling=sampling, begun=begun)
 
 
 _TYPES = {"enabled": True, "disabled": False}

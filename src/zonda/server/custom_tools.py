@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from zonda.errors import InvalidRequest
 from zonda.text.dialects.tools import sound
+from zonda.text.regular import expression
 from zonda.types import Grammar
 
 ARGUMENT = "input"
@@ -65,6 +66,13 @@ def customs(tools: Sequence[Mapping[str, Any]]) -> dict[str, Grammar | None]:
     found = [custom_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools) if tool.get("type") == "custom"]
     return {each.name: Grammar(each.grammar.syntax, each.grammar.definition) if each.grammar else None
             for each in found}
+
+
+def patterns(grammars: Mapping[str, Grammar | None]) -> dict[str, str]:
+    """What the texts of custom tools must match, as expressions, by name; without grammars that are none."""
+    found = {name: expression(grammar.source) if grammar.kind == "lark" else grammar.source
+             for name, grammar in grammars.items() if grammar}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def function(name: str, description: str | None, syntax: str | None, definition: str | None) -> dict[str, Any]:

@@ -237,7 +237,8 @@ def _turn(body: ContextFields, items: Sequence[Item]) -> Turn:
     with _named():
         begun, end = ending(said, body.continue_final_message, body.add_generation_prompt,
                             thinks=bool(variables.get("enable_thinking")))
-    return Turn(messages=said, tools=responses_tools.as_chat(responses_tools.tools_of(body)),
+    tools = responses_tools.tools_of(body)
+    return Turn(messages=said, tools=responses_tools.as_chat(tools), patterns=responses_tools.patterns_of(tools),
                 choice=choice, allowed=allowed, parallel=body.parallel_tool_calls is not False,
                 format=given.form_of(body)[1], variables=variables | end, begun=begun)
 

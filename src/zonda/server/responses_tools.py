@@ -100,6 +100,14 @@ def grammars_of(body: ContextFields) -> list[tuple[str, Grammar]]:
             if tool.format and tool.format.type == "grammar"]
 
 
+def patterns_of(tools: Sequence[Offered]) -> dict[str, str]:
+    """What the texts of custom tools must match, by the names that the model knows them by."""
+    return custom_tools.patterns({
+        name: Grammar(each.tool.format.syntax or "lark", each.tool.format.definition or "")
+        for name, each in known(tools).items()
+        if isinstance(each.tool, CustomTool) and each.tool.format.type == "grammar"})
+
+
 def as_chat(tools: Sequence[Offered]) -> list[dict[str, Any]]:
     """Tools as a chat has them."""
     about = {tool.name: tool.description for tool in tools if isinstance(tool, NamespaceTool)}

@@ -6,11 +6,12 @@ import re
 from collections.abc import Callable
 
 from zonda.text.dialects.dialect import Script
-from zonda.text.dialects.free import SPACE, pattern
+from zonda.text.dialects.free import SPACE
 from zonda.text.dialects.json import text, value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools, coerced, sound, written
 from zonda.text.reader import Marks, Reader, Sink, Steps, rest, spoken
+from zonda.text.regular import exactly
 from zonda.text.writer import Writer
 
 NAMES = frozenset({"name", "function", "tool_name", "function_name", "tool"})
@@ -138,7 +139,7 @@ def openings(lark: Lark, tools: Tools, before: str) -> list[tuple[str, str]]:
     key = lark.terminal(f"""/{before}\\{{{_S}{typed}["']({keys})["']{_S}:{_S}/""")
     middle = lark.terminal('/\\s{0,8},\\s{0,8}"(arguments|parameters)"\\s{0,8}:\\s{0,8}/')
     end = lark.terminal("/\\s{0,8}\\}/")
-    return [(f"""{key} /["']{pattern(name)}["']/""", f"{middle} {lark.value(tools.schema(name))} {end}")
+    return [(f"""{key} /["']{exactly(name)}["']/""", f"{middle} {lark.value(tools.schema(name))} {end}")
             for name in tools.functions]
 
 
@@ -251,7 +252,7 @@ class Members:
         return end
 
 
-_DATA, _DATA_END = "<![CDATA[", "]]>"
+DATA, _DATA_END = "<![CDATA[", "]]>"
 
 
 def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing: str, end: str, *,
@@ -275,7 +276,7 @@ def elements(reader: Reader, writer: Writer, tools: Tools, opening: str, closing
             break
         key = yield from name_in(reader, *((">", "string=") if typed else (">",)))
         said = (yield from reader.literal('"true">', '"false">')) if typed else ""
-        plain = not (data and key and (yield from reader.literal(_DATA)))
+        plain = not (data and key and (yield from reader.literal(DATA)))
         mark = (yield from call.read(key, ends if plain else data_ends,
                                      string="true" in said if said else None)) if key else ""
         if not mark:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from zonda.text.dialects.lark import Lark
 from zonda.text.reasoning import Reasoning
+from zonda.text.regular import exactly
 
 SPACE = "[\\s\\x1c-\\x1f]"
 """A character that readers take for white space, as an expression."""
@@ -71,7 +72,7 @@ def answers(lark: Lark, calls: Calls, special: Iterable[int], style: Reasoning |
 
 
 def _first(lark: Lark, mark: str) -> str:
-    return mark if _special(lark, mark) else f"/{SPACE}*{pattern(mark)}/"
+    return mark if _special(lark, mark) else f"/{SPACE}*{exactly(mark)}/"
 
 
 def _special(lark: Lark, mark: str) -> bool:
@@ -114,25 +115,20 @@ def _ways(lark: Lark, state: State, text: str, special: frozenset[int]) -> Itera
 
 def _text(lark: Lark, moves: Sequence[Move]) -> str:
     """Text in which no move begins."""
-    marks = [pattern(move.mark) for move in moves if not move.first and not _special(lark, move.mark)]
+    marks = [exactly(move.mark) for move in moves if not move.first and not _special(lark, move.mark)]
     none = [f"~/(?s:.*)({'|'.join(marks)})(?s:.*)/"] if marks else []
     return " & ".join(["/(?s:.+)/", *none, *_begun(lark, moves)])
 
 
 def _ending(lark: Lark, mark: str, move: Move, moves: Sequence[Move]) -> str:
     """Text up to and with a move's mark, or with as much of it as comes before a special token."""
-    return mark if move.first else " & ".join([f"/(?s:.*){pattern(mark)}/", *_begun(lark, moves)])
+    return mark if move.first else " & ".join([f"/(?s:.*){exactly(mark)}/", *_begun(lark, moves)])
 
 
 def _begun(lark: Lark, moves: Sequence[Move]) -> list[str]:
     """What keeps a text from beginning as moves do that come before all text."""
     marks = [move.mark for move in moves if move.first and not _special(lark, move.mark)]
     return ["~" + lark.terminal(f"({' | '.join(marks)}) /(?s:.*)/")] if marks else []
-
-
-def pattern(text: str) -> str:
-    """An expression of this text alone."""
-    return "".join(char if char.isalnum() else f"\\x{{{ord(char):x}}}" for char in text)
 
 
 def ranges(tokens: Iterable[int]) -> str:

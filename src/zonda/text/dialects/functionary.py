@@ -6,11 +6,12 @@ from typing import Any
 
 from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.free import Calls, pattern
+from zonda.text.dialects.free import Calls
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Reader, Steps, spoken
+from zonda.text.regular import exactly
 from zonda.text.writer import Writer
 
 MARK, EVERYBODY = ">>>", "all"
@@ -44,7 +45,7 @@ def finds(lark: Lark, tools: Tools) -> Calls:
     """A call of a tool behind its name, at the beginning or behind the mark."""
     calls = [(f"{name}\n", lark.value(tools.schema(name))) for name in tools.functions]
     return Calls(marks=[(f"{MARK}{head}", rest) for head, rest in calls],
-                 heads=[(f"/{pattern(head)}/", rest) for head, rest in calls])
+                 heads=[(f"/{exactly(head)}/", rest) for head, rest in calls])
 
 
 DIALECT = Dialect(name="functionary", tells=((">>>${recipient}",), ("'>>>all\\n'",)), script=read, form=form,

@@ -9,7 +9,7 @@ from typing import Any
 from zonda.text.dialects.calls import NAME
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.json import nested, scalar
-from zonda.text.dialects.lark import Lark, either, members, repeated, values
+from zonda.text.dialects.lark import Lark, either, expressions, members, repeated, values
 from zonda.text.dialects.tools import Tools, branches, plain, referred, told, within, written
 from zonda.text.reader import Marks, Reader, Sink, Steps, spoken
 from zonda.text.writer import Writer
@@ -94,7 +94,7 @@ def _written(lark: Lark, schema: Mapping[str, Any], quote: str) -> str:
     if isinstance(kind, list) and plain(schema):
         return either(_form(lark, {**schema, "type": each}, quote) for each in dict.fromkeys(map(str, kind)))
     if kind == "string":
-        return f"{lark.text(quote)} {lark.until(quote)}"
+        return f"{lark.text(quote)} {lark.until(quote, expressions(schema))}"
     if kind == "array" and plain(schema):
         items = schema.get("items")
         inner = within(schema, items if isinstance(items, Mapping) else {})

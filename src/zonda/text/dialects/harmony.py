@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.free import Move, State, pattern, ranges, walk
+from zonda.text.dialects.free import Move, State, ranges, walk
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, either
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.reasoning import Reasoning
+from zonda.text.regular import exactly
 from zonda.text.writer import Writer
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
@@ -73,7 +74,7 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 def free(lark: Lark, tools: Tools, special: Iterable[int]) -> str:
     """Answers whose calls, which are messages to somebody, are to one of the tools."""
     ends = [Move(mark, "", "head") for mark in (START, *ENDS)]
-    begins = Move(CHANNEL if lark.parted(CHANNEL)[1] is not None else f"/{pattern(CHANNEL)}/", "", "head", first=True)
+    begins = Move(CHANNEL if lark.parted(CHANNEL)[1] is not None else f"/{exactly(CHANNEL)}/", "", "head", first=True)
     called = either(f"{lark.text(name)} {_behind(lark, special)} {lark.value(tools.schema(name))}"
                     for name in tools.functions)
     head = [Move("to=", f'"functions."? {called}', "body"), Move(MESSAGE, "", "body"), *ends]
@@ -85,7 +86,7 @@ def _behind(lark: Lark, special: Iterable[int]) -> str:
     """The rest of a head behind a name."""
     kept = {lark.parted(mark)[1] for mark in (START, MESSAGE, *ENDS)}
     if None in kept:
-        return lark.lazy(f"/({_OTHER})?{pattern(MESSAGE)}/ & ~/(?s:.*)({'|'.join(map(pattern, ENDS))})(?s:.*)/")
+        return lark.lazy(f"/({_OTHER})?{exactly(MESSAGE)}/ & ~/(?s:.*)({'|'.join(map(exactly, ENDS))})(?s:.*)/")
     others = f"(<[{ranges(token for token in special if token not in kept)}]> {lark.terminal('/(?s:.+)/')}?)*"
     return f"{lark.terminal(f'/{_OTHER}/')}? {others} {lark.text(MESSAGE)}"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zonda.text.dialects.calls import elements, one_by_one
+from zonda.text.dialects.calls import DATA, elements, one_by_one
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools, kinds_of
@@ -24,6 +24,7 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False, tells
     open_, close = (f"<{around}>", f"</{around}>") if around else ("", "")
     invoke, end = f"<{tag}{words[0]} name=", f"</{tag}{words[0]}>"
     parameter, value_end = f"<{tag}{words[1]} name=", f"</{tag}{words[1]}>"
+    never = (f"\n{parameter}", f"\n{end}", *(() if around else (DATA,)))
 
     def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[bool]:
         return elements(reader, writer, tools, parameter, value_end, end, typed=typed, data=not around)
@@ -33,7 +34,7 @@ def dialect(name: str, around: str, tag: str = "", *, typed: bool = False, tells
             string = kinds_of(value) == ("string",)
             kind = f' string="{str(string).lower()}"' if typed else ""
             head = lark.text(f'{parameter}"{key}"{kind}>')
-            return f"{head} {lark.element(value, value_end, line)}"
+            return f"{head} {lark.element(value, value_end, line, never)}"
 
         head = lark.text(f'{invoke}"{name}">{line}')
         return f"{head} {members(lark, schema, one)} {lark.text(end)}"

@@ -9,9 +9,11 @@ from typing import Any
 
 from zonda.errors import InvalidRequest
 from zonda.text.dialects.tools import SAID, SHARED, Loose, alternatives, kinds_of, target, within
+from zonda.text.regular import exactly
 
 _VALUES = frozenset({"const", "enum"})
 _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_PIECE = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _NO_TAG = "^([^<]|<+[^</])*<*$"
 _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -54,20 +56,24 @@ class Lark:
         written = f"%json {json.dumps({**_changed(schema, _silent), 'x-guidance': _COMPACT})}"
         return self.named(written, lambda: written)
 
-    def element(self, schema: Mapping[str, Any], end: str, line: str = "") -> str:
-        """An argument up to and with `end` and `line`: a text as it stands, all else as JSON."""
+    def element(self, schema: Mapping[str, Any], end: str, line: str = "", never: Sequence[str] = ()) -> str:
+        """An argument up to and with `end` and `line`: a text as it stands, with none of `never`; all else as JSON."""
         words = values(schema)
         if kinds_of(schema) != ("string",):
             return f"{self.value(without_tags(schema))} {self.text(end + line)}"
         if words is None:
-            return f"{self.until(end)} {self.text(line)}".rstrip()
+            return f"{self.until(end, expressions(schema), never)} {self.text(line)}".rstrip()
         return f"{either(self.text(word) for word in words if isinstance(word, str))} {self.text(end + line)}"
 
-    def until(self, end: str) -> str:
-        """Any text up to and with this one."""
-        if self._special and self._cut.match(end):
-            return f"{self.rule('/(?s:.*)/')} {self.text(end)}"
-        return self._defined("rest", "/(?s:.*)/", f"[suffix={_quoted(end)}]")
+    def until(self, end: str, expressions: Sequence[str] = (), never: Sequence[str] = ()) -> str:
+        """Any text of all these expressions, which has none of `never`, up to and with `end`."""
+        special = self._cut.match(end)
+        inside = [exactly(each) for each in (*never, *(() if special else (end,)))]
+        first = [exactly(each[1:]) for each in never if each.startswith("\n")]  # the line may be that of a tag before
+        text = self.terminal(" & ".join([
+            "/(?s:.*)/", *(f"/{each}/" for each in expressions),
+            *([f"~/((?s:.*)({'|'.join(inside)})|({'|'.join(first) or inside[0]}))(?s:.*)/"] if inside else [])]))
+        return f"{text} {self.text(end)}" if special else self.lazy(f"{text} {_quoted(end)}")
 
     def terminal(self, expression: str) -> str:
         """A terminal of its own for an expression of texts."""
@@ -101,6 +107,29 @@ class Lark:
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
+
+
+def expressions(schema: Mapping[str, Any]) -> list[str]:
+    """What a schema says of a text's letters, where its pattern is for all of them, as llguidance has expressions."""
+    from llguidance import regex_to_lark
+
+    said, found = schema.get("pattern"), list[str]()
+    least, most = (schema.get(word) if type(schema.get(word)) is int else "" for word in ("minLength", "maxLength"))
+    if least != "" or most != "":
+        found.append(f"(?s:.{{{least or 0},{most}}})")
+    if isinstance(said, str) and re.fullmatch(r"\^.*(?<!\\)\$", said, re.DOTALL) and not _parted(said):
+        found.append(regex_to_lark(f"(?:{said[1:-1]})", "d"))
+    return found
+
+
+def _parted(pattern: str) -> bool:
+    """Whether a pattern has alternatives outside of all brackets."""
+    depth = 0
+    for piece in _PIECE.findall(pattern):
+        depth += (piece == "(") - (piece == ")")
+        if piece == "|" and not depth:
+            return True
+    return False
 
 
 def without_tags(schema: Mapping[str, Any]) -> Any:

@@ -7,11 +7,12 @@ from typing import Any
 
 from zonda.text.dialects.calls import NAME, objects
 from zonda.text.dialects.dialect import Dialect
-from zonda.text.dialects.free import SPACE, Calls, pattern
+from zonda.text.dialects.free import SPACE, Calls
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, members
 from zonda.text.dialects.tools import Tools, written
 from zonda.text.reader import Marks, Reader, Steps, rest, spoken
+from zonda.text.regular import exactly
 from zonda.text.writer import Writer
 
 
@@ -114,8 +115,8 @@ def finds(lark: Lark, tools: Tools) -> Calls:
     heads, more = list[tuple[str, str]](), f"({lark.text(', ')} {DIALECT.one(lark, tools)})* {lark.text(']')}"
     for name, schema in ((name, tools.schema(name)) for name in tools.functions):
         rest = lark.behind(f"{name}(", partial(form, lark, name, schema))
-        heads += [(f"/{SPACE}*{pattern(name)}\\(/", rest),
-                  (f"/{SPACE}*\\[{SPACE}*{pattern(name)}\\(/", f"{rest} {more}")]
+        heads += [(f"/{SPACE}*{exactly(name)}\\(/", rest),
+                  (f"/{SPACE}*\\[{SPACE}*{exactly(name)}\\(/", f"{rest} {more}")]
     return Calls(marks=[], heads=heads, leads=("<|python_start|>",))
 
 

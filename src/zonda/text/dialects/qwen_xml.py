@@ -13,6 +13,8 @@ from zonda.text.writer import Writer
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 FUNCTION, FUNCTION_END, PARAMETER, VALUE_END = "<function=", "</function>", "<parameter=", "</parameter>"
+_VALUE_END = f"\n{VALUE_END}"
+_NEVER = (f"\n{PARAMETER}", f"\n{FUNCTION_END}", VALUE_END)
 
 
 def read(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
@@ -53,7 +55,8 @@ def function(reader: Reader, writer: Writer, tools: Tools) -> Steps[None]:
 def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     """A call with each argument in an element of its own."""
     def one(key: str, value: Mapping[str, Any]) -> str:
-        return lark.text(f"{PARAMETER}{key}>\n") + " " + lark.element(value, f"\n{VALUE_END}\n")
+        return f"{lark.text(f'{PARAMETER}{key}>{chr(10)}')} {lark.element(value, _VALUE_END, chr(10), _NEVER)}"
+
 
     head = lark.text(f"{OPEN}\n{FUNCTION}{name}>\n")
     return f"{head} {members(lark, schema, one)} {lark.text(f'{FUNCTION_END}{chr(10)}{CLOSE}')}"
