@@ -358,6 +358,28 @@ def test_a_refusal_of_the_hub_says_what_to_do(fake, refusal, message):
         resolve(REPO)
 
 
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"{", b'{"siblings": null}', b"<html>Log in</html>", b"\xff\xfe",
+                                  b"[" * 100_000])
+def test_what_is_no_hub_is_told_from_one(tmp_path, fake, monkeypatch, body):
+    """As the login page of a network, which answers everything with status 200."""
+    monkeypatch.setattr(fake, "answer", lambda path: (200, {}, body))
+    with pytest.raises(Unreachable, match="makes no sense") as caught:
+        resolve(REPO)
+    assert "proxy" in caught.value.hint
+    folder = put(tmp_path, safetensors_repo(tmp_path / "source"))
+    assert resolve(REPO, refresh=True).weights[0].parent == folder
+
+
+@pytest.mark.parametrize("sent", ["commit", "name"])
+def test_a_hub_that_names_places_elsewhere_is_told(tmp_path, fake, monkeypatch, sent):
+    data = gguf_bytes(tmp_path / "s")
+    fake.repos[REPO] = {"/abs-Q4_0.gguf" if sent == "name" else "m-Q4_0.gguf": data}
+    if sent == "commit":
+        monkeypatch.setattr("fake_hub.COMMIT", "../../x")
+    with pytest.raises(Unreachable, match="makes no sense"):
+        resolve(REPO)
+
+
 @pytest.mark.parametrize("revision", ["../main", "a/../b", "/x", "", "a b", "-x", "x/"])
 def test_a_revision_cannot_leave_the_cache(revision, no_network):
     with pytest.raises(InvalidRequest, match="is no revision"):

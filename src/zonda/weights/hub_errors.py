@@ -54,12 +54,14 @@ def told(repo: str, revision: str | None) -> Iterator[None]:
         raise Unreachable(f"{repo} could not be downloaded: {_first_line(error)}", hint=CHECK) from error
     except Exception as error:
         # The hub's library raises the errors of one of three HTTP clients, depending on its version.
-        if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
-            raise
-        raise Unreachable(f"the hub cannot be reached for {repo}: {_first_line(error)}", hint=CHECK) from error
+        if type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+            raise Unreachable(f"the hub cannot be reached for {repo}: {_first_line(error)}", hint=CHECK) from error
+        raise Unreachable(f"what answers for the hub about {repo} makes no sense: {type(error).__name__}, "
+                          f"{_first_line(error)}", hint=PORTAL) from error
 
 
 CHECK = "check the network, or name a local file or folder"
+PORTAL = "a proxy, a login page of the network or HF_ENDPOINT may stand in its place; see them in a browser"
 
 
 def _refused(repo: str, status: int | None) -> ZondaError:
