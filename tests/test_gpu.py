@@ -79,7 +79,8 @@ def test_doctor_tells_whose_kernels_do_what_and_why(card: None, monkeypatch: pyt
     assert main.call(["doctor", "--json"]) == 0
     found = [each for each in json.loads(capsys.readouterr().out)["kernels"] if each["work"] == "attention"]
     assert {each["kernels"]: each["status"] for each in found} == {
-        "Triton": "chosen", "cuDNN": "not used", "Absent": "not installed", "Present": "not used"}
+        "Triton": "chosen", "cuDNN": "not used", "torch's FlashAttention 2": "not used", "Absent": "not installed",
+        "Present": "not used"}
     assert f"numpy {np.__version__} is installed" in found[-1]["why"]
     assert main.call(["doctor"]) == 0
     assert "not used  cuDNN for attention: " in capsys.readouterr().out
@@ -94,7 +95,8 @@ def test_doctor_warns_where_triton_finds_no_compiler(card: None, monkeypatch: py
 
 
 @pytest.mark.parametrize(("metadata", "dtype"), [
-    ({"general.architecture": "llama"}, "f16"), ({"general.architecture": "gemma3"}, "bf16"),
+    ({"general.architecture": "llama"}, "f16"), ({"general.architecture": "gemma3"}, "f16"),
+    ({"general.architecture": "qwen3"}, "bf16"),
     ({"torch_dtype": "float16"}, "f16"), ({"torch_dtype": "bfloat16"}, "bf16"), ({"dtype": "float16"}, "f16"),
     ({}, "bf16")])
 def test_numbers_are_fine_where_the_model_stays_in_range_and_wide_elsewhere(

@@ -78,7 +78,8 @@ def candidates() -> Iterator[Case]:
             yield outline
             for numbers in (64, 128, 256):
                 matrix = Float8Matrix(torch.empty(outs, ins, dtype=torch.uint8, device="cuda"), torch.empty(0), 1, True)
-                yield Case(kind, outs, ins, rows, how=float8.walk(matrix, rows, gated=kind == "gated", numbers=numbers))
+                yield Case(kind, outs, ins, rows, how=float8.walk(
+                    matrix, rows, gated=kind == "gated", norm=kind != "output", numbers=numbers))
         yield Case(kind, outs, ins, 1, "blocks")
         for rows in (4, 16, 64):
             yield Case(kind, outs, ins, rows, how="eight bits")

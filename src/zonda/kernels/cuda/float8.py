@@ -57,13 +57,14 @@ def rounds(rows: int, matrices: Sequence[object]) -> bool:
     return rows > SOME and len(whole) == 1 and None not in whole
 
 
-def walk(matrix: Float8Matrix, rows: int, *, gated: bool, numbers: int | None = None) -> Few:
+def walk(matrix: Float8Matrix, rows: int, *, gated: bool, norm: bool, numbers: int | None = None) -> Few:
     """About as many `numbers` of a block in each thread, and programs that end together."""
     span = power(matrix.ins)
     warps = 4 if span <= 8192 else 8
     numbers = numbers or (64 if rows == 1 and span <= 4096 else 128)
     block = max(1, numbers // max(1, span // (32 * warps)) // (2 if gated else 1) // power(rows))
-    most = processors(matrix.codes.device) * (20 if numbers <= 64 else 16) // warps  # as registers allow
+    at_once = 16 if numbers > 64 else 20 if norm else 24  # warps, as registers allow
+    most = processors(matrix.codes.device) * at_once // warps
     blocks = triton.cdiv(matrix.outs, block)
     return Few(block, warps, triton.cdiv(blocks, triton.cdiv(blocks, most)))
 
@@ -87,7 +88,7 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
                               "RESIDUAL": residual is not None}
     after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
     if shape is None and rows <= FEW and matrix.ins % WORD == 0:
-        shape = walk(matrix, rows, gated=up is not None)
+        shape = walk(matrix, rows, gated=up is not None, norm=norm is not None)
     if shape is None and rows <= SOME:
         shape = tile(matrix, rows, gated=up is not None)
     if shape is not None:
