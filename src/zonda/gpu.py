@@ -156,8 +156,8 @@ def _short(device: str) -> Iterator[None]:
 def sixteen(metadata: Mapping[str, Any]) -> str:
     """`f16` where the model is known to stay within its range, as its numbers are eight times finer; else `bf16`.
 
-    Those are checkpoints stored in it, and GGUF files of the Llama family and of Gemma 3, whose large numbers are all in
-    the residual stream, which is float32.
+    Those are checkpoints stored in it, and GGUF files of the Llama family and of Gemma 3, whose large numbers are all
+    in the residual stream, which is float32.
     """
     stored = metadata.get("torch_dtype", metadata.get("dtype"))
     return "f16" if stored == "float16" or metadata.get("general.architecture") in ("llama", "gemma3") else "bf16"
