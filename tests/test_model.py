@@ -48,11 +48,16 @@ def test_the_cache_takes_no_more_than_half_of_free_memory() -> None:
     assert plan(TOKEN, 1 << 20, EngineOptions(), free=3 * GB).kv_bytes == 3 * GB // 2
 
 
-def test_a_context_cut_by_memory_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_context_is_cut_by_memory() -> None:
+    assert plan(TOKEN, 1 << 20, EngineOptions(), free=GB).max_len == GB // 2 // TOKEN
+
+
+@pytest.mark.parametrize("asked", [None, 32])
+def test_a_context_that_is_cut_is_told_unless_it_was_asked_for(asked: int | None,
+                                                               caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        sized = plan(TOKEN, 1 << 20, EngineOptions(), free=GB)
-    assert sized.max_len == GB // 2 // TOKEN
-    assert f"{sized.max_len} positions, not the model's 1048576" in caplog.text
+        start(tiny(), ModelOptions(kernels="plain"), EngineOptions(kv_tokens=32, max_seq_len=asked)).close()
+    assert ("the context is 32 positions, not the model's" in caplog.text) == (asked is None)
 
 
 def test_a_wanted_context_that_does_not_fit_is_refused_with_the_arithmetic() -> None:

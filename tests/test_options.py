@@ -14,6 +14,7 @@ from zonda.options import (
     ModelOptions,
     RunOptions,
     SamplingOptions,
+    TuneOptions,
     cache_folder,
     given,
     hub_folder,
@@ -25,7 +26,7 @@ from zonda.options import (
 )
 from zonda.types import Sampling
 
-GROUPS = (ModelOptions, EngineOptions, SamplingOptions, RunOptions, BenchOptions)
+GROUPS = (ModelOptions, EngineOptions, SamplingOptions, RunOptions, BenchOptions, TuneOptions)
 
 
 @pytest.mark.parametrize("group", GROUPS)

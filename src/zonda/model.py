@@ -2,8 +2,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
-from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory
+from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory, Unsupported
 from zonda.gpu import cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
 from zonda.kernels.cpu.frame import HEAD
@@ -87,13 +88,37 @@ def load_model(model: ModelOptions, options: EngineOptions, *, progress: Progres
         source = open_source(files, architecture=architecture)
         reading = beside.submit(_read_texts, model, root, source.metadata, own)
         engine = start(source, model, options, texts=reading.result, progress=progress, convert=convert,
-                       weight_bytes=_weight_bytes(files, model))
+                       weight_bytes=_weight_bytes(files.kind, _stored(files), model))
     texts = reading.result()
     return Parts(files.name, engine, texts.tokenizer, texts.template, texts.defaults)
 
 
 def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
     """What the model would take of this machine's memory. Reads no weights; raises `OutOfMemory` if it does not fit."""
+    with _foreseen(model) as (kind, source, stored):
+        model = quantized(model, kind)
+        return size(source, model, options, weight_bytes=_weight_bytes(kind, stored, model))
+
+
+def forecasts(model: ModelOptions, options: EngineOptions, formats: Sequence[str | None]) -> list[Sized | OutOfMemory]:
+    """The same if the model is quantized to each of these formats while it is loaded, None for not at all."""
+    def sized(isq: str | None) -> Sized | OutOfMemory:
+        to = replace(model, isq=isq)
+        try:
+            return size(source, to, options, weight_bytes=in_situ_bytes(stored, to))
+        except OutOfMemory as error:
+            return error
+
+    with _foreseen(model) as (kind, source, stored):
+        if kind == "gguf":
+            raise Unsupported("GGUF files are quantized already",
+                              hint="choose among them by --quant; `zonda plan` tells what one takes")
+        return list(map(sized, formats))
+
+
+@contextmanager
+def _foreseen(model: ModelOptions) -> Iterator[tuple[Kind, Source, int]]:
+    """The kind of a model's files, what they say of it, and their bytes; weights are not downloaded."""
     from zonda.weights.hub import foresee, open_source
 
     architecture = model.arch and named(model.arch)
@@ -103,21 +128,23 @@ def forecast(model: ModelOptions, options: EngineOptions) -> Sized:
         if ahead and ahead.kind == "gguf":
             from zonda.weights.gguf import GGUFSource
 
-            return size(GGUFSource(ahead.files), model, options, weight_bytes=ahead.size)
-        if ahead:
+            yield ahead.kind, GGUFSource(ahead.files), ahead.size
+        elif ahead:
             from zonda.weights.random import RandomSource
 
-            model = quantized(model, ahead.kind)
             config = shape_config(str(ahead.files[0])) | ({"architectures": [architecture]} if architecture else {})
-            return size(RandomSource(config, "bf16"), model, options, weight_bytes=in_situ_bytes(ahead.size, model))
-    files = resolve_model(model, progress=True)
-    model = quantized(model, files.kind)
-    return size(open_source(files, architecture=architecture), model, options, weight_bytes=_weight_bytes(files, model))
+            yield ahead.kind, RandomSource(config, "bf16"), ahead.size
+        else:
+            files = resolve_model(model, progress=True)
+            yield files.kind, open_source(files, architecture=architecture), _stored(files)
 
 
-def _weight_bytes(files: Files, model: ModelOptions) -> int:
-    stored = sum(path.stat().st_size for path in files.weights)
-    return in_situ_bytes(stored, model) if files.kind == "safetensors" else stored
+def _weight_bytes(kind: Kind, stored: int, model: ModelOptions) -> int:
+    return in_situ_bytes(stored, model) if kind == "safetensors" else stored
+
+
+def _stored(files: Files) -> int:
+    return sum(path.stat().st_size for path in files.weights)
 
 
 def _read_texts(model: ModelOptions, root: Path, metadata: Mapping[str, Any], own: bool) -> Texts:
@@ -168,8 +195,6 @@ def plan(token: int, context: int, options: EngineOptions, *, free: int, share: 
         raise OutOfMemory(f"{wanted} positions of {token / 1024:.0f} KB need {mb(wanted * token)}, but the cache has "
                           f"{mb(budget)} of {mb(free)} free",
                           hint=f"ask for at most {fitting} by --max-seq-len, or give more by --kv-memory-mb")
-    if fitting < wanted:
-        _log.warning("the context is %d positions, not the model's %d: the cache has %s", fitting, wanted, mb(budget))
     return Plan(min(wanted, fitting), budget, token)
 
 
@@ -225,6 +250,9 @@ def start(source: Source, model: ModelOptions, options: EngineOptions, *, texts:
     """
     sized = size(source, model, options, weight_bytes=weight_bytes)
     config, decoder, options, cache = sized.config, sized.decoder, sized.options, sized.cache
+    if options.max_seq_len is None and cache.max_len < config.context:
+        _log.warning("the context is %d positions, not the model's %d: the cache has %s", cache.max_len,
+                     config.context, mb(cache.kv_bytes))
     tell = progress or _silent
     if sized.device != "cpu":
         runner, draw = on_gpu(sized.device, decoder, source, options, model, max_len=cache.max_len,

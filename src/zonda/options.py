@@ -161,6 +161,16 @@ class BenchOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOptions:
+    """What `zonda tune` looks for, and where it tells that."""
+
+    profile: Literal["quality", "balanced", "fast"] = option("balanced", "what matters most")
+    emit_config: str | None = option(None, "write a file for `zonda from-config` that serves the model so",
+                                     metavar="FILE")
+    json: bool = option(False, "one JSON object on standard output, sizes in bytes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedOptions:
     """Under which names a model is served, and when it is in memory."""
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import click
 import pytest
@@ -9,8 +10,8 @@ from click.testing import CliRunner
 
 from zonda.cli import main, not_offered
 from zonda.cli.commands import COMMANDS, cli
-from zonda.cli.flags import flags
-from zonda.options import EngineOptions, ModelOptions, ServerOptions
+from zonda.cli.flags import flags, words
+from zonda.options import BenchOptions, EngineOptions, ModelOptions, ServerOptions
 
 COMMON = """-m --model-id -t --tokenizer -a --arch --dtype --format -f --quantized-file --mmproj --tok-model-id --gqa
 --enable-lora --lora --lora-modules --lora-max-adapters --lora-max-rank --max-lora-rank --lora-max-bytes --legacy-lora
@@ -31,7 +32,7 @@ OTHERS = {
               --disable-metrics""",
     "run": f"{COMMON} {RUNTIME} -i --input --image --video --audio --thinking --reasoning-effort --adapter",
     "bench": f"{COMMON} --adapter --prompt-len --gen-len --depth --iterations --warmup",
-    "doctor": "--json", "login": "--token"}
+    "tune": f"{COMMON} --profile --json --emit-config", "doctor": "--json", "login": "--token"}
 """What another engine's commands of the same names take."""
 
 
@@ -48,7 +49,8 @@ def test_every_flag_of_another_engine_is_offered_or_explained(name: str, options
 @pytest.mark.parametrize(("line", "told"), [
     ("run -m x --lora a=b", r"--lora is not offered: adapters are not supported\."),
     ("serve -n 0:5", "-n is not offered: a model runs on one device"),
-    ("tune -m x", "tune is not offered: `zonda plan"), ("serve speech -m x", "speech is not offered"),
+    ("quantize -m x", "quantize is not offered: weights are quantized while"),
+    ("serve speech -m x", "speech is not offered"),
     ("run smollm2", "Is it a model\\? Then -m smollm2"), ("run --thinking false", "Switches take no value"),
     ("--seed 3 run", "No such option '--seed'. Options of a command come after its name"),
     ("run --modle x", r"No such option '--modle'. .*'--model'")])
@@ -56,6 +58,16 @@ def test_what_is_not_offered_is_told(line: str, told: str, capsys: pytest.Captur
     assert main.call(line.split()) == 2
     out, err = capsys.readouterr()
     assert not out and re.search(told, err), err
+
+
+@pytest.mark.parametrize("made", [
+    (), (ModelOptions(model="a b", file=("x", "y"), cpu=True, threads=3), EngineOptions(prefix_cache=False)),
+    (BenchOptions(depth=(4, 8), json=True), ServerOptions(port=0, metrics=False, api_key=("k", "l")))])
+def test_instances_become_the_flags_that_make_them(made: tuple[Any, ...]) -> None:
+    seen: list[Any] = []
+    command = click.command()(flags(*map(type, made))(lambda *groups: seen.extend(groups)))
+    assert CliRunner().invoke(command, words(*made)).exit_code == 0
+    assert seen == list(made)
 
 
 @pytest.mark.parametrize("command", not_offered.COMMANDS)

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from safetensors.numpy import save_file
 
 import zonda.model
 from zonda.cli import main
+from zonda.cli.from_config import read
 from zonda.model import start
 from zonda.models import build
 from zonda.options import EngineOptions, ModelOptions
@@ -72,6 +75,52 @@ def test_a_checkpoint_is_taken_for_the_architecture_that_is_named(
         assert main.call([*line, "--arch", name]) == 0
     assert main.call([*line, "-a", "gpt7"]) == 1
     assert "`arch` is 'gpt7', expected one of llama, mistral, qwen2" in capsys.readouterr().err
+
+
+def test_the_best_format_that_fits_is_recommended(folder: str, capsys: pytest.CaptureFixture[str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    def tuned(*args: str) -> dict[str, Any]:
+        assert main.call(["tune", "-m", folder, "--cpu", "--max-seq-len", "100", "--json", *args]) == 0
+        return json.loads(capsys.readouterr().out)  # type: ignore[no-any-return]
+
+    best = {profile: tuned("--profile", profile)["recommended_isq"] for profile in ("quality", "balanced", "fast")}
+    assert best == {"quality": "q8_0", "balanced": "q6k", "fast": "q4k"}
+    monkeypatch.setattr(zonda.model, "available", lambda: 16 << 20)
+    found = tuned()
+    status = {each["isq"]: each["fit_status"] for each in found["candidates"]}
+    assert status == {None: "too-large", "q8_0": "too-large", "q6k": "too-large", "q5k": "fits", "q4k": "fits",
+                      "q3k": "fits", "q2k": "fits"}
+    assert [each["isq"] for each in found["candidates"] if each["recommended"]] == ["q5k"]
+    assert found["recommended_command"] == f"zonda serve -m {folder} --isq q5k --cpu --max-seq-len 100"
+    sizes = [each["estimated_size_bytes"] for each in found["candidates"] if each["fit_status"] == "fits"]
+    assert sizes == sorted(sizes, reverse=True) and found["total_bytes"] == 16 << 20
+
+
+def test_what_is_recommended_becomes_a_table_and_a_configuration_file(
+        folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "z.toml"
+    assert main.call(["tune", "-m", folder, "--cpu", "--max-seqs", "3", "--emit-config", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"q6k +17 MB +[\d.]+ % +4,096 +near-lossless +<- recommended", lines[3])
+    command, ((wanted,), _, _) = read(path)
+    assert (command, wanted.model.model, wanted.model.isq, wanted.model.cpu) == ("serve", folder, "q6k", True)
+    assert wanted.engine.max_seqs == 3
+
+
+def test_where_nothing_fits_that_is_an_error(folder: str, capsys: pytest.CaptureFixture[str],
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zonda.model, "available", lambda: 1 << 20)
+    assert main.call(["tune", "-m", folder, "--cpu"]) == 1
+    out, err = capsys.readouterr()
+    assert out.count("too large") == 7 and "no format of the profile fits" in err
+
+
+@pytest.mark.parametrize(("args", "told"), [
+    (["--isq", "q4k"], "leave them out"), (["--emit-config", "."], "cannot be written")])
+def test_what_cannot_be_tuned_is_told(args: list[str], told: str, folder: str,
+                                      capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.call(["tune", "-m", folder, "--cpu", *args]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_an_engine_is_as_planned() -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "serve": "Serve a model over HTTP, as OpenAI's API.",
     "bench": "Measure a model's speed.",
     "plan": "Tell what memory a model would take, without loading it.",
+    "tune": "Tell to what a model should be quantized while it is loaded.",
     "pull": "Download a model and print where it lies.",
     "cache": "List or delete downloaded models.",
     "from-config": "Run or serve as a TOML file says.",

@@ -39,6 +39,23 @@ def flags(*groups: type, only: Collection[str] = ()) -> Callable[[Callable[..., 
     return decorate
 
 
+def words(*groups: Any) -> list[str]:
+    """The flags that would make these instances."""
+    found: list[str] = []
+    for group in groups:
+        for each in options_of(type(group)):
+            flag, value = each.flags[0], getattr(group, each.name)
+            if value == each.default:
+                continue
+            if each.type is bool:
+                found.append(flag if value else f"--no-{flag[2:]}")
+            elif each.many and each.type is int:
+                found += [flag, ",".join(map(str, value))]
+            else:
+                found += [part for one in (value if each.many else (value,)) for part in (flag, str(one))]
+    return found
+
+
 def _taken(group: type, options: Sequence[Option], values: dict[str, Any]) -> Any:
     given = {each.name: values.pop(_dest(group, each)) for each in options}
     try:

@@ -5,7 +5,6 @@ import click
 
 COMMANDS = {
     "quantize": "weights are quantized while they load: `zonda run -m MODEL --isq q4k`",
-    "tune": "`zonda plan -m MODEL --isq q4k` tells whether that fits, and how long a conversation may be",
     "update": "`pip install --upgrade zonda` does that",
     "uninstall": "`pip uninstall zonda` does that",
     "uqff": "UQFF files are not read; `--isq` quantizes safetensors files while they load",
