@@ -100,7 +100,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_read(monkeypatch: p
 
 
 def test_a_text_ends_at_every_token_that_any_file_calls_its_end() -> None:
-    tokenizer: Any = SimpleNamespace(eos_ids=frozenset({4}))
+    tokenizer: Any = SimpleNamespace(eos_ids=frozenset({4}), special_ids=frozenset())
     texts = Texts(tokenizer, None, {"eos_token_id": [5, 6]})
     engine = start(tiny(), ModelOptions(kernels="plain"), EngineOptions(), texts=lambda: texts)
     told: Queue[Event] = Queue()
