@@ -535,7 +535,7 @@ def test_a_custom_tool_with_a_pattern_is_forced_to_follow_it(server: Server) -> 
     (PATCH | {"format": {"type": "grammar", "syntax": "regex"}}, "tools[0].format.definition"),
     (PATCH | {"format": {"type": "grammar", "syntax": "peg", "definition": "x"}}, "tools[0].format.syntax"),
     ({"type": "custom"}, "tools[0].name"), ({"type": "file_search"}, "tools[0].type"),
-    ({"type": "mcp", "server_label": "a"}, "tools[0].type"), ({"type": "local_shell"}, "tools[0].type")])
+    ({"type": "mcp", "server_label": "a"}, "tools[0].type"), ({"type": "code_interpreter"}, "tools[0].type")])
 def test_tools_that_cannot_be_had_are_named(server: Server, tool: dict[str, Any], param: str) -> None:
     reply = server.post("/v1/responses", {"input": "x", "tools": [tool]})
     assert (reply.status, reply.error["param"]) == (400, param)

@@ -35,7 +35,8 @@ BOTH: list[tuple[dict[str, Any], str, dict[str, Any], str]] = [
      'Error: {"type":"mcp_protocol_error","code":1,"message":"no"}')]
 PAIRS: list[tuple[dict[str, Any], dict[str, Any], str, dict[str, Any], str]] = [
     ({"type": "local_shell_call", "id": "lsh_a", "action": EXEC, **CALLED},
-     {"type": "local_shell_call_output", "id": "call_a", "output": "a.txt", **DONE}, "local_shell", EXEC, "a.txt"),
+     {"type": "local_shell_call_output", "id": "call_a", "output": "a.txt", **DONE}, "local_shell", {"command": ["ls"]},
+     "a.txt"),
     ({"type": "shell_call", "action": {"commands": ["ls"]}, **CALLED},
      {"type": "shell_call_output", "call_id": "call_a", "output": [
          {"stdout": "a\n", "stderr": "b", "outcome": {"type": "exit", "exit_code": 2}},

@@ -8,6 +8,7 @@ import msgspec
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.decode import check_depth, missing, needed
+from zonda.server.responses_actions import CALLS, arguments_of
 from zonda.server.responses_schema import FunctionCall, FunctionCallOutput, InputItem, InputPart, Item
 
 Name = Callable[[str], str]
@@ -22,8 +23,8 @@ def hosted(given: InputItem, place: str, name: Name) -> list[Item] | None:
     if kind in NO_TEXT:
         raise Unsupported(f"`{place}` stands for a picture, and this model takes text alone", param=place)
     if kind in _ACTIONS:
-        asked = _asked(given, _ACTIONS[kind], place)
-        return [_call(given, kind.removesuffix("_call"), asked, needed(given, "call_id", place), name)]
+        tool, asked = kind.removesuffix("_call"), _asked(given, _ACTIONS[kind], place)
+        return [_call(given, tool, arguments_of(CALLS[tool], asked), needed(given, "call_id", place), name)]
     match kind:
         case "mcp_list_tools":
             return []

@@ -13,6 +13,7 @@ from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
 from zonda.server.formats import ANY_OBJECT, Wanted, wanted_form
 from zonda.server.not_offered import check_offered
+from zonda.server.responses_actions import ActionCall, arguments_of
 from zonda.server.responses_hosted import hosted
 from zonda.server.responses_schema import (
     Compaction,
@@ -58,11 +59,11 @@ def items_of(body: ContextFields, name: Callable[[str], str], find: Callable[[st
         raise missing("input")
     if isinstance(body.input, str):
         return [Message(id=name("msg"), role="user", content=[InputText(body.input)])]
-    called = {item.call_id for item in before if isinstance(item, FunctionCall | CustomCall)}
+    called = {item.call_id for item in before if isinstance(item, FunctionCall | CustomCall | ActionCall)}
     found: list[Item] = []
     for index, each in enumerate(body.input[:-1] if compacts(body) else body.input):
         found += (items := read(each, place := f"input[{index}]", name, find))
-        called |= {item.call_id for item in items if isinstance(item, FunctionCall | CustomCall)}
+        called |= {item.call_id for item in items if isinstance(item, FunctionCall | CustomCall | ActionCall)}
         for item in items:
             if isinstance(item, FunctionCallOutput | CustomCallOutput) and item.call_id not in called:
                 raise InvalidRequest(f"`{place}` is the output of a call that is not there", param=f"{place}.call_id",
@@ -191,6 +192,8 @@ def messages_of(items: Sequence[Item], instructions: str | None) -> list[dict[st
                 _assistant(found, fresh=True)["reasoning_content"] = _thought(item)
             case FunctionCall():
                 _called(found, item.call_id, qualified(item.name, item.namespace or None), item.arguments)
+            case ActionCall():
+                _called(found, item.call_id, item.tool.name, arguments_of(type(item), item.action))
             case CustomCall():
                 _called(found, item.call_id, qualified(item.name, item.namespace or None),
                         custom_tools.arguments(item.input))

@@ -6,13 +6,21 @@ from typing import Annotated, Any, ClassVar, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from zonda.server.chat_schema import MAX_MESSAGES, MAX_TOOLS
+from zonda.server.responses_actions import (
+    ItemStatus,
+    LocalShellCall,
+    LocalShellTool,
+    PatchCall,
+    PatchTool,
+    ShellCall,
+    ShellTool,
+)
 from zonda.server.responses_tool_schema import Choice, CustomTool, FunctionTool, NamespaceTool, Tool
 from zonda.server.schema import ConversationFields, Identifier, Length, Metadata, Name, TokenLogprob
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 Detail = Literal["auto", "concise", "detailed"]
 Phase = Literal["commentary", "final_answer"]
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 Include = Literal[
     "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
@@ -235,7 +243,7 @@ class Compaction(Struct, tag="compaction", tag_field="type", kw_only=True):
     encrypted_content: str
 
 
-Written = Message | FunctionCall | CustomCall | ReasoningItem
+Written = Message | FunctionCall | CustomCall | ReasoningItem | LocalShellCall | ShellCall | PatchCall
 """What an answer is made of."""
 Item = Written | FunctionCallOutput | CustomCallOutput | Compaction
 
@@ -317,7 +325,7 @@ class Response(Struct, kw_only=True):
     frequency_penalty: float
     text: TextUsed
     tool_choice: Literal["none", "auto", "required"] | Choice
-    tools: list[FunctionTool | CustomTool | NamespaceTool]
+    tools: list[FunctionTool | CustomTool | NamespaceTool | LocalShellTool | ShellTool | PatchTool]
     top_logprobs: int
     truncation: Literal["auto", "disabled"]
     usage: ResponseUsage | None = None

@@ -26,6 +26,7 @@ class Tool(Struct, kw_only=True):
     strict: bool | None = None
     function: dict[str, Any] | None = None
     format: CustomFormat | None = None
+    environment: dict[str, Any] | None = None
     tools: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
 
 

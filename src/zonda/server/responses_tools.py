@@ -9,13 +9,14 @@ import msgspec
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import custom_tools
 from zonda.server.decode import check_depth, missing, needed
+from zonda.server.responses_actions import CALLS, LocalShellTool, PatchTool, ShellTool
 from zonda.server.responses_schema import ContextFields
 from zonda.server.responses_tool_schema import Choice, CustomFormat, CustomTool, FunctionTool, NamespaceTool, Tool
 from zonda.server.tools import check_name, check_parameters
 from zonda.turns import Named, ToolChoice
 from zonda.types import Grammar
 
-Called = FunctionTool | CustomTool
+Called = FunctionTool | CustomTool | LocalShellTool | ShellTool | PatchTool
 Offered = Called | NamespaceTool
 
 
@@ -45,6 +46,8 @@ def tools_of(body: ContextFields) -> list[Offered]:
 
 
 def _offered(tool: Tool, place: str) -> Offered:
+    if tool.type in CALLS:
+        return _action(tool, place)
     if tool.type != "namespace":
         return _tool(tool, place)
     return NamespaceTool(name=needed(tool, "name", place), description=tool.description,
@@ -62,10 +65,20 @@ def _members(tool: Tool, place: str) -> Iterator[tuple[str, Tool]]:
         yield f"{place}.tools[{index}]", _read(each, f"{place}.tools[{index}]")
 
 
-def _tool(tool: Tool, place: str) -> Called:
+def _action(tool: Tool, place: str) -> LocalShellTool | ShellTool | PatchTool:
+    if tool.type != ShellTool.name:
+        return PatchTool() if tool.type == PatchTool.name else LocalShellTool()
+    if tool.environment is not None and tool.environment.get("type") != "local":
+        raise Unsupported(f"`{place}.environment` is none of the client's, and there are no containers here",
+                          param=f"{place}.environment", hint='expected {"type": "local"}')
+    return ShellTool(environment=tool.environment)
+
+
+def _tool(tool: Tool, place: str) -> FunctionTool | CustomTool:
     if tool.type not in ("function", "custom"):
         raise Unsupported(f"`{place}.type` is a tool that this server does not have", param=f"{place}.type",
-                          hint="only function and custom tools are supported, and namespaces of them")
+                          hint="expected function and custom tools, namespaces of them, local_shell, shell or "
+                          "apply_patch")
     if tool.function is not None:
         tool = _read({**tool.function, "type": "function", "function": None}, f"{place}.function")
     if not tool.name:
@@ -135,11 +148,13 @@ def choice_of(body: ContextFields) -> tuple[ToolChoice, tuple[str, ...]]:
         if not choice.name:
             raise missing("tool_choice.name")
         return Named(_resolved(choice.name, names)), ()
+    if choice.type in CALLS:
+        return Named(choice.type), ()
     if choice.type == "allowed_tools":
         return choice.mode or "auto", tuple(name for index, tool in enumerate(choice.tools or ())
                                             for name in _allowed(tool, index, names))
     raise Unsupported("`tool_choice.type` is not supported", param="tool_choice.type",
-                      hint="expected function, custom or allowed_tools")
+                      hint="expected function, custom, allowed_tools, local_shell, shell or apply_patch")
 
 
 def _resolved(name: str, names: Mapping[str, Known]) -> str:
@@ -152,6 +167,8 @@ def _allowed(tool: Mapping[str, Any], index: int, names: Mapping[str, Known]) ->
     place = f"tool_choice.tools[{index}]"
     function = tool.get("function")
     name = function.get("name") if isinstance(function, Mapping) else tool.get("name")
+    if tool.get("type") in CALLS:
+        return [tool["type"]]
     if tool.get("type") not in ("function", "custom", "namespace") or not isinstance(name, str):
         raise InvalidRequest(f"`{place}` is no tool that is known", param=place,
                              hint='expected {"type": "function", "name": ...}')

@@ -12,6 +12,16 @@ from msgspec import UNSET, structs
 
 from zonda.server import responses_events as events
 from zonda.server.custom_tools import Input, arguments
+from zonda.server.responses_actions import (
+    CALLS,
+    ActionCall,
+    ActionTool,
+    LocalShellCall,
+    PatchCall,
+    ShellCall,
+    action_of,
+    arguments_of,
+)
 from zonda.server.responses_events import Event
 from zonda.server.responses_schema import (
     Compaction,
@@ -41,6 +51,8 @@ from zonda.types import Usage
 
 SEALED = "zonda1."
 """How reasoning begins that is handed out to be handed in again."""
+_PREFIXES: dict[type, str] = {Message: "msg", ReasoningItem: "rs", FunctionCall: "fc", CustomCall: "ctc",
+                              LocalShellCall: "lsh", ShellCall: "sh", PatchCall: "apc"}
 _ENDS: dict[str, type[events.Lifecycle] | None] = {
     "completed": events.Completed, "incomplete": events.Ended, "failed": events.Failed, "cancelled": None}
 """What tells of the end; the API has no event of a cancelled response, whose stream just ends."""
@@ -182,7 +194,7 @@ class Writer:
         return told + self._open(ReasoningItem)
 
     def _open(self, kind: type[Written], **fields: Any) -> list[Event]:
-        prefix = {Message: "msg", ReasoningItem: "rs", FunctionCall: "fc", CustomCall: "ctc"}[kind]
+        prefix = _PREFIXES[kind]
         id = self.name(prefix, len(self.response.output))
         self._item = kind(id=id, status="in_progress", **fields)
         self._pieces, self._logprobs = [], []
@@ -207,6 +219,9 @@ class Writer:
 
     def _call(self, id: str, name: str) -> list[Event]:
         found = self._known.get(name)
+        if found and isinstance(found.tool, ActionTool):
+            kind = CALLS[found.tool.name]
+            return self._open(kind, call_id=id, action=action_of(kind, ""))
         said = {"name": found.tool.name, "namespace": found.namespace or UNSET} if found else {"name": name}
         if not found or not isinstance(found.tool, CustomTool):
             return self._open(FunctionCall, call_id=id, arguments="", **said)
@@ -214,6 +229,9 @@ class Writer:
         return self._open(CustomCall, call_id=id, input="", **said)
 
     def _arguments(self, json: str) -> list[Event]:
+        if isinstance(self._item, ActionCall):
+            self._pieces.append(json)
+            return []
         custom = isinstance(self._item, CustomCall)
         piece = self._input.feed(json) if custom else json
         self._pieces.append(piece)
@@ -240,6 +258,8 @@ class Writer:
             case FunctionCall():
                 told = [events.ArgumentsDone(**self._place(), name=self._item.name, arguments=whole)]
                 item = structs.replace(self._item, arguments=whole)
+            case ActionCall():
+                told, item = [], structs.replace(self._item, action=action_of(type(self._item), whole))
             case CustomCall():
                 whole += self._input.finish()
                 told = [events.InputDone(**self._place(), input=whole)]
@@ -304,6 +324,9 @@ def _parts(item: Item) -> list[Part]:
             return [Thought(part.text) for part in content]
         case FunctionCall():
             return [CallStart(0, item.call_id, _full(item)), CallArguments(0, item.arguments)]
+        case ActionCall():
+            arguments_ = arguments_of(type(item), item.action)
+            return [CallStart(0, item.call_id, item.tool.name), CallArguments(0, arguments_)]
         case CustomCall():
             return [CallStart(0, item.call_id, _full(item)), CallArguments(0, arguments(item.input))]
         case _:
