@@ -20,8 +20,9 @@ FAINT = """(() => {
     const linear = each => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4;
     const light = rgb => rgb.map(each => linear(each / 255))
         .reduce((sum, each, i) => sum + each * [0.2126, 0.7152, 0.0722][i], 0);
-    const ratio = element => {
-        const behind = ground(element), ink = colour(getComputedStyle(element).color);
+    const ratio = (element, property = "color") => {
+        const behind = ground(property === "color" ? element : element.parentElement);
+        const ink = [...colour(getComputedStyle(element)[property])];
         ink[3] *= above(element).reduce((product, each) => product * getComputedStyle(each).opacity, 1);
         const [dark, bright] = [light(over(ink, behind)), light(behind)].sort((a, b) => a - b);
         return (bright + 0.05) / (dark + 0.05);
@@ -33,6 +34,11 @@ FAINT = """(() => {
         if (element.closest("noscript, option, .katex-mathml, :disabled")) continue;
         if (ratio(element) < 4.5) faint.push([texts.currentNode.data, element.className, ratio(element)]);
     }
+    for (const field of document.querySelectorAll(".composer, input:not([type=search]), :not(.composer) > textarea")) {
+        if (!field.checkVisibility()) continue;
+        const found = ratio(field, "borderTopColor");
+        if (found < 3) faint.push(["", field.className || field.name, found]);
+    }
     return faint;
 })()"""
-"""The texts that are seen with a contrast below 4.5."""
+"""The texts that are seen with a contrast below 4.5, and the borders of fields with one below 3."""

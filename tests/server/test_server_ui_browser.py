@@ -125,6 +125,21 @@ def test_settings_go_with_the_request_and_stay(pages: Pages, server: Scripted) -
                              "tools": [{"type": "function", "function": {"name": "now", "parameters": {}}}]}
 
 
+def test_a_number_that_cannot_be_is_said_and_not_sent(pages: Pages, server: Scripted) -> None:
+    page = pages()
+    page.label("Settings")
+    page.type("5", "input[name=temperature]")
+    page.until("document.querySelector('#temperature-hint[role=alert]')?.innerText.includes('2')")
+    assert page.js("document.querySelector('#temperature').value") == "5"
+    page.type("0.731", "input[name=min_p]")
+    page.fill("input[name=top_p]", "0.5")
+    page.press("Escape")
+    page.ask("Hi")
+    page.sees("Hello.")
+    assert "temperature" not in server.asked[0]
+    assert (server.asked[0]["top_p"], server.asked[0]["min_p"]) == (0.5, 0.731)
+
+
 def test_the_chosen_model_is_asked(pages: Pages, server: Scripted) -> None:
     server.cards.append({"id": "gale-7b", "object": "model"})
     page = pages()

@@ -78,6 +78,10 @@ def test_settings_of_two_tabs_are_all_kept(pages: Pages, server: Scripted) -> No
     two.type("7", "input[name=seed]")
     kept = json.loads(two.js("localStorage.getItem('zonda.settings')"))
     assert (kept["system"], kept["seed"]) == ("Be brief.", "7")
+    one.until("document.querySelector('input[name=seed]').value === '7'")
+    one.label("Close")
+    one.label("Theme: system; switch to light")
+    two.until("document.documentElement.dataset.theme === 'light'")
 
 
 def test_a_chat_that_is_deleted_while_it_is_answered_is_gone(pages: Pages, server: Scripted) -> None:
@@ -355,6 +359,12 @@ def test_what_is_written_can_be_copied(pages: Pages, browser: Browser, server: S
         page.label(name)
         page.until(f"navigator.clipboard.readText().then(found => found.trimEnd() === {json.dumps(text.rstrip())})")
     page.sees("Copied.", "#announcer")
+    page.js("window.plain = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+    page.until("document.querySelector('[aria-label=\"Copy message\"]')")
+    page.js("document.querySelector('[aria-label=\"Copy message\"]').focus()")  # as on pages over plain HTTP
+    page.press("Enter")
+    page.until("plain.readText().then(found => found === 'How?')")
+    assert page.js(f"{FOCUS}.ariaLabel.startsWith('Cop')")
 
 
 def test_an_export_is_the_same_after_its_import(pages: Pages, server: Scripted) -> None:

@@ -3,7 +3,7 @@ import { html, render } from "./vendor/preact.js";
 import { begin, halt, open } from "./actions.js";
 import { connect, refresh } from "./answering.js";
 import { lasting } from "./database.js";
-import { COMMAND, set, showList, state } from "./state.js";
+import { COMMAND, follow, set, showList, state } from "./state.js";
 import { Page } from "./views/page.js";
 
 const SHORTCUTS = {
@@ -32,6 +32,7 @@ const root = document.getElementById("app");
 root.replaceChildren();
 render(html`<${Page} />`, root);
 document.addEventListener("keydown", press);
+addEventListener("storage", follow);
 document.addEventListener("visibilitychange", () => document.hidden || connect()); // the server may have changed meanwhile
 await Promise.all([connect(), refresh(), lasting().then(found => set({ lasting: found }))]);
 if (location.hash.length > 1) await open(location.hash.slice(1));

@@ -55,11 +55,13 @@ export function exported(name, trees) {
 export async function copy(text) {
   if (await navigator.clipboard?.writeText(text).then(() => true, () => false)) return;
   const area = document.createElement("textarea");
+  const before = document.activeElement;
   area.value = text;
   document.body.append(area);
   area.select();
   document.execCommand("copy");
   area.remove();
+  before.focus({ preventScroll: true });
 }
 
 export function bytes(size) {

@@ -81,6 +81,12 @@ export function theme(name) {
   else document.documentElement.dataset.theme = name;
 }
 
+/** Other tabs have set something; each keeps its own model. */
+export function follow({ key }) {
+  if (key === "zonda.theme") theme(remembered("theme", "system"));
+  if (key === "zonda.settings") set({ settings: { ...state.settings, ...remembered("settings", {}), model: state.settings.model } });
+}
+
 export function showList(shown) {
   set({ listShown: shown });
   if (innerWidth > 860) remember("list", shown);

@@ -1,5 +1,5 @@
 /** Settings, the API key, and the list of shortcuts. */
-import { html, useLayoutEffect, useRef } from "../vendor/preact.js";
+import { html, useLayoutEffect, useRef, useState } from "../vendor/preact.js";
 import { restore, save, unlock } from "../actions.js";
 import { tools } from "../answering.js";
 import * as api from "../api.js";
@@ -7,10 +7,10 @@ import { COMMAND, DEFAULTS, configure, set, state } from "../state.js";
 import { IconButton } from "./icons.js";
 
 const NUMBERS = [
-  ["temperature", "Temperature", "0 takes the likeliest token; more is livelier", { min: 0, max: 2, step: 0.05 }],
+  ["temperature", "Temperature", "0 takes the likeliest token; more is livelier", { min: 0, max: 2, step: 0.01 }],
   ["top_p", "Top p", "Draw from the likeliest tokens of this total probability", { min: 0, max: 1, step: 0.01 }],
   ["top_k", "Top k", "Draw from this many likeliest tokens; 0 from all", { min: 0, step: 1 }],
-  ["min_p", "Min p", "Drop tokens less likely than this share of the likeliest", { min: 0, max: 1, step: 0.01 }],
+  ["min_p", "Min p", "Drop tokens less likely than this share of the likeliest", { min: 0, max: 1, step: 0.001 }],
   ["max_tokens", "Max tokens", "The longest answer", { min: 1, step: 1 }],
   ["seed", "Seed", "The same number gives the same answer", { step: 1 }],
 ];
@@ -57,9 +57,7 @@ function Settings() {
   return html`<${Dialog} title="Settings" name="settings">
     <label class="tall">System prompt<textarea name="system" rows="4" value=${settings.system} onInput=${change}
       placeholder="How the model should behave"></textarea></label>
-    <fieldset><legend>Sampling</legend>${NUMBERS.map(([name, label, hint, limits]) => html`<label class="number">
-      <span>${label}<small>${hint}</small></span><input type="number" inputmode="decimal" name=${name} value=${settings[name]}
-        placeholder="default" onInput=${change} ...${limits} /></label>`)}</fieldset>
+    <fieldset><legend>Sampling</legend>${NUMBERS.map(each => html`<${Figure} of=${each} change=${change} />`)}</fieldset>
     <label class="tall">Tools<small>Functions that the model may call, as JSON; you then play the tool.</small>
       <textarea name="tools" rows="3" class="mono" spellcheck="false" value=${settings.tools} onInput=${change}
         placeholder='[{"name": "weather", "parameters": {"type": "object"}}]'></textarea>${broken(settings.tools)}</label>
@@ -67,6 +65,19 @@ function Settings() {
       <button type="button" onClick=${() => set({ dialog: "shortcuts" })}>Shortcuts</button>
       <button type="button" onClick=${() => configure({ ...DEFAULTS, model: settings.model })}>Reset settings</button>
       <button type="button" onClick=${() => save(null, "json")}>Export all chats</button><${Import} /></div><//>`;
+}
+
+/** One number; what it cannot be is said in the place of what it means. */
+function Figure({ of: [name, label, hint, limits], change }) {
+  const [{ text, wrong }, tell] = useState({});
+  const input = event => {
+    tell({ text: event.target.value, wrong: event.target.validationMessage });
+    change(event);
+  };
+  return html`<div class="number"><label for=${name}>${label}</label>
+    <small id=${`${name}-hint`} class=${wrong ? "bad" : ""} role=${wrong ? "alert" : null}>${wrong || hint}</small>
+    <input type="number" inputmode="decimal" id=${name} name=${name} aria-describedby=${`${name}-hint`} placeholder="default"
+      aria-invalid=${wrong ? "true" : null} value=${wrong ? text : state.settings[name]} onInput=${input} ...${limits} /></div>`;
 }
 
 function Import() {
