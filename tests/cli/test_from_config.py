@@ -82,3 +82,64 @@ def test_other_engines_names_of_keys_are_taken_for_one_model_too(tmp_path: Path)
     text = 'command = "run"\n[model]\nmodel_id = "maker/one"\nquantized_file = "a.gguf"\n[run]\ninput = "hi"\n'
     command, (model, run, *_) = read(written(tmp_path, text))
     assert (command, model.model, model.file, run.input) == ("run", "maker/one", ("a.gguf",), "hi")
+
+
+FOREIGN = """
+command = "serve"
+default_model_id = "maker/one"
+[global]
+seed = 7
+log = "all.jsonl"
+[runtime]
+max_seqs = 3
+prefix_cache_n = 0
+chat_template = "own.jinja"
+[paged_attn]
+memory_mb = 50
+[server]
+no_ui = true
+disable_metrics = true
+port = 5
+[[models]]
+kind = "text"
+model_id = "maker/one"
+dtype = "f16"
+[models.format]
+quantized_file = "a.gguf"
+[models.device]
+cpu = true
+hf_cache = "here"
+[[models]]
+model_id = "maker/two"
+chat_template = "other.jinja"
+[models.quantization]
+isq = "q4k"
+"""
+
+
+def test_another_engines_file_is_understood(tmp_path: Path) -> None:
+    _, ((one, two), server, default) = read(written(tmp_path, FOREIGN))
+    assert (default, server.port, server.ui, server.metrics, server.log) == ("maker/one", 5, False, False, "all.jsonl")
+    assert (one.engine.seed, one.engine.max_seqs, one.engine.kv_memory_mb, one.engine.reuses) == (7, 3, 50, False)
+    assert one.engine == two.engine and (one.model.file, one.model.cpu) == (("a.gguf",), True)
+    assert (one.model.cache_dir, one.model.compute_dtype, one.model.chat_template) == ("here", "f16", "own.jinja")
+    assert (two.model.model, two.model.isq, two.model.chat_template) == ("maker/two", "q4k", "other.jinja")
+
+
+def test_keys_of_a_run_may_stand_outside_of_tables(tmp_path: Path) -> None:
+    command, (_, run, *_) = read(written(tmp_path, 'command = "run"\nthinking = true\nreasoning_effort = "low"\n'))
+    assert (command, run.thinking, run.reasoning_effort) == ("run", True, "low")
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("[runtime]\nmtp = true", "`mtp` is not offered: there is no speculative decoding"),
+    ('[sandbox]\nmode = "on"', "`mode` is not offered: tools are carried out by the client"),
+    ('[paged_attn]\nmode = "on"', "`mode` is not offered: the cache is always there"),
+    ("[server]\nmcp_port = 3", "`mcp_port` is not offered"), ("[runtime]\nmax_sqs = 3", "did you mean `max_seqs`"),
+    ('[[models]]\nmodel_id = "x"\nkind = "speech"', "`kind` is 'speech', expected"),
+    ('[[models]]\nmodel_id = "x"\n[models.adapter]\nlora = []', "`lora` is not offered: adapters are not supported"),
+    ('[server]\nno_ui = "yes"', "`ui` is 'yes', expected bool"), ("runtime = 5", "unknown key"),
+    ("[runtime]\nadapter = 1", "`adapter` is not offered")])
+def test_what_another_engines_file_says_in_vain_is_named(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(InvalidRequest, match=told):
+        read(written(tmp_path, f'command = "serve"\n{text}\n'))

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from zonda.cli import not_offered
 from zonda.cli.serve import Wanted
 from zonda.errors import InvalidRequest
 from zonda.options import (
@@ -27,8 +29,10 @@ TABLES: dict[str, dict[str, type]] = {
     "serve": {"model": ModelOptions, "engine": EngineOptions, "server": ServerOptions},
 }
 DEFAULT = "default_model_id"
-OLD_NAMES = {"model_id": "model", "quantized_file": "file", "tok_model_id": "tok_model", "hf_cache": "cache_dir"}
-"""Keys of [model] and [[models]] that other engines' files have, and ours for the same."""
+PREFIXES = {"global": "", "runtime": "", "paged_attn": "pa_", "sandbox": "sb_"}
+"""Tables of other engines' files, whose keys belong to several of ours; and what their flags have before them."""
+PARTS = ("format", "quantization", "device", "adapter", "multimodal")
+"""The same within [[models]]."""
 
 
 @click.command()
@@ -70,41 +74,73 @@ def read(path: Path) -> tuple[str, list[Any]]:
     if command not in TABLES:
         raise InvalidRequest(f"{path}: `command` is {command!r}, expected \"run\" or \"serve\"", param="command")
     models, default = (table.pop("models", None), table.pop(DEFAULT, None)) if command == "serve" else (None, None)
-    reject_unknown(table, TABLES[command], where=f"table in {path}")
-    groups = [_group(path, name, table.get(name, {}), group) for name, group in TABLES[command].items()]
+    tables = _tables(path, TABLES[command], table)
     if command == "run":
-        return command, groups
+        return command, [make(group, tables[name]) for name, group in TABLES[command].items()]
     if models is not None and "model" in table:
         raise InvalidRequest(f"{path}: it has [model] and [[models]]", hint="use one of them", param="models")
-    wanted = [Wanted(*groups[:2])] if models is None else _models(path, models, table.get("engine", {}))
-    return command, [wanted, groups[2], default]
+    if models is None:
+        wanted = [Wanted(make(ModelOptions, tables["model"]), make(EngineOptions, tables["engine"]))]
+    else:
+        wanted = _models(path, models, tables)
+    return command, [wanted, make(ServerOptions, tables["server"]), default]
 
 
-def _models(path: Path, tables: Any, engine: Any) -> list[Wanted]:
-    if not isinstance(tables, list) or not tables:
-        raise InvalidRequest(f"{path}: `models` is no list of tables", hint="expected [[models]]", param="models")
-    return [_model(path, each, engine) for each in tables]
+def _tables(path: Path, groups: Mapping[str, type], table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Our tables, with what stands in tables of other engines, or in none, put where it belongs."""
+    loose = {name: value for name, value in table.items() if name not in groups and not isinstance(value, dict)}
+    reject_unknown([name for name in table if name not in loose], [*groups, *PREFIXES], where=f"table in {path}")
+    found: dict[str, dict[str, Any]] = {name: {} for name in groups}
+    for name, values in {"": loose, **{name: table.get(name, {}) for name in PREFIXES}}.items():
+        for place, key, value in _placed(path, groups, name, values):
+            found[place][key] = value
+    for name, group in groups.items():
+        found[name] |= _keys(path, name, table.get(name, {}), {name: group})
+    return found
 
 
-def _model(path: Path, table: Any, engine: Any) -> Wanted:
-    if not isinstance(table, dict):
-        raise InvalidRequest(f"{path}: `models` has {table!r}, expected a table [[models]]", param="models")
-    own = table.pop("engine", {})
-    values = _renamed(table)
-    known = [each.name for group in (ModelOptions, ServedOptions) for each in options_of(group)]
-    reject_unknown(values, known, where=f"key in [[models]] of {path}")
-    both = engine | own if isinstance(own, dict) else own
-    return Wanted(make(ModelOptions, values), _group(path, "models.engine", both, EngineOptions),
-                  make(ServedOptions, values))
+def _keys(path: Path, name: str, values: Any, groups: Mapping[str, type]) -> dict[str, Any]:
+    return {key: value for _, key, value in _placed(path, groups, name, values)}
 
 
-def _group(path: Path, name: str, values: Any, group: type) -> Any:
+def _placed(path: Path, groups: Mapping[str, type], name: str, values: Any) -> Iterator[tuple[str, str, Any]]:
+    """The group, the name and the value of each option that a table sets, by its name or by one of its flags."""
     if not isinstance(values, dict):
         raise InvalidRequest(f"{path}: `{name}` is {values!r}, expected a table [{name}]", param=name)
-    values = _renamed(values) if group is ModelOptions else values
-    reject_unknown(values, (each.name for each in options_of(group)), where=f"key in [{name}] of {path}")
-    return make(group, values)
+    options = [(place, each) for place, group in groups.items() for each in options_of(group)]
+    where = f"key in [{name}] of {path}" if name else f"key of {path}"
+    for key, value in values.items():
+        flag = f"--{PREFIXES.get(name, '')}{key}".replace("_", "-")
+        for place, each in options:
+            off = each.type is bool and flag in (f"--no-{each.flags[0][2:]}", *each.off)
+            if off or key == each.name or flag in each.flags:
+                yield place, each.name, not value if off and isinstance(value, bool) else value
+                break
+        else:
+            whole = f"--{name}".replace("_", "-")
+            if why := not_offered.OPTIONS.get(flag) or not_offered.OPTIONS.get(whole):
+                raise InvalidRequest(f"{path}: `{key}` is not offered: {why}", hint="leave it out", param=key)
+            reject_unknown([key], (each.name for _, each in options), where=where)
 
 
-def _renamed(table: dict[str, Any]) -> dict[str, Any]:
-    return {OLD_NAMES.get(name, name): value for name, value in table.items()}
+def _models(path: Path, models: Any, tables: Mapping[str, dict[str, Any]]) -> list[Wanted]:
+    if not isinstance(models, list) or not models:
+        raise InvalidRequest(f"{path}: `models` is no list of tables", hint="expected [[models]]", param="models")
+    return [_model(path, each, tables) for each in models]
+
+
+def _model(path: Path, table: Any, tables: Mapping[str, dict[str, Any]]) -> Wanted:
+    """One model; what the file says of all stands unless it says otherwise."""
+    if not isinstance(table, dict):
+        raise InvalidRequest(f"{path}: `models` has {table!r}, expected a table [[models]]", param="models")
+    own = _keys(path, "models.engine", table.pop("engine", {}), {"engine": EngineOptions})
+    kind = table.pop("kind", "auto")
+    if kind not in ("auto", "text"):
+        raise InvalidRequest(f"{path}: `kind` is {kind!r:.40}, expected \"auto\" or \"text\"", param="kind")
+    groups = {"model": ModelOptions, "served": ServedOptions}
+    values = dict(tables["model"])
+    for part in PARTS:
+        if isinstance(table.get(part), dict):
+            values |= _keys(path, f"models.{part}", table.pop(part), groups)
+    values |= _keys(path, "models", table, groups)
+    return Wanted(make(ModelOptions, values), make(EngineOptions, tables["engine"] | own), make(ServedOptions, values))
