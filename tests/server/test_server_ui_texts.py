@@ -32,6 +32,28 @@ $\\href{javascript:window.hit=10}{x} \\htmlStyle{color:red}{y}$
 
 <form action="https://evil.example"><input name=a></form><base href="https://evil.example/">
 <b style="color:red">bold</b> After"""
+NESTED = """<math><mtext><table><mglyph><style><!--</style><img title="--&gt;&lt;img src=1 onerror=window.hit=1&gt;">
+
+<svg></p><style><a id="</style><img src=1 onerror=window.hit=2>">
+
+<form><math><mtext></form><form><mglyph><style></math><img src onerror=window.hit=3>
+
+<noscript><p title="</noscript><img src=x onerror=window.hit=4>">
+
+<template><img src=x onerror=window.hit=5></template>
+
+[a](JaVaScRiPt:window.hit=6) [b](&#106;avascript:window.hit=7) <javascript:window.hit=8> [c](vbscript:x)
+
+| <img src=x onerror=window.hit=9> | <b style="position:fixed;inset:0">x</b> |
+|-|-|
+| <svg onload=window.hit=10> | <b id=question name=chats>y</b> |
+
+```<img src=x onerror=window.hit=11>
+<img src=x onerror=window.hit=12>
+```
+
+$\\url{javascript:window.hit=13}$ $\\def\\a{\\a\\a}\\a$ $x$ After"""
+IMAGE = '<img src=x onerror="window.hit=1"><svg/onload=window.hit=2>'
 MIXED = """Lazy
 heading
 ===
@@ -153,20 +175,44 @@ def test_each_text_runs_its_own_way(pages: Pages, server: Scripted) -> None:
     assert page.js("getComputedStyle(document.querySelector('.conversation')).direction") == "ltr"
 
 
-def test_what_a_model_writes_cannot_run(pages: Pages, server: Scripted) -> None:
+@pytest.mark.parametrize(("attack", "links"), [(ATTACK, ["https://evil.example/pixel.png"]), (NESTED, [])],
+                         ids=["plain", "nested"])
+def test_what_a_model_writes_cannot_run(pages: Pages, server: Scripted, attack: str, links: list[str]) -> None:
+    server.scripts = [[attack[at:at + 7] for at in range(0, len(attack), 7)]]
+    page = pages()
+    page.ask("Attack")
+    page.sees("128.0", ".stats")
+    page.until("document.querySelector('.katex')")
+    assert page.js("[...document.querySelectorAll('.prose a')].map(each => each.getAttribute('href'))") == links
+    assert page.count(".prose :is(script, iframe, style, form, base, object, embed, link, meta, img, template)") == 0
+    assert page.js("[...document.querySelectorAll('.prose *')].flatMap(each => each.getAttributeNames())"
+                   ".filter(each => each.startsWith('on') || ['srcdoc', 'id', 'name'].includes(each))") == []
+    page.js("document.querySelectorAll('.prose *').forEach(each => each.dispatchEvent(new Event('click')))")
+    assert page.js("window.hit ?? null") is None
+
+
+def test_raw_html_is_shown_and_some_of_it_kept(pages: Pages, server: Scripted) -> None:
     server.scripts = [[ATTACK]]
     page = pages()
     page.ask("Attack")
     page.sees("After")
-    page.until("document.querySelector('.katex')")
-    links = page.js("[...document.querySelectorAll('.prose a')].map(each => each.getAttribute('href'))")
-    assert links == ["https://evil.example/pixel.png"]
-    assert page.count(".prose :is(script, iframe, style, form, base, object, embed, link, meta, img)") == 0
-    assert page.js("[...document.querySelectorAll('.prose *')].flatMap(each => each.getAttributeNames())"
-                   ".filter(each => each.startsWith('on') || each === 'srcdoc')") == []
-    page.js("document.querySelectorAll('.prose *').forEach(each => each.dispatchEvent(new Event('click')))")
-    assert page.js("window.hit ?? null") is None
     assert "<script>window.hit = 1</script>" in page.text(".prose") and page.count(".prose details summary") == 1
+
+
+def test_names_thoughts_calls_and_errors_cannot_run_either(pages: Pages, server: Scripted) -> None:
+    server.cards[:] = [{"id": IMAGE, "object": "model", "max_model_len": IMAGE, "capabilities": ["chat", IMAGE],
+                        "status": IMAGE, "aliases": [IMAGE]}]
+    call = {"index": 0, "id": IMAGE, "type": "function", "function": {"name": IMAGE, "arguments": IMAGE}}
+    server.scripts = [[{"reasoning_content": IMAGE}, {"tool_calls": [call]}, IMAGE],
+                      [InvalidRequest(IMAGE, hint=IMAGE)]]
+    page = pages()
+    page.ask(IMAGE)
+    page.sees("128.0", ".stats")
+    page.ask(IMAGE)
+    page.sees(IMAGE, "[role=alert]")
+    assert page.js("window.hit ?? null") is None and page.count("img[src=x], svg[onload]") == 0
+    assert all("400" in each for each in page.problems)
+    page.problems.clear()
 
 
 @pytest.mark.parametrize("text", [
