@@ -248,6 +248,22 @@ def test_a_body_in_small_chunks_with_trailers_is_read(server: Server) -> None:
         assert b'"text":"yz"' in receive(sock)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("offer", [b"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n", b"upgrade:h2c \r\n"])
+def test_the_body_is_read_of_a_request_that_offers_http_2(server: Server, offer: bytes, apart: bool) -> None:
+    body = b'{"prompt": "x", "user": "\\r\\nUpgrade: h2c\\r\\n"}'
+    head = (b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\n" + offer +
+            b"Content-Length: %d\r\n\r\n" % len(body))
+    with server.connect() as sock:
+        for _ in range(2):  # the connection goes on
+            for piece in (head, body) if apart else (head + body,):
+                sock.sendall(piece)
+            seen = b""
+            while b'"text":"yz"' not in seen:
+                seen += (piece := sock.recv(65536))
+                assert piece, seen
+
+
 def test_a_request_for_two_hosts_is_none(server: Server) -> None:
     with server.connect() as sock:
         sock.sendall(b"GET /version HTTP/1.1\r\nHost: elsewhere.example\r\nHost: localhost\r\n\r\n")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any, ClassVar
 
 import msgspec
@@ -24,6 +25,8 @@ PIECE = 4096
 """Bytes of frames that are read in one go: frames may be tiny, and their thousands would hold up everything else."""
 TOO_BIG = 1009  # the code with which a WebSocket is closed for a message that is too large
 LINGER = 2.0  # seconds that is read on from a WebSocket that was closed for what came
+_OFFER = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
+"""An offer to go on in HTTP/2, as Java's clients make it. The parser would read no body after it."""
 _silent = logging.getLogger("zonda.silent")  # uvicorn's own lines, to which a client could add a traceback a frame
 _silent.disabled = True
 
@@ -93,6 +96,7 @@ class Connection(HttpToolsProtocol):
         self._beside += len(data)
         if self._in_head:
             self._wind()
+            data = _declined(data)
         super().data_received(data)
         if self._beside > self.max_head + self._body and not self.transport.is_closing():  # headers, trailers, chunks
             self._too_large = True
@@ -256,3 +260,11 @@ def connection(options: ServerOptions) -> type[Connection]:
     """The class of connections with the limits of these options."""
     return type("Connection", (Connection,), {"max_head": options.max_header_kb << 10,
                                               "patience": options.receive_timeout})
+
+
+def _declined(data: bytes) -> bytes:
+    """What came without an offer of HTTP/2 among the headers that it begins with."""
+    if b"h2c" not in data:
+        return data
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"", head + end, count=1) + rest
