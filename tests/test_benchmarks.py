@@ -22,8 +22,9 @@ from zonda.engine.runner import Ahead
 from zonda.types import Logprob
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-peers, engines, traffic, models, quality, http_overhead, json_schemas = map(
-    importlib.import_module, ("peers", "engines", "traffic", "models", "quality", "http_overhead", "json_schemas"))
+peers, engines, traffic, models, quality, http_overhead, json_schemas, hostile_grammars = map(
+    importlib.import_module, ("peers", "engines", "traffic", "models", "quality", "http_overhead", "json_schemas",
+                              "hostile_grammars"))
 
 
 def test_a_crowd_of_all_kinds_leaves_nothing_behind() -> None:
@@ -296,3 +297,8 @@ def test_a_schema_is_judged_by_what_is_said_under_it():
     assert judge.judge("b", {"not": {}}).kind == "refused"
     assert "is not of type" in json_schemas._wrong(json_schemas._validator({"type": "integer"}), "2.5")
     assert json_schemas._wrong(json_schemas._validator({"type": "number"}), "-8e999") == ""
+
+
+def test_no_bomb_is_known_from_one_before():
+    first, second = hostile_grammars.bombs("k0"), hostile_grammars.bombs("k1")
+    assert first.keys() == second.keys() and all(first[name] != second[name] for name in first)
