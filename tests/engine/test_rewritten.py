@@ -20,6 +20,10 @@ from zonda.types import Grammar
 
 PAIR = {"type": "object", "properties": {"a": WHOLE, "b": WHOLE}, "additionalProperties": False}
 ONE, TWO, BOTH, NONE = {"a": 1}, {"b": 2}, {"a": 1, "b": 2}, dict[str, int]()
+KINDS_OF = {"type": "object", "properties": {"a": WHOLE, "b": WHOLE, "k": {"enum": ["x", "y", "z"]}}, "allOf": [
+    {"if": {"properties": {"k": {"const": "x"}}}, "then": {"required": ["a"]}},
+    {"if": {"properties": {"k": {"const": "y"}}}, "then": {"required": ["b"]}, "else": {"properties": {"b": False}}},
+    {"minProperties": 0}], "additionalProperties": False}
 NAMED = {"$defs": {"Color": {"enum": ["red", "blue"]}, "Id": {"type": "string", "pattern": "^x[0-9]$"}}}
 CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "never": ({"anyOf": [{"not": {}}, {"type": "string"}]}, ["x"], [1]),
@@ -97,6 +101,23 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
     "else a type": ({"if": {"type": "string"}, "then": {"minLength": 2}, "else": {"type": "null"}},
                     ["xx", None], ["x", 1]),
     "if a member is there": ({**PAIR, "if": {"required": ["a"]}, "then": {"required": ["b"]}}, [NONE, BOTH], [ONE]),
+    "conditions on a value": ({**KINDS_OF, "required": ["k"]}, [{"a": 1, "k": "x"}, {"b": 2, "k": "y"}, {"k": "z"}],
+                              [{"k": "x"}, {"k": "y"}, NONE, {"b": 2, "k": "z"}, {"b": 2, "a": 1, "k": "x"}]),
+    "conditions on a value that may be absent": (KINDS_OF, [{"a": 1, "b": 2}, {"a": 1, "k": "x"}, {"k": "z"}],
+                                                 [NONE, ONE, {"k": "x"}, {"b": 2, "k": "z"}]),
+    "conditions on a value that must be there": (
+        {"type": "object", "properties": {"a": {}, "k": {}}, "allOf": [
+            {"if": {"properties": {"k": {"enum": [1, True]}}, "required": ["k"]}, "then": {"required": ["a"]}},
+            {"if": {"properties": {"k": {"const": None}}, "required": ["k"]}, "then": {"properties": {"a": False}}}]},
+        [NONE, ONE, {"a": 1, "k": 1}, {"k": None}, {"k": "x"}, {"k": 2}, {"a": 1, "k": True}],
+        [{"k": 1}, {"k": True}, {"a": 1, "k": None}]),
+    "one of many by a member that may be absent": (
+        {"oneOf": [{"type": "object", "properties": {"k": {"const": kind}, "a": {"const": kind}}}
+                   for kind in range(5)]}, [{"k": 1}, {"k": 4, "a": 4}], [{"k": 5}, NONE, {"a": 1}]),
+    "one of objects by patterns of texts": (
+        {"oneOf": [{"type": "object", "required": ["k"], "properties": {"k": {"type": "string", "pattern": pattern}}}
+                   for pattern in ("^A$", "^(B|C)$", "^D_1$")]}, [{"k": "A"}, {"k": "C"}, {"k": "D_1"}],
+        [{"k": "B|C"}, NONE]),
     "then alone": ({"type": "integer", "then": {"minimum": 5}}, [1], ["x"]),
     "if alone": ({"type": "integer", "if": {"minimum": 5}}, [1], ["x"]),
     "not unique": ({"type": "array", "items": WHOLE, "uniqueItems": False}, [[1, 1]], [["x"]]),
@@ -115,7 +136,8 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
 }
 NARROWED = {"base64", "a dialect of one's own", "keywords as names", "64 bits", "tenths", "names of a format",
             "an address as zod has it", "a time by a clock", "not a member of a value", "circles beside a type",
-            "not of some characters", "names of a format that the compiler knows"}
+            "one of many by a member that may be absent", "not of some characters",
+            "names of a format that the compiler knows"}
 """Where the checker is of another opinion, or less is allowed than might be."""
 
 
@@ -193,7 +215,10 @@ def any_schema(dice: random.Random, depth: int = 3) -> Any:
             lambda: {"if": inner(), dice.choice(["then", "else"]): inner()},
             lambda: {"anyOf": [inner(), inner()]}, lambda: {"allOf": [inner(), inner()]},
             lambda: {"patternProperties": {dice.choice([".*", "^a"]): inner()}, "additionalProperties": False},
-            lambda: {"dependentRequired": {"a": ["b"]}, "items": inner()}])(),
+            lambda: {"dependentRequired": {"a": ["b"]}, "items": inner()},
+            lambda: {"type": "object", "allOf": [inner(), *({"if": {"properties": {"a": {
+                "enum": dice.sample([1, True, None, "a", "ab"], 2)}}, **dice.choice([{}, {"required": ["a"]}])},
+                dice.choice(["then", "else"]): inner()} for _ in names)]}])(),
         **(found if isinstance(found := inner(), dict) and dice.random() < 0.4 else {})}
 
 
@@ -270,3 +295,10 @@ def test_circles_of_references_are_not_followed_forever() -> None:
 def test_many_alternatives_are_compared_for_a_while_only() -> None:
     assert not Apart({}).all([record(kind={"const": number}) for number in range(1000)])
     assert Apart({}).all([record(kind={"const": number}) for number in range(30)])
+
+
+def test_many_conditions_on_a_value_are_no_product(grammars: Grammars) -> None:
+    schema = {"type": "object", "properties": {"k": {"type": "string"}}, "required": ["k"], "allOf": [
+        {"if": {"properties": {"k": {"const": f"k{i}"}}}, "then": {"required": [f"a{i}"]}} for i in range(40)]}
+    grammar = compiled(grammars, schema)
+    assert takes(grammar, {"k": "k7", "a7": 1}) and takes(grammar, {"k": "x"}) and not takes(grammar, {"k": "k7"})

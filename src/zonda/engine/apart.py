@@ -2,15 +2,18 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 ANY = frozenset({"array", "boolean", "fraction", "integer", "null", "object", "string"})
 """Kinds of values; a number is an integer or a fraction."""
-MANY = 200
+MANY = 300
 """Values and names that are looked at."""
 SAID = frozenset({"$comment", "default", "description", "examples", "title"})
 """Keywords that only explain."""
+_LISTED = re.compile(r"\^([\w -]+|\([\w -]+(?:\|[\w -]+)*\))\$")
+"""Patterns of certain texts alone."""
 _DEPTH = 8
 _KINDS = {bool: "boolean", dict: "object", float: "fraction", int: "integer", list: "array", str: "string",
           type(None): "null"}
@@ -110,8 +113,15 @@ def named(types: Any) -> frozenset[str]:
 
 def values(schema: Mapping[str, Any]) -> list[Any] | None:
     """The only values that a schema takes; None where it does not list them, or many."""
-    found = [schema["const"]] if "const" in schema else schema.get("enum")
+    found = [schema["const"]] if "const" in schema else schema.get("enum", _literal(schema))
     return found if isinstance(found, list) and len(found) <= MANY else None
+
+
+def _literal(schema: Mapping[str, Any]) -> list[str] | None:
+    """The texts that a pattern lists."""
+    pattern = schema.get("pattern")
+    found = _LISTED.fullmatch(pattern) if isinstance(pattern, str) and schema.get("type") == "string" else None
+    return found[1].strip("()").split("|") if found else None
 
 
 def required(schema: Mapping[str, Any]) -> list[str]:

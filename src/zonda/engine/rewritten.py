@@ -5,17 +5,20 @@ What cannot be written so stays, and the compiler refuses it by name.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zonda.engine.apart import MANY, SAID, Apart, kinds, named, required, target, values
+from zonda.engine.apart import ANY, MANY, SAID, Apart, kind_of, kinds, named, required, target, values
 from zonda.engine.formats import spelled
 from zonda.engine.outside import MOST, Outside
 
 Schema = dict[str, Any]
 MOST_COUNTED = (1 << 32) - 1
 """The compiler's largest count of characters; no answer has as many of anything."""
+FEW = 2
+"""Overlapping alternatives that one is told from by all that differs; of more, the combinations would be too many."""
 LARGEST = (1 << 63) - 1024
 """The compiler's largest bound, as a 64-bit float below 2^63."""
 _ALL = re.compile(r"\^?(?:(?:\.|\[(?:\\.|[^\]\\[])+\])\*)?")
@@ -23,7 +26,7 @@ _ALL = re.compile(r"\^?(?:(?:\.|\[(?:\\.|[^\]\\[])+\])\*)?")
 _UUID = "^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = {"minimum": max, "exclusiveMinimum": max, "maximum": min, "exclusiveMaximum": min}
-_WORDS = frozenset({*_COUNTS, *_BOUNDS, "$ref", "anyOf", "oneOf", "not", "if", "then", "else", "contains",
+_WORDS = frozenset({*_COUNTS, *_BOUNDS, "$ref", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "contains",
                     "minContains", "maxContains", "uniqueItems", "propertyNames", "unevaluatedProperties",
                     "unevaluatedItems", "patternProperties", "dependentRequired", "dependentSchemas", "dependencies"})
 """What any rule looks for."""
@@ -161,6 +164,67 @@ def _not(schema: Schema, apart: Apart) -> None:
         _also(schema, turned)
 
 
+def _by_value(schema: Schema, apart: Apart) -> None:
+    """Conditions on the value of one member are alternatives by its values: together they would be all combinations."""
+    parts = schema.get("allOf")
+    asked = [(each, *_asked(each["if"])) for each in parts if isinstance(each, Mapping) and "if" in each
+             and _only(each, "if", "then", "else")] if isinstance(parts, list) else []
+    names = {name for _, name, _, _ in asked}
+    if len(asked) < 2 or len(names) != 1 or names == {""} or kinds(schema) != {"object"}:
+        return
+    (name,) = names
+    values_by_text = {text: value for _, _, known, _ in asked for text, value in known.items()}
+    own = target(_member(schema, name), apart.root)
+    listed = values(own) if isinstance(own, Mapping) else None
+    rest = Outside(apart).of({"enum": [*values_by_text.values()]}) if listed is None or any(
+        isinstance(value, float) for value in listed) else {
+            "enum": [value for value in listed if json.dumps(value) not in values_by_text]}
+    found = dict[str, tuple[list[Any], list[Any]]]()
+    for text, value in values_by_text.items():
+        then = [each.get("then" if text in known else "else", True) for each, _, known, _ in asked]
+        found.setdefault(json.dumps(then), ([], then))[0].append(value)
+    either = [_valued(name, {"enum": each}, then) for each, then in found.values()]
+    if isinstance(rest, dict) and rest != {"enum": []}:
+        either.append(_valued(name, rest, [each.get("else", True) for each, *_ in asked]))
+    if name not in required(schema):
+        absent = [each.get("else" if needed else "then", True) for each, _, _, needed in asked]
+        either.append(_all_of({"properties": {name: False}}, absent))
+    schema["allOf"] = [each for each in parts or () if all(each is not one for one, *_ in asked)]
+    _also(schema, {"anyOf": either})
+
+
+def _member(schema: Schema, name: str) -> Any:
+    members = schema.get("properties")
+    return members.get(name) if isinstance(members, Mapping) else None
+
+
+def _valued(name: str, value: Schema, more: list[Any]) -> Schema:
+    """Objects with a member of such a value that fit some more schemas."""
+    return _all_of({"properties": {name: value}, "required": [name]}, more)
+
+
+def _all_of(schema: Schema, more: list[Any]) -> Schema:
+    others = [each for each in more if each is not True]
+    return {**schema, "allOf": others} if others else schema
+
+
+def _asked(condition: Any) -> tuple[str, dict[str, Any], bool]:
+    """The member for whose value a condition asks, its values by their texts, and whether it must be there."""
+    other: tuple[str, dict[str, Any], bool] = "", {}, False
+    members = condition.get("properties") if isinstance(condition, Mapping) else None
+    if not isinstance(members, Mapping) or len(members) != 1 or not _only(condition, "properties", "required", "type"):
+        return other
+    ((name, value),) = members.items()
+    if not isinstance(value, Mapping) or not (_only(value, "const", "type") or _only(value, "enum", "type")):
+        return other
+    known = values(value)
+    if not known or not all(isinstance(each, str | int | None) for each in known):
+        return other
+    fits = set(map(kind_of, known)) <= named(value.get("type", [*ANY])) and condition.get("type", "object") == "object"
+    return (name, {json.dumps(each): each for each in known}, "required" in condition) \
+        if fits and condition.get("required", [name]) == [name] else other
+
+
 def _condition(schema: Schema, apart: Apart) -> None:
     turned = Outside(apart, _members(schema)).of(schema["if"]) if "if" in schema else None
     if turned is None:
@@ -177,8 +241,11 @@ def _one_of(schema: Schema, apart: Apart) -> None:
     around: Schema = {word: schema[word] for word in ("type", "required", "properties") if word in schema}
     for number, each in enumerate(parts):
         mine = {**around, "allOf": [each]}
-        others = (other for place, other in enumerate(parts)
-                  if place != number and not apart.pair(mine, {**around, "allOf": [other]}))
+        others = [other for place, other in enumerate(parts)
+                  if place != number and not apart.pair(mine, {**around, "allOf": [other]})]
+        if len(others) > FEW and (told := _told_by(each, others, around, apart)):
+            found.append(told)
+            continue
         outside = Outside(apart, [*_members(schema), *_members(target(each, apart.root))])
         turned = [outside.of(other) for other in itertools.islice(others, MOST + 1)]
         if len(turned) <= MOST and None not in turned and not any(apart.pair(each, one) for one in turned):
@@ -186,6 +253,18 @@ def _one_of(schema: Schema, apart: Apart) -> None:
     if found:
         del schema["oneOf"]
         _also(schema, {"anyOf": found}) if "anyOf" in schema else schema.update(anyOf=found)
+
+
+def _told_by(each: Any, others: list[Any], around: Schema, apart: Apart) -> Schema | None:
+    """An alternative with a member that must be there, and whose value none of the others has."""
+    whole = target(each, apart.root)
+    for name in _members(whole):
+        member = target(whole["properties"][name], apart.root)
+        if isinstance(member, Mapping) and values(member):
+            needed = {"allOf": [each, {"type": "object", "required": [name]}]}
+            if all(apart.pair({**around, **needed}, {**around, "allOf": [other]}) for other in others):
+                return needed
+    return None
 
 
 def _members(schema: Any) -> list[str]:
@@ -220,7 +299,7 @@ def _least(schema: Schema, _: Apart) -> None:
 
 
 _RULES: tuple[Callable[[Schema, Apart], None], ...] = (_numbers, _idle, _unevaluated, _every, _names, _least,
-                                                     _dependent, _not, _condition, _one_of, _beside)
+                                                     _dependent, _not, _by_value, _condition, _one_of, _beside)
 
 
 def _also(schema: Schema, more: Schema) -> None:
