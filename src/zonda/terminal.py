@@ -42,6 +42,13 @@ def keys(*, echo: bool = True) -> Callable[[], None]:
     return lambda: put(before[0], before[3])
 
 
+def abandon() -> None:
+    """Take back a line that is being drawn, and show the cursor, where what draws cannot."""
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, b"\r\x1b[2K\x1b[?25h")
+
+
 @contextmanager
 def unechoed() -> Iterator[None]:
     """Let keys that are typed meanwhile wait for the next prompt: shown, they would shift what is drawn."""

@@ -8,6 +8,7 @@ import select
 import struct
 import subprocess
 import time
+from contextlib import suppress
 
 PATIENCE = 60  # seconds
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z~]|[=>]|\][^\x07]*\x07)")
@@ -26,6 +27,8 @@ class Screen:
         """Rows that have scrolled off the top."""
         self.x = self.y = 0
         self._cut = ""
+        self.cursor = True
+        """Whether the cursor is shown."""
 
     def feed(self, text: str) -> None:
         """Take what a program writes; a command that is cut off goes on with the next call."""
@@ -72,6 +75,8 @@ class Screen:
             self.x = count - 1
         elif name == "H":
             self.y, self.x = count - 1, (numbers[1] if len(numbers) > 1 else 1) - 1
+        elif name in "hl" and numbers == [25]:
+            self.cursor = name == "h"
         elif name in "JK":
             self._erase(name, numbers[0] if numbers else 0)
 
@@ -120,11 +125,17 @@ class Terminal:
         end = time.monotonic() + PATIENCE
         while text not in self._shown:
             ready, _, _ = select.select([self.own], [], [], max(0, end - time.monotonic()))
-            assert ready, f"no {text!r} in {self._shown!r}"
+            assert ready, f"no {text!r} in {self._shown[-500:]!r}"
             written = self._decoder.decode(os.read(self.own, 4096))
             self.screen.feed(written)
             self._shown += _ESCAPES.sub("", written)
         return self._shown
+
+    def drain(self) -> None:
+        """Take what a program that has ended has shown."""
+        with suppress(OSError):  # Linux tells so that nobody writes any more
+            while written := os.read(self.own, 4096):
+                self.screen.feed(self._decoder.decode(written))
 
     def close(self) -> None:
         self.program.kill()

@@ -24,6 +24,7 @@ from zonda.cli import main, progress
 from zonda.terminal import lines
 
 logging.basicConfig(handlers=[lines()], level="INFO", format="%(message)s")
+main.GRACE = 60
 print("$ begin", flush=True)
 progress._DELAY = 0.0
 
@@ -46,13 +47,17 @@ import time
 from zonda.cli import main
 from zonda.weights.progress import bar
 
+main.GRACE = 60
 print("$ begin", flush=True)
 
 def call():
     with bar("Downloading smollm2", 98_362_432) as update:
-        for done in range(10**9):
-            update(done * 20_000_000)
-            time.sleep(0.02)
+        try:
+            for done in range(10**9):
+                update(done * 20_000_000)
+                time.sleep(0.02)
+        except SystemExit:
+            raise
 
 main.call = call
 try:
@@ -60,6 +65,7 @@ try:
 finally:
     print("end", flush=True)
 """
+STUCK = PULLS.replace("GRACE = 60", "GRACE = 0.1").replace("raise", "time.sleep(60)")
 WIDTHS = [20, 32, 80]
 
 
@@ -82,6 +88,7 @@ def opened() -> Iterator[Callable[..., Terminal]]:
 def test_nothing_is_left_of_a_bar_that_is_interrupted(opened: Callable[..., Terminal], width: int) -> None:
     terminal = opened(LOADS, width)
     terminal.wait("a line of a log")
+    terminal.wait("compiling")
     terminal.type("typed\r")
     terminal.wait("compiling")
     terminal.type("\x03")
@@ -113,6 +120,20 @@ def test_a_signal_leaves_the_terminal_as_it_was(opened: Callable[..., Terminal],
     terminal.program.send_signal(number)
     terminal.wait("end")
     terminal.program.wait()
+    assert termios.tcgetattr(terminal.own) == before
+
+
+def test_a_command_that_has_to_be_cut_off_leaves_the_terminal_as_it_was(opened: Callable[..., Terminal]) -> None:
+    import termios
+
+    terminal = opened(STUCK, 40)
+    terminal.wait("$ begin")
+    before = termios.tcgetattr(terminal.own)
+    terminal.wait("100%")
+    terminal.type("\x03")
+    assert terminal.program.wait() == 130
+    terminal.drain()
+    assert terminal.screen.lines == ["$ begin"] and terminal.screen.cursor
     assert termios.tcgetattr(terminal.own) == before
 
 

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from zonda.errors import ZondaError
-from zonda.terminal import keys
+from zonda.terminal import abandon, keys
 
 INTERRUPTED = 128 + signal.SIGINT
 STUCK = 70
@@ -73,6 +73,7 @@ def _end_soon(status: int, last: Callable[[], None] = lambda: None) -> None:
 
 def _end(status: int, last: Callable[[], None]) -> NoReturn:
     last()
+    abandon()
     os._exit(status)
 
 
