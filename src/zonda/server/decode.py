@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 MAX_DEPTH = 64
 """Levels that objects and lists of free form may be nested."""
+_NESTS = frozenset({dict, list})
 _SAID = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"missing required field `(\w+)`")
 _KEY_BEFORE = re.compile(rb'"([A-Za-z0-9_]{1,64})"\s*:\s*\[?\s*-?$')
@@ -97,7 +98,7 @@ def check_depth(value: Any, field: str) -> None:
     """Refuse free-form values that are nested more deeply than anyone needs."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        level = [inner for each in level for inner in _inside(each)]
+        level = [inner for each in level for inner in _inside(each) if type(inner) in _NESTS]
         if not level:
             return
     raise InvalidRequest(f"`{field}` is nested too deeply", hint=f"at most {MAX_DEPTH} levels", param=field)

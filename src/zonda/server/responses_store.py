@@ -42,6 +42,7 @@ class Entry(Protocol):
         """About the bytes that it takes; noted as `size`."""
 
 
+_LEAVES = frozenset({str, bytes, int, float, bool, type(None)})
 E = TypeVar("E", bound=Entry)
 
 
@@ -176,17 +177,20 @@ class Kept:
 
 def taken(value: Any) -> int:
     """About the bytes of memory that a value takes with all that is in it; a text costs no time, however long."""
-    size, left = 0, [value]
+    size, left = getsizeof(value), [value]
     while left:
-        each = left.pop()
-        size += getsizeof(each)
-        if isinstance(each, Struct):
-            left += [getattr(each, field) for field in each.__struct_fields__]
-        elif isinstance(each, dict):
-            left += [*each, *each.values()]
-        elif isinstance(each, list | tuple):
-            left += each
+        inside = _inside(left.pop())
+        size += sum(map(getsizeof, inside))
+        left += [each for each in inside if type(each) not in _LEAVES]
     return size
+
+
+def _inside(value: Any) -> Sequence[Any]:
+    if isinstance(value, Struct):
+        return [getattr(value, field) for field in value.__struct_fields__]
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list | tuple) else ()
 
 
 class Store(Generic[E]):
