@@ -74,6 +74,12 @@ def test_the_cache_may_be_given_a_size_or_a_share(options: EngineOptions, kv_byt
     assert plan(TOKEN, 128, options, free=GB).kv_bytes == kv_bytes
 
 
+def test_options_that_need_another_are_not_passed_over() -> None:
+    with pytest.raises(InvalidRequest, match="`isq_embeddings` needs `isq`"):
+        load_model(ModelOptions(model="no/such", isq_embeddings=True), EngineOptions())
+    assert in_situ(ModelOptions(quant="4", isq_embeddings=True)) is None
+
+
 def test_two_sizes_of_the_cache_exclude_each_other() -> None:
     with pytest.raises(InvalidRequest, match="kv_memory_mb and kv_tokens exclude each other"):
         plan(TOKEN, 128, EngineOptions(kv_memory_mb=10, kv_tokens=5), free=GB)

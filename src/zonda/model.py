@@ -214,6 +214,8 @@ def _budget(token: int, plenty: int, options: EngineOptions, usual: int, free: i
 def in_situ(model: ModelOptions) -> Convert | None:
     """The rule by which weights are quantized while they are loaded; raises `InvalidRequest` for unknown formats."""
     if model.isq is None:
+        if model.isq_embeddings and model.quant is None:
+            raise InvalidRequest("`isq_embeddings` needs `isq`", hint="name a format by --isq", param="isq_embeddings")
         return None
     from zonda.weights.quantize import InSitu, format_of
 

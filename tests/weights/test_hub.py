@@ -603,3 +603,10 @@ def test_a_path_is_held_to_the_format_that_is_named(tmp_path, name):
         assert resolve(**asked, format="gguf").kind == "gguf"
         with pytest.raises(InvalidRequest, match=f"{name} is a gguf file, which --format plain excludes"):
             resolve(**asked, format="plain")
+
+
+def test_what_is_on_the_disk_has_no_revisions(tmp_path):
+    path = write_gguf(tmp_path / "m.gguf", {"token_embd.weight": values(8, 32)})
+    for model in (path, tmp_path):
+        with pytest.raises(InvalidRequest, match="is on this disk, and repositories alone have revisions"):
+            resolve(str(model), revision="main")

@@ -69,6 +69,9 @@ def resolve(model: str | None, *, file: tuple[str, ...] = (), format: Format | N
             raise InvalidRequest("no model was named", hint="give one with -m, or a .gguf file with -f", param="model")
         return _files_of([Path(name).expanduser() for name in wish.files], wish)
     path = Path(model).expanduser()
+    if path.exists() and revision is not None:
+        raise InvalidRequest(f"{model:.200} is on this disk, and repositories alone have revisions", param="revision",
+                             hint="leave the revision out")
     if path.is_dir():
         return _folder(path, wish, name=path.resolve().name)
     if path.exists():
