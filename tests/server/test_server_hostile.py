@@ -182,6 +182,19 @@ def test_large_bodies_are_worked_on_beside_the_event_loop(server: Server, monkey
     assert len(seen) > 1 and server.thread not in (thread for _, thread in seen)
 
 
+@pytest.mark.parametrize(("path", "fields"), [("/v1/completions", {"logprobs": 20, "echo": True}),
+                                             ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 20})])
+def test_log_probabilities_are_spelled_beside_the_event_loop(server: Server, monkeypatch: pytest.MonkeyPatch, path: str,
+                                                             fields: dict[str, Any]) -> None:
+    """Twenty alternatives for each of thousands of tokens take hundreds of milliseconds."""
+    threads: list[threading.Thread] = []
+    real = ByteTokenizer.token_bytes
+    monkeypatch.setattr(ByteTokenizer, "token_bytes", lambda *given: (
+        threads.append(threading.current_thread()) or real(*given)))
+    assert server.post(path, GENERATING[path] | fields).status == 200
+    assert threads.count(server.thread) < 20 < len(threads)  # each token is, as it comes
+
+
 @pytest.mark.parametrize("by", ["conversation", "previous_response_id", "item_reference"])
 def test_what_a_request_goes_on_from_counts_as_its_own(server: Server, monkeypatch: pytest.MonkeyPatch, by: str
                                                        ) -> None:

@@ -129,9 +129,10 @@ class Call:
         self.asked = body[:self.service.kept]
         return body
 
-    async def beside(self, work: Callable[[], T]) -> T:
-        """Decode the request, or make its prompt: at once if it is small, else beside the event loop."""
-        return work() if self.size + self.recalled <= INLINE else await asyncio.to_thread(work)
+    async def beside(self, work: Callable[[], T], *, large: bool = False) -> T:
+        """Decode the request, or make its prompt or answer: at once if that is small, else beside the event loop."""
+        large = large or self.size + self.recalled > INLINE
+        return await asyncio.to_thread(work) if large else work()
 
     async def _next(self, ahead: float) -> Message:
         """What comes next of the body, which is so many seconds ahead of the slowest that is waited for."""

@@ -67,7 +67,8 @@ async def create(call: Call, body: ChatRequest) -> None:
             if body.stream:
                 await stream(call, reply.frames(speech))
             else:
-                completion = reply.whole(await speech.completion())
+                said = await speech.completion()
+                completion = await call.beside(lambda: reply.whole(said), large=bool(body.logprobs))
                 keep(call, body, completion)
                 await call.reply(completion)
 

@@ -58,8 +58,8 @@ async def create(call: Call, body: CompletionRequest) -> None:
                 await stream(call, answer.frames(generations))
             else:
                 completions = [await each.completion() for each in generations]
-                await call.reply(answer.whole([each.best(body.n or 1) for each in completions]
-                                              if _chooses(body) else completions))
+                told = [each.best(body.n or 1) for each in completions] if _chooses(body) else completions
+                await call.reply(await call.beside(lambda: answer.whole(told), large=body.logprobs is not None))
 
 
 def _sampling(body: CompletionRequest, llm: AsyncLLM) -> Sampling:
