@@ -245,3 +245,15 @@ def test_a_failure_inside_tells_nothing_of_itself(server: Server, monkeypatch: p
 def test_a_request_needs_no_content_type(server: Server) -> None:
     headers = {"content-type": "text/plain"}
     assert server.call("POST", "/v1/completions", {"prompt": "x"}, headers).status == 200
+
+
+@pytest.mark.parametrize(("kind", "word"), [("image", "image"), ("document", "pdf"), ("input_image", "image"),
+                                            ("input_file", "file"), ("image_url", "image"), ("input_audio", "audio"),
+                                            ("video_url", "video")])
+def test_what_is_no_text_is_refused_in_words_that_agents_know(server: Server, kind: str, word: str) -> None:
+    said = [{"role": "user", "content": [{"type": kind}]}]
+    path, field = {"image": ("messages", "messages"), "document": ("messages", "messages"),
+                   "input_file": ("responses", "input"), "input_image": ("responses", "input")}.get(
+                       kind, ("chat/completions", "messages"))
+    reply = server.post(f"/v1/{path}", {"model": "chain", "max_tokens": 5, field: said})
+    assert reply.status == 400 and reply.json["error"]["message"].startswith(f"could not process {word}: ")

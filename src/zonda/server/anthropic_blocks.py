@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from zonda.errors import InvalidRequest, Unsupported
+from zonda.errors import InvalidRequest
 from zonda.server.anthropic_schema import Block, Source
-from zonda.server.decode import needed
+from zonda.server.decode import needed, no_text
 
 MEDIA = frozenset({"image", "document"})
 RESULTS = frozenset({"tool_result", "mcp_tool_result", "web_search_tool_result", "web_fetch_tool_result",
@@ -88,7 +88,7 @@ def _plain(block: Block, place: str) -> str:
     if block.type == "text":
         return needed(block, "text", place)
     if block.type in MEDIA:
-        raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
+        raise no_text(block.type, place)
     raise InvalidRequest(f"`{place}.type` is {block.type!r:.60}, which is not known here", param=f"{place}.type",
                          hint=_KNOWN)
 

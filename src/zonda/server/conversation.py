@@ -8,7 +8,7 @@ from msgspec import structs
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.chat_schema import ChatMessage, ChatRequest, Part
 from zonda.server.custom_tools import arguments, customs, patterns
-from zonda.server.decode import check_depth, needed
+from zonda.server.decode import check_depth, needed, no_text
 from zonda.server.not_offered import check_offered
 from zonda.server.thinking import told
 from zonda.server.tools import check_function, choice_of, function_tools, name_of
@@ -139,7 +139,7 @@ def _content(message: ChatMessage, place: str) -> str | list[dict[str, str]] | N
 
 def _text(part: Part, place: str) -> str:
     if part.type in _MEDIA:
-        raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
+        raise no_text(part.type, place)
     if part.type not in _TEXTS and part.type != "refusal":
         raise InvalidRequest(f"`{place}.type` is not known", hint="expected 'text'", param=f"{place}.type")
     return needed(part, "refusal" if part.type == "refusal" else "text", place)

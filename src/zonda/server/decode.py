@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import inspect
 
-from zonda.errors import InvalidRequest
+from zonda.errors import InvalidRequest, Unsupported
 from zonda.server.bulk import LARGE, check_bulk
 
 T = TypeVar("T")
@@ -37,6 +37,13 @@ def needed(given: msgspec.Struct, field: str, place: str) -> str:
     if value is None:
         raise missing(f"{place}.{field}")
     return str(value)
+
+
+def no_text(kind: str, place: str) -> Unsupported:
+    """The refusal of a part of this type. Claude Code knows it by its first words, and asks again without the part."""
+    known = {"image": "image", "screenshot": "image", "audio": "audio", "video": "video", "document": "pdf"}
+    what = next((word for sign, word in known.items() if sign in kind), "file")
+    return Unsupported(f"could not process {what}: `{place}` is not text, and this model takes text alone", param=place)
 
 
 def several(given: str | list[Any], field: str) -> list[str | list[int]]:

@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.server import custom_tools
-from zonda.server.decode import check_depth, missing, needed
+from zonda.server.decode import check_depth, missing, needed, no_text
 from zonda.server.formats import ANY_OBJECT, Wanted, wanted_form
 from zonda.server.not_offered import check_offered
 from zonda.server.responses_actions import ActionCall, arguments_of
@@ -144,7 +144,7 @@ def _text(part: InputPart, place: str) -> str:
     if part.type is None:
         raise missing(f"{place}.type")
     if part.type in MEDIA:
-        raise Unsupported(f"`{place}` is not text, and this model takes text alone", param=place)
+        raise no_text(part.type, place)
     if part.type not in TEXTS and part.type != "refusal":
         raise InvalidRequest(f"`{place}.type` is not known", param=f"{place}.type", hint="expected input_text")
     return needed(part, "refusal" if part.type == "refusal" else "text", place)
