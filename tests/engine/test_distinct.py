@@ -101,6 +101,7 @@ def test_every_row_of_different_values_can_be_written_and_no_other(grammars: Gra
 DIFFERENT: dict[str, Any] = {
     "flags": unique({"type": "boolean"}), "both flags": unique({"type": "boolean"}, minItems=2),
     "words": unique({"enum": COLOURS}), "all words": unique({"enum": COLOURS}, minItems=3),
+    "words that begin alike": unique({"enum": ["a b", "a c", "a d e", "a d f", "a  "]}),
     "short texts": unique({"type": "string", "maxLength": 1}), "texts": unique({"type": "string", "maxLength": 20}),
     "texts of a pattern": unique({"type": "string", "pattern": "^[ab]{1,2}$"}),
     "small numbers": unique({"type": "integer", "minimum": 1, "maximum": 12}),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _QUOTE, _ESCAPE, _COMMA, _COLON, _BLANK = b'"\\,: '
 _ARRAY = ord("[")
 _ENDS = frozenset(b'"],}')
-_LOOKS = 200  # times that a step tries what may come after a token
+_LOOKS = 400  # times that a step tries what may come after a token
 _NEAR = 256  # items, the last ones, into which a token is tried to lead with no way out
 
 
@@ -66,6 +66,8 @@ class Frame:
     texts: list[bytes] = field(default_factory=list)
     stuck: dict[bytes, bool] = field(default_factory=dict)
     """Beginnings of items, and whether they lead to nothing but items that are there."""
+    ahead: dict[bytes, dict[bytes, bool]] = field(default_factory=dict)
+    """The same once an item of a text is there, too."""
 
 
 @dataclass(slots=True)
@@ -172,10 +174,10 @@ class Scan:
             key = _key(text)
             if key is None or key in top.seen or key in top.more:
                 return False
-            changed |= {"more": (*top.more, key), "texts": [*top.texts, text], "stuck": {}}
-            if not (self.more or top.place.indexed):
-                changed["stuck"] = {each: stuck for each, stuck in top.stuck.items()
-                                    if stuck or not text.startswith(each)}
+            if text not in top.ahead:
+                top.ahead[text] = {} if top.place.indexed else {
+                    each: stuck for each, stuck in top.stuck.items() if stuck or not text.startswith(each)}
+            changed |= {"more": (*top.more, key), "texts": [*top.texts, text], "stuck": top.ahead[text], "ahead": {}}
         self._change(**changed)
         return True
 
@@ -270,7 +272,8 @@ class Distinct:
         rests = {each[len(begun):] for each in inner.texts[-_NEAR:] if each.startswith(begun)}
         if inner.start < 0:
             rests |= {b" " + rest for rest in rests}
-        return {piece for rest in rests for piece in self._pieces.along(rest)} - {b" "}
+        found = {piece for rest in rests for piece in self._pieces.along(rest)}
+        return found if scan.quoted else found - {b" "}
 
     def _stuck(self, piece: bytes, token: int, scan: Scan, matcher: LLMatcher) -> bool:
         """Whether an item that goes on so can only become one that is there."""
@@ -278,7 +281,10 @@ class Distinct:
         text = piece.lstrip() if inner.start < 0 else scan.since(inner.start) + piece
         if text not in inner.stuck:
             after = scan.tried(piece)
-            inner.stuck[text] = after is None or not self._goes_on(token, after, matcher)
+            stuck = after is None or not self._goes_on(token, after, matcher)
+            if self._looks < 0:
+                return stuck
+            inner.stuck[text] = stuck
         return inner.stuck[text]
 
     def _goes_on(self, token: int, after: Scan, matcher: LLMatcher) -> bool:
