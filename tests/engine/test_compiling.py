@@ -14,6 +14,7 @@ from fakerunner import Collector
 from spelled import VOCAB, Spelling, constrained, running
 
 from zonda.engine import grammar as module
+from zonda.engine import trial
 from zonda.engine.engine import Engine
 from zonda.engine.grammar import Grammars
 from zonda.errors import InvalidRequest
@@ -130,6 +131,7 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "a step that hides": ("lark", 'start: %json {"\\u0061llOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}'),
     "many patterns of properties": ("json_schema", {"type": "object", "patternProperties": {
         f"^p{i}_[0-9]{{1,{i + 2}}}$": {} for i in range(1000)}}),
+    "steps that hide": ("json_schema", r'{"\u0061llOf": [{"multipl\u0065Of": 9973}, {"multipl\u0065Of": 9967}]}'),
     "white space without end": ("json_schema", {"x-guidance": {"whitespace_pattern": " *"}, "type": "object"}),
     "a large regular expression": ("regex", "a" * 200_000),
     "a deep regular expression": ("regex", "(" * 50_000 + ")" * 50_000),
@@ -195,13 +197,20 @@ def test_usual_grammars_start_no_process(monkeypatch: pytest.MonkeyPatch) -> Non
         own.compile(Grammar(kind, source))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("source", ['{"allOf": []}', r'{"\u0061llOf": []}', '{"not": {}}', '{"patternProperties": {}}',
+                                    '{"x": "' + "x" * 20_000 + '"}', '{"maxProperties": 1}', '{"unevaluatedItems": 0}'])
+def test_what_could_take_long_is_tried(source: str) -> None:
+    assert trial.needed("json_schema", source)
+    assert not trial.needed("json_schema", '{"properties": {"notes": {"minimum": 1, "format": "uri"}}}')
+
+
 def test_a_process_that_was_ended_is_started_again(grammars: Grammars) -> None:
     for text in ("a", "b"):
         grammars.compile(Grammar("json_schema", json.dumps({"type": "string", "pattern": f"^{text}+$"})))
-        trial = grammars._trials.all[0]
-        assert trial._process
-        trial._process.kill()
-        trial._process.wait()
+        first = grammars._trials.all[0]
+        assert first._process
+        first._process.kill()
+        first._process.wait()
 
 
 def test_the_trial_knows_the_models_special_tokens(grammars: Grammars) -> None:
@@ -213,9 +222,9 @@ def test_the_trial_knows_the_models_special_tokens(grammars: Grammars) -> None:
 def test_the_process_ends_with_the_engine() -> None:
     with running() as engine:
         engine.grammars.compile(Grammar("lark", 'start: "a"'))
-        trial = engine.grammars._trials.all[0]
-        assert trial._process and trial._process.poll() is None
-    assert trial._process.poll() is not None
+        first = engine.grammars._trials.all[0]
+        assert first._process and first._process.poll() is None
+    assert first._process.poll() is not None
 
 
 # ---- the cache

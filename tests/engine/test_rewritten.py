@@ -58,6 +58,16 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
                                 [BOTH, TWO, {"a": 2}], [ONE]),
     "a member at least": ({**PAIR, "minProperties": 1}, [ONE, TWO, BOTH], [NONE]),
     "as many members as must be": ({**PAIR, "required": ["a"], "minProperties": 1}, [ONE, BOTH], [NONE, TWO]),
+    "no members at least": ({**PAIR, "minProperties": 0}, [ONE, NONE], [{"c": 1}]),
+    "two members at least": ({**PAIR, "properties": {"a": WHOLE, "b": WHOLE, "c": {}}, "minProperties": 2},
+                             [BOTH, {"a": 1, "c": 1}, {"b": 2, "c": 1}], [ONE, TWO, NONE]),
+    "two members at least, one of which must be": ({**PAIR, "required": ["a"], "minProperties": 2}, [BOTH], [ONE, TWO]),
+    "one member": ({**PAIR, "minProperties": 1, "maxProperties": 1}, [ONE, TWO], [BOTH, NONE]),
+    "a member at most": ({**PAIR, "maxProperties": 1}, [ONE, TWO, NONE], [BOTH]),
+    "a member that must be at most": ({**PAIR, "maxProperties": 1, "required": ["a"]}, [ONE], [BOTH, TWO, NONE]),
+    "a member at most of an open object": ({"type": "object", "properties": {"a": WHOLE}, "maxProperties": 1},
+                                           [ONE, NONE], [BOTH]),
+    "as many members as there are": ({**PAIR, "maxProperties": 2}, [ONE, BOTH, NONE], [{"c": 1}]),
     "names by a pattern of all": ({"properties": {"a": {"maximum": 9}}, "type": "object",
                                    "patternProperties": {"^[a-z]*": WHOLE}, "additionalProperties": False},
                                   [NONE, ONE, {"A": 3}], [{"a": 10}, {"b": "x"}]),
@@ -136,8 +146,8 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
 }
 NARROWED = {"base64", "a dialect of one's own", "keywords as names", "64 bits", "tenths", "names of a format",
             "an address as zod has it", "a time by a clock", "not a member of a value", "circles beside a type",
-            "one of many by a member that may be absent", "not of some characters",
-            "names of a format that the compiler knows"}
+            "a member at most of an open object", "one of many by a member that may be absent",
+            "not of some characters", "names of a format that the compiler knows"}
 """Where the checker is of another opinion, or less is allowed than might be."""
 
 
@@ -210,7 +220,8 @@ def any_schema(dice: random.Random, depth: int = 3) -> Any:
         lambda: {"required": names}, lambda: {"pattern": dice.choice(["^[ab]+$", "^[^a]*$", "a"])},
         lambda: dice.choice([{}, True, False]), lambda: {"$ref": f"#/$defs/{dice.choice('XY')}"}])() if leaf else {
         **dice.choice([
-            lambda: {"properties": {name: inner() for name in names}, "minProperties": dice.randint(0, 2)},
+            lambda: {"properties": {name: inner() for name in names}, dice.choice(["minProperties", "maxProperties"]):
+                     dice.randint(0, 2)},
             lambda: {"oneOf": [inner() for _ in names]}, lambda: {"not": inner()},
             lambda: {"if": inner(), dice.choice(["then", "else"]): inner()},
             lambda: {"anyOf": [inner(), inner()]}, lambda: {"allOf": [inner(), inner()]},

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,6 +18,8 @@ from zonda.engine.outside import MOST, Outside
 Schema = dict[str, Any]
 MOST_COUNTED = (1 << 32) - 1
 """The compiler's largest count of characters; no answer has as many of anything."""
+MOST_WAYS = 64
+"""Choices of members that an object must have, which are written out."""
 FEW = 2
 """Overlapping alternatives that one is told from by all that differs; of more, the combinations would be too many."""
 LARGEST = (1 << 63) - 1024
@@ -288,17 +291,37 @@ def _beside(schema: Schema, apart: Apart) -> None:
 
 
 def _least(schema: Schema, _: Apart) -> None:
-    """An object that must have a member has one of those that are named, or what must be there is enough."""
-    least, names = schema.get("minProperties"), _members(schema)
-    if not isinstance(least, int) or set(names) <= set(needed := required(schema)):
+    """An object that must have some members has as many of those that are named, or what must be there is enough."""
+    least, needed = schema.get("minProperties"), set(required(schema))
+    names = [name for name in _members(schema) if name not in needed]
+    if not isinstance(least, int) or not (names or least == 0):
         return
-    if least <= len(needed) or least == 1:
+    count = least - len(needed)
+    if count <= 0:
         del schema["minProperties"]
-    if least == 1 and not needed:
-        _also(schema, {"anyOf": [{"required": [name]} for name in names]})
+    elif count <= len(names) and (least == 1 or math.comb(len(names), count) <= MOST_WAYS):
+        del schema["minProperties"]
+        _also(schema, {"anyOf": [{"required": list(some)} for some in itertools.combinations(names, count)]})
 
 
-_RULES: tuple[Callable[[Schema, Apart], None], ...] = (_numbers, _idle, _unevaluated, _every, _names, _least,
+def _most(schema: Schema, _: Apart) -> None:
+    """An object that may have but one member has none or one of those that are named."""
+    most, needed, names = schema.get("maxProperties"), required(schema), _members(schema)
+    if not isinstance(most, int) or isinstance(most, bool):
+        return
+    if schema.get("additionalProperties") is False and "patternProperties" not in schema and most >= len(names):
+        del schema["maxProperties"]
+    elif most == 1 and set(names) > set(needed) and len(names) <= MOST_WAYS:
+        del schema["maxProperties"]
+        none = dict.fromkeys(names, False)
+        ways: list[Schema] = [{"properties": none | {name: True}, "required": [name], "additionalProperties": False}
+                              for name in needed or names]
+        if not needed and not schema.pop("minProperties", 0):
+            ways.append({"properties": none, "additionalProperties": False})
+        _also(schema, {"anyOf": ways})
+
+
+_RULES: tuple[Callable[[Schema, Apart], None], ...] = (_numbers, _idle, _unevaluated, _every, _names, _most, _least,
                                                      _dependent, _not, _by_value, _condition, _one_of, _beside)
 
 

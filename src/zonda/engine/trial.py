@@ -25,8 +25,8 @@ SHORT = 2000
 """Characters of a regular expression that needs no trial."""
 USUAL = 1 << 14
 """Characters of a schema that needs no trial if it has no hard words."""
-_HARD = re.compile(r"""allOf|oneOf|multipleOf|[pP]attern|dependen|unevaluated|"(?:not|if|minProperties|propertyNames)"
-                       |\\\\u""", re.VERBOSE)
+_HARD = re.compile(r"""allOf|oneOf|multipleOf|[pP]attern|dependen|unevaluated
+                       |"(?:not|if|minProperties|maxProperties|propertyNames)"|\\u""", re.VERBOSE)
 """What makes the compiler intersect expressions or numbers, or is rewritten so that it does: its work may then be a
 power of the schema's size. A keyword can be spelled with escapes."""
 
