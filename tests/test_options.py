@@ -8,6 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from zonda import InvalidRequest
+from zonda.environment import cache_folder, hub_folder, token_file
 from zonda.options import (
     BenchOptions,
     EngineOptions,
@@ -15,14 +16,11 @@ from zonda.options import (
     RunOptions,
     SamplingOptions,
     TuneOptions,
-    cache_folder,
     given,
-    hub_folder,
     make,
     options_of,
     sampling_of,
     split,
-    token_file,
 )
 from zonda.types import Sampling
 

@@ -27,17 +27,18 @@ LONGEST_FUNCTION, USUAL_FUNCTION = 60, 10  # lines
 MOST_PARAMETERS = 10
 VAGUE = re.compile("manager|helper|util|base|impl|mixin|processor|handler", re.IGNORECASE)
 
-PLAIN = {"errors", "types", "options"}
+PLAIN = {"errors", "types", "environment", "options"}
 BELOW_NN = {"kernels", "weights"}
 BELOW_ENGINE = BELOW_NN | {"nn", "models"}
 BELOW_SDK = PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts", "completion", "formats", "generation",
                                    "turns", "tools", "effort", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(), "types": set(), "memory": set(), "terminal": set(),
-    "options": {"errors", "types"},
+    "environment": {"errors"},
+    "options": {"errors", "types", "environment"},
     # what is stored is known below: kernels execute the formats, which themselves know nothing of kernels
     "kernels": {"errors", "weights.source", "weights.formats"},
-    "weights": {"errors", "options", "kernels", "nn", "terminal"},
+    "weights": {"errors", "environment", "kernels", "nn", "terminal"},
     "nn": BELOW_NN,
     "models": {"errors", "nn"} | BELOW_NN,
     "engine": PLAIN | BELOW_ENGINE,
@@ -50,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tools": {"errors", "completion"},
     "turns": {"errors", "types", "text", "completion"},
     "gpu": PLAIN | BELOW_ENGINE | {"engine", "memory"},
-    "machine": {"options", "memory", "gpu", "engine", "kernels"},
+    "machine": {"environment", "memory", "gpu", "engine", "kernels"},
     "model": PLAIN | BELOW_ENGINE | {"engine", "memory", "gpu", "text", "texts"},
     "loaded": PLAIN | {"engine", "text", "completion", "turns", "model"},
     "sdk": BELOW_SDK | {"loaded"},
@@ -210,8 +211,8 @@ def test_some_words_do_not_occur(words: str) -> None:
     assert not [name(path) for path in files if re.search(words, path.read_text("utf-8"))]
 
 
-def test_only_options_read_the_environment() -> None:
+def test_one_module_reads_the_environment() -> None:
     reads = {name(path) for path, tree in TREES.items() for node in ast.walk(tree)
              if (isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"})
              or (isinstance(node, ast.ImportFrom) and node.module == "os")}
-    assert reads == {"src/zonda/options.py"}
+    assert reads == {"src/zonda/environment.py"}

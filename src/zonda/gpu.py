@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zonda.engine.runner import Runner
+from zonda.environment import cache_folder, keep_triton_kernels
 from zonda.errors import InvalidRequest, OutOfMemory
 from zonda.kernels import sample
 from zonda.memory import mb
-from zonda.options import EngineOptions, ModelOptions, cache_folder, given, keep_triton_kernels
+from zonda.options import EngineOptions, ModelOptions, given
 from zonda.types import Progress
 from zonda.weights.load import Convert
 from zonda.weights.source import Source

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from zonda.options import c_compiler, cache_folder, hub_address, hub_folder, offline
+from zonda.environment import c_compiler, cache_folder, hub_address, hub_folder, offline
 
 _SCARCE = 10 << 30  # bytes of disk below which doctor warns
 _PATIENCE = 3.0  # seconds to wait for the hub

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.engine.engine import Engine
 from zonda.engine.runner import Runner
+from zonda.environment import cache_folder, hub_token
 from zonda.errors import InvalidRequest, ModelNotFound, OutOfMemory, Unsupported
 from zonda.gpu import cache_bytes, device_of, left_on, on_gpu
 from zonda.kernels import sample
@@ -20,7 +21,7 @@ from zonda.kernels.cpu.frame import HEAD
 from zonda.memory import available, mb
 from zonda.models import build, named
 from zonda.nn import Decoder
-from zonda.options import EngineOptions, ModelOptions, cache_folder, hub_token
+from zonda.options import EngineOptions, ModelOptions
 from zonda.types import Progress
 from zonda.weights.load import Convert
 from zonda.weights.source import Source

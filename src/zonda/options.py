@@ -1,21 +1,16 @@
-"""Every option of Zonda, stated once: command-line flags, TOML keys, keyword arguments and help derive from here.
-
-This is also the only module that reads environment variables.
-"""
+"""Every option of Zonda, stated once: command-line flags, TOML keys, keyword arguments and help derive from here."""
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import os
-import shutil
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from zonda.environment import variable
 from zonda.errors import InvalidRequest
 from zonda.types import Effort, Sampling
 
@@ -238,99 +233,6 @@ class ServerOptions:
     ui: bool = option(True, "serve the web UI at /ui")
 
 
-# --- environment -------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Where compiled kernels, re-tiled weights and fetched aliases lie: ZONDA_CACHE, else the user's cache folder."""
-    named = os.environ.get("ZONDA_CACHE")
-    return Path(named) if named else _user_folder("XDG_CACHE_HOME", ".cache") / "zonda"
-
-
-def believe_terminals() -> None:
-    """Drop COLUMNS and LINES where a terminal tells its size: a shell may have set them before that changed."""
-    for descriptor in (1, 2):
-        with suppress(OSError):
-            if os.get_terminal_size(descriptor).columns:
-                os.environ.pop("COLUMNS", None)
-                os.environ.pop("LINES", None)
-
-
-def words_to_complete() -> list[str]:
-    """The words of the command line that a shell wants completed, a line each; the last one is the one to complete."""
-    return os.environ.get("COMP_WORDS", "\n").split("\n")
-
-
-def keep_triton_kernels() -> None:
-    """Have Triton keep what it compiles in the cache folder, unless TRITON_CACHE_DIR names another."""
-    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
-
-
-def config_folder() -> Path:
-    """Where the prompt history lies: ZONDA_CONFIG, else the user's configuration folder."""
-    named = os.environ.get("ZONDA_CONFIG")
-    return Path(named) if named else _user_folder("XDG_CONFIG_HOME", ".config") / "zonda"
-
-
-def _user_folder(variable: str, name: str) -> Path:
-    if named := os.environ.get(variable):
-        return Path(named)
-    try:
-        return Path.home() / name
-    except RuntimeError:
-        raise InvalidRequest("this user has no home folder", hint=f"set HOME or {variable}") from None
-
-
-def hub_folder() -> Path:
-    """The Hugging Face cache, as huggingface_hub finds it: HF_HUB_CACHE, HF_HOME, else the user's cache folder."""
-    named = os.environ.get("HF_HUB_CACHE")
-    return Path(named) if named else _hub_home() / "hub"
-
-
-def token_file() -> Path:
-    """Where huggingface_hub looks for the stored token: HF_TOKEN_PATH, else in HF_HOME."""
-    named = os.environ.get("HF_TOKEN_PATH")
-    return Path(named) if named else _hub_home() / "token"
-
-
-def _hub_home() -> Path:
-    named = os.environ.get("HF_HOME")
-    return Path(named) if named else _user_folder("XDG_CACHE_HOME", ".cache") / "huggingface"
-
-
-def hub_token(source: str) -> str | bool | None:
-    """The token that a `token_source` names; None for what the hub's library finds itself, False for none."""
-    kind, _, rest = source.partition(":")
-    if source in ("cache", "none"):
-        return None if source == "cache" else False
-    try:
-        found = {"literal": lambda: rest, "env": lambda: os.environ[rest],
-                 "path": lambda: Path(rest).expanduser().read_text("utf-8")}[kind]().strip()
-    except (KeyError, OSError, UnicodeDecodeError):
-        found = ""
-    if not found:
-        raise InvalidRequest(f"there is no token in {kind if kind == 'literal' else source!r:.100}",
-                             param="token_source", hint="expected cache, none, env:NAME, path:FILE or literal:TOKEN")
-    return found
-
-
-def hub_address() -> str:
-    """The model hub's address, which HF_ENDPOINT may replace."""
-    from huggingface_hub.constants import ENDPOINT
-
-    return ENDPOINT
-
-
-def c_compiler() -> str | None:
-    """The C compiler that Triton would take."""
-    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-
-
-def offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids the network."""
-    return os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-
-
 # --- from the dataclasses to flags, tables and keywords ----------------------------------------------------------
 
 
@@ -384,7 +286,7 @@ def make(group: type[T], values: Mapping[str, Any]) -> T:
     for each in options_of(group):
         value = values.get(each.name)
         if value is None and each.env:
-            value = os.environ.get(each.env) or None
+            value = variable(each.env)
             if value and each.many:
                 value = [part.strip() for part in value.split(",") if part.strip()]
         if value is not None:

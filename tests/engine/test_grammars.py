@@ -12,10 +12,10 @@ from fakerunner import AheadRunner, Collector, request
 from spelled import ANSWER, END, TOOL, VOCAB, ClosingRunner, Spelling, answer, constrained, running, said
 
 from zonda.engine.engine import Engine
+from zonda.environment import cache_folder
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.kernels.cpu.draws import CompiledDraw
 from zonda.kernels.cpu.library import Library
-from zonda.options import cache_folder
 from zonda.types import Grammar
 
 DATE = Grammar("regex", "20[0-9]{2}-[01][0-9]-[0-3][0-9]")

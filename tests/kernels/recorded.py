@@ -4,12 +4,12 @@ from __future__ import annotations
 import numpy as np
 
 from zonda.engine.cpu_runner import attention_work
+from zonda.environment import cache_folder
 from zonda.kernels.cpu import frame as f
 from zonda.kernels.cpu.library import Library
 from zonda.kernels.cpu.memory import Buffer, address
 from zonda.kernels.cpu.ops import CPUOps
 from zonda.kernels.cpu.threads import Team, sync_lines
-from zonda.options import cache_folder
 
 
 class Recorded:

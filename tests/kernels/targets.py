@@ -7,8 +7,8 @@ from typing import Any
 
 from llvmlite import ir
 
+from zonda.environment import cache_folder
 from zonda.kernels.cpu.library import Kernel, Library, Target, host
-from zonda.options import cache_folder
 
 PORTABLE = Target("x86-64", "+sse2,+sse,+cx8,+x87,+fxsr,+mmx")
 AVX2 = Target("x86-64-v3", "+avx,+avx2,+bmi,+bmi2,+cx16,+cx8,+f16c,+fma,+fxsr,+lzcnt,+mmx,+movbe,+popcnt,+sahf,+sse,"

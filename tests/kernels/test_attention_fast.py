@@ -8,11 +8,11 @@ from recorded import Recorded
 from targets import library
 from test_cpu_ops import one_sequence
 
+from zonda.environment import cache_folder
 from zonda.kernels.cpu.library import Library, Target, host
 from zonda.kernels.ops import Attend, Heads
 from zonda.kernels.reference import ReferenceOps
 from zonda.nn import Pages
-from zonda.options import cache_folder
 
 PAIRS = Target("znver4", host().features.replace("+amx-bf16", "-amx-bf16"))
 """A processor whose vectors are fast enough at it, with this machine's instructions."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from zonda.environment import cache_folder
 from zonda.kernels.cpu.library import Kernel, Library
-from zonda.options import cache_folder
 
 KERNELS = (Kernel("product", 4, "matmul:product"), Kernel("attend_f16", 4, "attention:attend", (True, 12)),
            Kernel("pack", 4, "activations:pack"))

@@ -5,12 +5,12 @@ from packing import random_packed
 from recorded import Recorded
 from test_cpu_ops import ROWS, rounded
 
+from zonda.environment import cache_folder
 from zonda.kernels.cpu.layout import LAYOUTS
 from zonda.kernels.cpu.library import Library, Target, host
 from zonda.kernels.cpu.wide import GROUP, most
 from zonda.kernels.ops import Activation
 from zonda.kernels.reference import ReferenceOps
-from zonda.options import cache_folder
 from zonda.weights.formats import Dense
 from zonda.weights.source import Weight
 

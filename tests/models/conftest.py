@@ -13,9 +13,9 @@ from families import FAMILIES
 
 from zonda.engine.cpu_runner import CPURunner
 from zonda.engine.runner import Runner
+from zonda.environment import cache_folder
 from zonda.kernels.reference import ReferenceOps, ReferenceRunner
 from zonda.models import build
-from zonda.options import cache_folder
 from zonda.weights.gguf import GGUFSource
 from zonda.weights.load import load
 from zonda.weights.safetensors import SafetensorsSource

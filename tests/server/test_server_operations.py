@@ -10,7 +10,7 @@ from fakes import Server, hold, let_go, logged, model, serving, until
 from prometheus_client.parser import text_string_to_metric_families
 
 from zonda import __version__
-from zonda.options import cache_folder, hub_folder
+from zonda.environment import cache_folder, hub_folder
 from zonda.server import app, chat_schema, schema
 from zonda.server.guard import is_loopback
 

@@ -11,9 +11,10 @@ import pytest
 from fake_hub import COMMIT, FakeHub, serve
 from files import CONFIG, write_gguf, write_safetensors
 
+from zonda.environment import hub_token
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, Unsupported
 from zonda.model import forecast
-from zonda.options import EngineOptions, ModelOptions, hub_token
+from zonda.options import EngineOptions, ModelOptions
 from zonda.weights import aliases, headers, hub
 from zonda.weights.aliases import Alias, Package
 from zonda.weights.gguf import GGUFSource

@@ -5,7 +5,7 @@ from typing import Any
 
 from click.shell_completion import CompletionItem, ShellComplete, add_completion_class
 
-from zonda.options import words_to_complete
+from zonda.environment import words_to_complete
 
 SOURCE = r"""
 use str

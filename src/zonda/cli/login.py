@@ -6,8 +6,8 @@ import sys
 
 import click
 
+from zonda.environment import token_file
 from zonda.errors import InvalidRequest
-from zonda.options import token_file
 
 
 @click.command()

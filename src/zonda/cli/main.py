@@ -41,7 +41,7 @@ def main() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, end)
-    from zonda.options import believe_terminals
+    from zonda.environment import believe_terminals
 
     believe_terminals()
     leave(call())

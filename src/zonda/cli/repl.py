@@ -9,8 +9,9 @@ import click
 from zonda.cli.ask import ask, recorded, show
 from zonda.cli.chat import COMMANDS, Chat
 from zonda.cli.screen import Meter, Plain, Screen
+from zonda.environment import config_folder
 from zonda.errors import ZondaError
-from zonda.options import RunOptions, config_folder
+from zonda.options import RunOptions
 from zonda.terminal import unechoed
 from zonda.types import Sampling
 

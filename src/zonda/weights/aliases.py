@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from zonda.environment import cache_folder
 from zonda.errors import InvalidModel, ModelNotFound, ZondaError
-from zonda.options import cache_folder
 
 LARGEST = 4 << 30
 PATIENCE = 1800.0

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zonda.environment import cache_folder, hub_folder, offline
 from zonda.errors import InvalidModel, InvalidRequest, ModelNotFound, ZondaError
-from zonda.options import cache_folder, hub_folder, offline
 from zonda.weights import aliases
 from zonda.weights.choose import Format, Kind, Wish, check, choose, kind_of
 from zonda.weights.hub_errors import CHECK, told, within
