@@ -132,6 +132,11 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "many patterns of properties": ("json_schema", {"type": "object", "patternProperties": {
         f"^p{i}_[0-9]{{1,{i + 2}}}$": {} for i in range(1000)}}),
     "steps that hide": ("json_schema", r'{"\u0061llOf": [{"multipl\u0065Of": 9973}, {"multipl\u0065Of": 9967}]}'),
+    "many unique values": ("json_schema", {"type": "array", "uniqueItems": True, "minItems": 30, "items": {
+        "enum": [f"a long value {i}" for i in range(900)]}}),
+    "unique lists in unique lists": ("json_schema", {"uniqueItems": True, "minItems": 3, "items": {"$ref": "#"}}),
+    "circles of unique items": ("json_schema", {"$ref": "#/$defs/n0", "$defs": {f"n{i}": {
+        "uniqueItems": True, "anyOf": [{"items": {"$ref": f"#/$defs/n{j}"}} for j in range(30)]} for i in range(30)}}),
     "white space without end": ("json_schema", {"x-guidance": {"whitespace_pattern": " *"}, "type": "object"}),
     "a large regular expression": ("regex", "a" * 200_000),
     "a deep regular expression": ("regex", "(" * 50_000 + ")" * 50_000),

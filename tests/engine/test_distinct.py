@@ -13,6 +13,7 @@ import pytest
 from schemas import record
 from spelled import END, VOCAB, Spelling, answer, running, said
 
+from zonda.engine import places
 from zonda.engine.grammar import Compiled, Grammars
 from zonda.engine.masks import Constraint
 from zonda.errors import InvalidRequest
@@ -185,6 +186,16 @@ def test_where_it_does_not_they_need_not(grammars: Grammars) -> None:
     grammar = compiled(grammars, {"properties": {"uniqueItems": {}, "a": {"uniqueItems": True}, "b": {
         "items": {"uniqueItems": False}}}})
     assert takes(grammar, {"uniqueItems": DOUBLE, "b": [DOUBLE, DOUBLE]}) and not takes(grammar, {"a": DOUBLE})
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_places_that_are_not_kept_are_found_again(grammars: Grammars, monkeypatch: pytest.MonkeyPatch,
+                                                  most: int) -> None:
+    monkeypatch.setattr(places, "MOST_KNOWN", most)
+    schema = {"title": f"{most}", "properties": {"a": {"items": {"uniqueItems": True}}}}
+    grammar = compiled(grammars, schema)
+    assert takes(grammar, {"a": [[1], [1, 2]]}) and not takes(grammar, {"a": [[1], DOUBLE]})
+    assert grammar.places and len(grammar.places._known) <= most
 
 
 def any_schema(dice: random.Random, depth: int = 4) -> Any:

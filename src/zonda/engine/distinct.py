@@ -30,6 +30,7 @@ class Pieces:
             self.ids.setdefault(text, []).append(id)
         self.ending = np.array([not _ENDS.isdisjoint(text) for text in texts])
         """Whether an item may end within a token."""
+        self.quoting = np.array([b'"' in text for text in texts])
         self.closing = np.array([text.count(b"]") + text.count(b"}") for text in texts])
         """How many arrays and objects it may close."""
         self.onward = np.array([bool(text.partition(b",")[2].strip()) for text in texts])
@@ -242,11 +243,14 @@ class Distinct:
         if not unique:
             return pieces.listed
         within = len(scan.frames) - 1 - scan.frames.index(unique[-1])
-        if within or len(unique) > 1 or not scan.quoted or unique[-1].fork < 0:
-            return (pieces.ending & (pieces.closing >= within)) | pieces.listed
-        begun, texts = scan.since(unique[-1].start), unique[-1].texts
-        near = _ESCAPE in begun or any(_ESCAPE in each or each.startswith(begun) for each in texts)
-        return pieces.ending if near else pieces.onward
+        found = (pieces.ending & (pieces.closing >= within)) | pieces.listed
+        if not scan.quoted:
+            return found
+        if not within and len(unique) == 1 and unique[-1].fork >= 0:
+            begun, texts = scan.since(unique[-1].start), unique[-1].texts
+            if _ESCAPE not in begun and not any(_ESCAPE in each or each.startswith(begun) for each in texts):
+                found = pieces.onward
+        return found & pieces.quoting
 
     def _may_be_last(self, row: np.ndarray, scan: Scan) -> bool:
         """Whether the item in progress may be the last one that there is."""

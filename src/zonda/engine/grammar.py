@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from zonda.engine import trial
 from zonda.engine.complaints import complaint
 from zonda.engine.distinct import Distinct, Pieces
-from zonda.engine.places import Places, followed
-from zonda.engine.schema import check, prepared
+from zonda.engine.forms import KINDS, internal_form
+from zonda.engine.places import Places
 from zonda.engine.trial import Trials
 from zonda.engine.turns import Turns
 from zonda.errors import Closed, InvalidRequest, Unsupported, ZondaError
@@ -25,17 +23,8 @@ from zonda.types import Grammar
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-MAX_SCHEMA = 1 << 19
-"""Characters of a JSON schema, a list of choices or an llguidance grammar."""
-MAX_READY = 1 << 21
-"""Characters of a schema as the compiler gets it, with formats and unknown keywords written out."""
-MAX_TEXT = 1 << 17
-"""Characters of a regular expression or a Lark grammar."""
-MAX_CHOICES = 10_000
 MAX_MARK = 256
 """Characters of a text that a grammar waits for."""
-MAX_LINKS = 4000
-"""References of a schema, or rules of a grammar: what the compiler may have to follow one inside the other."""
 MAX_CACHED = 1 << 22
 """Characters of all sources whose grammars are kept."""
 MAX_KEPT = 512
@@ -46,24 +35,16 @@ REMEMBERED = 600.0
 """Seconds for which a grammar that was refused is refused again unseen."""
 SLOW = 2
 """Grammars that may take long and are compiled at the same time."""
-LAYOUT = {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?", "lenient": False}
-"""White space in JSON: a space after commas and colons, or none; more could go on forever."""
 _STACK = 1 << 28  # bytes for the compiler, which recurses; only what is used is real
-_SCHEMA = re.compile(r"%json\s*(?={)")
-_DECODER = json.JSONDecoder()
-_ASCII = "d"  # what \\d stands for in expressions; words and spaces are those of Unicode
 _TOKENS = "<["
 """How a grammar begins that names tokens by their ids, of which a trial knows nothing."""
-_RULE = re.compile(r"(?m)^[ \t]*[?!]?\w[^\s:\"/]*[^:\n\"/]*:")
 _LIMITS: dict[str, Any] = {"step_lexer_fuel": 300_000, "step_max_items": 20_000, "max_items_in_row": 5_000,
                            "max_lexer_states": 20_000, "verbose_errors": False}
 """About 30 ms a token and 20 MB a sequence at worst."""
 
 
-Start = tuple["LLMatcher", Places | None]
-"""What follows a grammar, at its start, and the arrays in it whose items must differ."""
-Forms = list[dict[str, Any]]
-"""Grammars as llguidance has them in its own form."""
+Start = tuple["LLMatcher", Places | None, Pieces | None]
+"""What follows a grammar, at its start, and what tells items apart that must differ."""
 
 
 class Words(Protocol):
@@ -125,9 +106,8 @@ class Grammars:
         assert self._words is not None
         after = self._after(grammar)
         closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
-        matcher, places = start
-        return Compiled(matcher, after, self._words.special_ids, self._words.token_bytes, closing, places,
-                        self._spelled() if places else None)
+        matcher, places, pieces = start
+        return Compiled(matcher, after, self._words.special_ids, self._words.token_bytes, closing, places, pieces)
 
     def begin(self, grammar: Grammar, client: int = 0) -> Future[Start]:
         """Compile on a thread that does nothing else, in turn for clients; done at once if the grammar is known."""
@@ -139,18 +119,20 @@ class Grammars:
             known.set_exception(error)
             return known
         if start is None:
-            self._refuse_closed()
             turns = self._slow if trial.needed(grammar.kind, grammar.source) else self._quick
-            return turns.submit(client, lambda: self._find(grammar) or self._keep(grammar))
+            try:
+                return turns.submit(client, lambda: self._find(grammar) or self._keep(grammar))
+            except RuntimeError as error:  # it takes no more jobs
+                raise Closed("the engine has stopped") from error
         known.set_result(start)
         return known
 
     def _check(self, grammar: Grammar) -> None:
         if self._words is None:
             raise Unsupported("this engine has no vocabulary to enforce a grammar with", param="grammar")
-        if grammar.kind not in _KINDS or not isinstance(grammar.source, str):
+        if grammar.kind not in KINDS or not isinstance(grammar.source, str):
             raise InvalidRequest(f"no grammar of kind {grammar.kind!r:.40} by a {type(grammar.source).__name__}",
-                                 param="grammar", hint=f"expected a text, and one of {', '.join(_KINDS)}")
+                                 param="grammar", hint=f"expected a text, and one of {', '.join(KINDS)}")
         self._after(grammar)
 
     def _after(self, grammar: Grammar) -> int | str | None:
@@ -206,7 +188,7 @@ class Grammars:
         from llguidance import LLMatcher, LLParserLimits
 
         self._refuse_closed()
-        internal, places = _internal(grammar)
+        internal, places = internal_form(grammar)
         if trial.needed(grammar.kind, grammar.source):
             said = self._trials.run(internal)
             self._refuse_closed()
@@ -219,7 +201,7 @@ class Grammars:
         start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
         if start.is_error():
             raise complaint(grammar, start.get_error())
-        return start, places
+        return (start, places, self._spelled()) if places else (start, None, None)
 
     def _wrong(self, grammar: Grammar) -> InvalidRequest | None:
         """What is wrong with the first part of a grammar that cannot be compiled, if that is soon found."""
@@ -290,115 +272,3 @@ def _again(error: InvalidRequest) -> InvalidRequest:
 
 def _digest(grammar: Grammar) -> bytes:
     return hashlib.blake2b(f"{grammar.kind} {grammar.source}".encode(errors="surrogatepass"), digest_size=16).digest()
-
-
-def _internal(grammar: Grammar) -> tuple[str, Places | None]:
-    """The grammar in llguidance's own form, and what this cannot say."""
-    schema, places = _schema(grammar.source) if grammar.kind == "json_schema" else None, None
-    if schema and "uniqueItems" in grammar.source:
-        check(schema)
-        places = followed(schema)
-    forms = _FORMS[grammar.kind](grammar.source) if schema is None else [_laid_out(
-        schema, left_out="uniqueItems" if places else "")]
-    return json.dumps({"grammars": forms}), places
-
-
-def _schema(source: str) -> dict[str, Any]:
-    _check_size(source, MAX_SCHEMA)
-    schema = _json(source)
-    schema = {} if schema is True else schema
-    if not isinstance(schema, dict):
-        raise InvalidRequest("the schema is not an object", hint="expected a JSON schema", param="grammar")
-    return schema
-
-
-def _laid_out(schema: Mapping[str, Any], left_out: str = "") -> dict[str, Any]:
-    """A schema, checked, with our say on white space: a client's own could be without end."""
-    ready = prepared(schema, left_out=left_out)
-    text = json.dumps(ready)
-    _check_size(text, MAX_READY)
-    _check_links(text.count('"$ref"'), "references")
-    return {"json_schema": {**ready, "x-guidance": LAYOUT}}
-
-
-def _regex(source: str) -> Forms:
-    from llguidance import regex_to_lark
-
-    _check_size(source, MAX_TEXT)
-    return [{"lark_grammar": f"start: /{regex_to_lark(source, _ASCII)}/"}]
-
-
-def _lark(source: str) -> Forms:
-    _check_size(source, MAX_TEXT)
-    _check_links(len(_RULE.findall(source)), "rules")
-    return [{"lark_grammar": _with_schemas(source)}]
-
-
-def _with_schemas(source: str) -> str:
-    """The grammar with its schemas checked and laid out as others are; every line keeps its number."""
-    parts, done = [], 0
-    for place in _SCHEMA.finditer(source):
-        try:
-            schema, end = _DECODER.raw_decode(source, place.end())
-        except (ValueError, RecursionError):
-            continue  # the compiler tells where
-        if place.start() >= done and isinstance(schema, dict):
-            lines = "\n" * source.count("\n", place.end(), end)
-            parts += [source[done:place.end()], "{", lines, json.dumps(_laid_out(schema)["json_schema"])[1:]]
-            done = end
-    return "".join([*parts, source[done:]])
-
-
-def _choice(source: str) -> Forms:
-    _check_size(source, MAX_SCHEMA)
-    texts = _json(source)
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
-        raise InvalidRequest("the choices are not a list of texts", hint="expected at least one text, none empty",
-                             param="grammar")
-    if len(texts) > MAX_CHOICES:
-        raise InvalidRequest(f"there are {len(texts)} choices", hint=f"at most {MAX_CHOICES}", param="grammar")
-    check(texts)
-    return [{"lark_grammar": "start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, texts))}]
-
-
-def _own(source: str) -> Forms:
-    _check_size(source, MAX_SCHEMA)
-    value = _json(source)
-    grammars = value.get("grammars") if isinstance(value, dict) else None
-    if not isinstance(grammars, list) or not all(isinstance(each, dict) for each in grammars):
-        raise InvalidRequest("the llguidance grammar has no list of `grammars`", param="grammar",
-                             hint='expected {"grammars": [{"json_schema": ...}, {"name": ..., "lark_grammar": ...}]}')
-    return [each | _part(each) for each in grammars]
-
-
-def _part(each: Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(each.get("lark_grammar"), str):
-        return _lark(each["lark_grammar"])[0]
-    return _laid_out(each["json_schema"]) if isinstance(each.get("json_schema"), dict) else {}
-
-
-_FORMS: dict[str, Callable[[str], Forms]] = {"regex": _regex, "lark": _lark, "choice": _choice, "llguidance": _own}
-_KINDS = ("json_schema", *_FORMS)
-
-
-def _json(source: str) -> Any:
-    try:
-        return json.loads(source, parse_constant=_no_number)
-    except RecursionError:
-        raise InvalidRequest("the grammar is nested too deeply", param="grammar") from None
-    except ValueError as error:
-        raise InvalidRequest(f"the grammar is not valid JSON: {error}", param="grammar") from None
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
-def _check_size(source: str, most: int) -> None:
-    if len(source) > most:
-        raise InvalidRequest(f"the grammar has {len(source)} characters", hint=f"at most {most}", param="grammar")
-
-
-def _check_links(count: int, what: str) -> None:
-    if count > MAX_LINKS:
-        raise InvalidRequest(f"the grammar has {count} {what}", hint=f"at most {MAX_LINKS}", param="grammar")

@@ -11,8 +11,8 @@ Schema = Mapping[str, Any]
 MOST_USEFUL = 2000
 """Schemas in which a `uniqueItems` can be met."""
 MAX_SAID = 300
-MOST_KNOWN = 10_000
-"""Places that are kept."""
+MOST_KNOWN = 200_000
+"""Schemas of the places that are kept."""
 _HERE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
 _MEMBERS = ("properties", "patternProperties", "additionalProperties", "unevaluatedProperties")
 _ITEMS = ("prefixItems", "items", "additionalItems", "unevaluatedItems")
@@ -39,6 +39,7 @@ class Places:
         self._useful = _useful(root)
         self._names = {name for each in self._useful.values() for name in _named(each)}
         self._known: dict[frozenset[int], Place] = {}
+        self._left = MOST_KNOWN
         self.start = self._place([root])
 
     def member(self, place: Place, name: str) -> Place:
@@ -52,7 +53,9 @@ class Places:
     def _below(self, place: Place, key: str | int | None, inner: Callable[[Schema], Iterator[Any]]) -> Place:
         found = place.below.get(key)
         if found is None:
-            found = place.below[key] = self._place([one for each in place.schemas for one in inner(each)])
+            found = self._place([one for each in place.schemas for one in inner(each)])
+            if self._left > 0:
+                place.below[key] = found
         return found
 
     def _place(self, schemas: list[Any]) -> Place:
@@ -64,9 +67,11 @@ class Places:
                 found[id(each)] = each
                 schemas += _here(each, self._root)
         key = frozenset(found)
-        if len(self._known) > MOST_KNOWN:
-            return Place(list(found.values()))
-        return self._known.setdefault(key, Place(list(found.values())))
+        place = self._known.get(key) or Place(list(found.values()))
+        if self._left > 0 and key not in self._known:
+            self._known[key] = place
+            self._left -= 1 + len(found)
+        return place
 
 
 def followed(schema: Schema) -> Places | None:
