@@ -222,11 +222,13 @@ def test_answers_are_as_documented(server: Server, ask: Any, kind: type) -> None
     assert json.loads(msgspec.json.encode(msgspec.convert(answer, kind))) == answer
 
 
-def test_addresses_may_leave_out_the_version(server: Server) -> None:
+@pytest.mark.parametrize("before", ["", "/v1/v1"])
+def test_addresses_may_leave_out_the_version_or_have_it_twice(server: Server, before: str) -> None:
     body = {"messages": [{"role": "user", "content": "w"}], "max_tokens": 2}
-    assert server.get("/models").json == server.get("/v1/models").json
-    assert server.post("/chat/completions", body).json["choices"] == server.chat("w", max_tokens=2).json["choices"]
-    assert server.post("/messages", body | {"max_tokens": 0}).json["type"] == "error"
+    whole = server.chat("w", max_tokens=2).json["choices"]
+    assert server.get(f"{before}/models").json == server.get("/v1/models").json
+    assert server.post(f"{before}/chat/completions", body).json["choices"] == whole
+    assert server.post(f"{before}/messages", body | {"max_tokens": 0}).json["type"] == "error"
 
 
 def test_the_docs_page_is_whole_in_itself(server: Server) -> None:

@@ -176,7 +176,8 @@ ENDPOINTS = (
              media="*/*", quiet=True, open=True),
 )
 
-ENVELOPES: Mapping[str, Envelope] = dict.fromkeys(("/v1/messages", "/messages"), anthropic.ENVELOPE)
+ENVELOPES: Mapping[str, Envelope] = dict.fromkeys(("/v1/messages", "/messages", "/v1/v1/messages"),
+                                               anthropic.ENVELOPE)
 """Beginnings of the paths whose errors have a form of their own."""
 SPOKEN: Mapping[bytes, Envelope] = {models.ANTHROPIC: anthropic.ENVELOPE}
 """Headers of clients that expect that form on all paths."""
@@ -215,9 +216,10 @@ def application(service: Service) -> ASGIApp:
     for each in service.endpoints:
         paths.setdefault(each.path, {}).setdefault(each.method, each)
     for path in [path for path in paths if path.startswith("/v1/")]:
-        paths.setdefault(path.removeprefix("/v1"), paths[path])  # for clients whose address leaves it out
+        for other in (path.removeprefix("/v1"), f"/v1{path}"):  # for addresses without it, and with it twice
+            paths.setdefault(other, paths[path])
     routes = [*(Route(path, Methods(methods), methods=list(methods)) for path, methods in paths.items()),
-              *(WebSocketRoute(path, responses_socket.Opened()) for path in ("/v1/responses", "/responses"))]
+              *(WebSocketRoute(f"{before}/responses", responses_socket.Opened()) for before in ("/v1", "", "/v1/v1"))]
     router = Router(routes, redirect_slashes=False, default=_unknown)
     front: ASGIApp = Front(service, router, envelopes=ENVELOPES, spoken=SPOKEN)
     if service.options.cors_origin:
