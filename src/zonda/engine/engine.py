@@ -12,6 +12,7 @@ from zonda.engine.flight import Flight, Flights
 from zonda.engine.grammar import Grammars, Words
 from zonda.engine.intake import Intake
 from zonda.engine.masks import Masks
+from zonda.engine.outbox import Outbox
 from zonda.engine.pages import Pages
 from zonda.engine.request import Group, Sequence, Sink
 from zonda.engine.runner import Ahead, Runner
@@ -22,7 +23,7 @@ from zonda.engine.stats import Counters, Stats
 from zonda.errors import Closed, DeviceLost, InvalidRequest, OutOfMemory, Overloaded, ZondaError
 from zonda.kernels import sample
 from zonda.options import EngineOptions
-from zonda.types import Event, FinishReason, Logprob, Request, Usage
+from zonda.types import FinishReason, Logprob, Request
 
 log = logging.getLogger("zonda.engine")
 
@@ -74,7 +75,7 @@ class Engine:
         """Live sequences whose tokens only the host can draw; while there are any, no step is launched ahead."""
         self._flight: Flight | None = None
         self._inbox: list[Group | tuple[Group, int | None, FinishReason]] = []
-        self._outbox: dict[Sink, list[Event]] = {}
+        self._outbox = Outbox()
         self._wake = threading.Condition()
         self._draining = self._closing = self._dead = False
         self.lost = False
@@ -132,17 +133,14 @@ class Engine:
 
     def stats(self) -> Stats:
         """The engine's state now."""
-        c, scheduler = self._counters, self._scheduler
-        age = time.monotonic() - self._moved if self._groups else 0.0
+        scheduler, counted = self._scheduler, vars(self._counters)
         return Stats(
             running=len(scheduler.running), waiting=max(0, self._live - len(scheduler.running)),
             capacity=self._capacity, pages_used=self._pages.used, pages_total=self._pages.count,
-            prompt_tokens=c.prompt_tokens, generated_tokens=c.generated_tokens, cached_tokens=scheduler.reused,
-            prefix_lookups=scheduler.lookups, prefix_hits=scheduler.hits, prefix_evictions=self._pages.evictions,
-            preemptions=scheduler.preemptions,
-            rejected=c.rejected, finished=dict(c.finished), steps=c.steps, step_seconds=c.step_seconds,
-            compute_seconds=c.compute_seconds, first_token=c.first_token, between_tokens=c.between_tokens,
-            last_step_age=age)
+            cached_tokens=scheduler.reused, prefix_lookups=scheduler.lookups, prefix_hits=scheduler.hits,
+            prefix_evictions=self._pages.evictions, preemptions=scheduler.preemptions,
+            last_step_age=time.monotonic() - self._moved if self._groups else 0.0,
+            **counted | {"finished": dict(self._counters.finished)})
 
     def drain(self, timeout: float) -> None:
         """Refuse new requests, and wait until the others have ended and their sinks know."""
@@ -256,14 +254,11 @@ class Engine:
             return
         self._failures = 0
         self._moved = time.monotonic()
-        self._count(flight.fresh, time.perf_counter() - waiting)
+        self._counters.steps += 1
+        self._counters.prompt_tokens += flight.fresh
+        self._counters.compute_seconds += time.perf_counter() - waiting
         self._scheduler.publish(flight.step, flight.lengths)
         self._deliver(flight, tokens.tolist())
-
-    def _count(self, prompt_tokens: int, seconds: float) -> None:
-        self._counters.steps += 1
-        self._counters.prompt_tokens += prompt_tokens
-        self._counters.compute_seconds += seconds
 
     def _deliver(self, flight: Flight, tokens: list[int]) -> None:
         now = time.monotonic()
@@ -300,7 +295,7 @@ class Engine:
         else:
             if seq.params.breaks:
                 self._slots.breaks[seq.slot, length] = token in seq.params.breaks
-            self._emit(seq, (token,), logprobs)
+            self._outbox.add(seq, (token,), logprobs)
 
     def _close_reasoning(self, seq: Sequence) -> None:
         """End the reasoning of a sequence whose budget is spent by tokens that need not be drawn."""
@@ -332,40 +327,23 @@ class Engine:
         self._hosted -= seq.params.hosted
         group.live -= 1
         self._counters.finished[finish] += 1
-        self._emit(seq, tokens, logprobs, finish, None if group.live else group.usage(), error)
+        self._outbox.add(seq, tokens, logprobs, finish, None if group.live else group.usage(), error)
         with self._wake:
             self._live -= 1
             if not group.live:
                 del self._groups[group.id]
                 self._wake.notify_all()
 
-    def _emit(self, seq: Sequence, tokens: tuple[int, ...], logprobs: tuple[Logprob, ...] = (),
-              finish: FinishReason | None = None, usage: Usage | None = None, error: Exception | None = None) -> None:
-        group = seq.group
-        scores = None
-        if len(group.scores) == len(group.prompt):
-            scores, group.scores = tuple(group.scores), []
-        event = Event(group.id, seq.index, tokens, logprobs, finish, usage, error, scores)
-        self._outbox.setdefault(group.sink, []).append(event)
-
     def _flush(self) -> None:
         """Call the sinks; one that raises has its requests cancelled, unheard."""
-        for sink, events in tuple(self._outbox.items()):
-            try:
-                sink(events)
-            except Exception:
-                log.exception("a receiver of events has failed; its requests are cancelled")
-                self._silence(sink)
-        self._outbox.clear()
+        for sink in self._outbox.flush():
+            for group in tuple(self._groups.values()):
+                if group.sink == sink:
+                    self._cancel(group)
+            self._outbox.drop(sink)
         if self._draining:
             with self._wake:
                 self._wake.notify_all()
-
-    def _silence(self, sink: Sink) -> None:
-        for group in tuple(self._groups.values()):
-            if group.sink == sink:
-                self._cancel(group)
-        self._outbox.pop(sink, None)
 
     def _make_room(self, step: Step, error: OutOfMemory) -> None:
         """Try again with half the rows, the youngest preempted; of a single row, end the request."""
