@@ -254,6 +254,11 @@ class Option:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def negations(self) -> tuple[str, ...]:
+        """The flags that turn a switch off, our own first."""
+        return (f"--no-{self.flags[0][2:]}", *self.off) if self.type is bool else ()
+
 
 def options_of(group: type) -> tuple[Option, ...]:
     """The options of a dataclass, in order."""

@@ -48,7 +48,7 @@ def words(*groups: Any) -> list[str]:
             if value == each.default:
                 continue
             if each.type is bool:
-                found.append(flag if value else f"--no-{flag[2:]}")
+                found.append(flag if value else each.negations[0])
             elif each.many and each.type is int:
                 found += [flag, ",".join(map(str, value))]
             else:
@@ -73,7 +73,7 @@ def _flag(group: type, each: Option) -> Callable[[Any], Any]:
     settings: dict[str, Any] = {"help": _help(each), "default": None, "metavar": each.metavar}
     if each.type is bool:
         if each.default is not False:
-            names = (f"{names[0]}/--no-{names[0][2:]}", *(f" /{name}" for name in each.off))
+            names = (*names, *(f" /{name}" for name in each.negations))
         settings |= {"is_flag": True, "metavar": None}
     elif each.many:
         settings |= {"type": Commas()} if each.type is int else {"multiple": True}

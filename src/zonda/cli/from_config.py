@@ -112,7 +112,7 @@ def _placed(path: Path, groups: Mapping[str, type], name: str, values: Any) -> I
     for key, value in values.items():
         flag = f"--{PREFIXES.get(name, '')}{key}".replace("_", "-")
         for place, each in options:
-            off = each.type is bool and flag in (f"--no-{each.flags[0][2:]}", *each.off)
+            off = flag in each.negations
             if off or key == each.name or flag in each.flags:
                 yield place, each.name, not value if off and isinstance(value, bool) else value
                 break
