@@ -15,8 +15,8 @@ from zonda.engine.complaints import complaint
 from zonda.engine.distinct import Distinct, Pieces
 from zonda.engine.forms import KINDS, internal_form
 from zonda.engine.places import Places
+from zonda.engine.round_robin import RoundRobin
 from zonda.engine.trial import Trials
-from zonda.engine.turns import Turns
 from zonda.errors import Closed, InvalidRequest, Unsupported, ZondaError
 from zonda.types import Grammar
 
@@ -96,8 +96,8 @@ class Grammars:
         self._loading = threading.Lock()
         special = [words.token_bytes(id).decode(errors="replace") for id in sorted(words.special_ids)] if words else []
         self._trials = Trials(SLOW, special, limits=_LIMITS, stack=_STACK)
-        self._quick = Turns("zonda-grammars", 1, _STACK)
-        self._slow = Turns("zonda-slow-grammars", SLOW, _STACK)
+        self._quick = RoundRobin("zonda-grammars", 1, _STACK)
+        self._slow = RoundRobin("zonda-slow-grammars", SLOW, _STACK)
         self._closed = False
 
     def compile(self, grammar: Grammar) -> Compiled:
@@ -119,9 +119,9 @@ class Grammars:
             known.set_exception(error)
             return known
         if start is None:
-            turns = self._slow if trial.needed(grammar.kind, grammar.source) else self._quick
+            threads = self._slow if trial.needed(grammar.kind, grammar.source) else self._quick
             try:
-                return turns.submit(client, lambda: self._find(grammar) or self._keep(grammar))
+                return threads.submit(client, lambda: self._find(grammar) or self._keep(grammar))
             except RuntimeError as error:  # it takes no more jobs
                 raise Closed("the engine has stopped") from error
         known.set_result(start)

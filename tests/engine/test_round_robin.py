@@ -12,7 +12,7 @@ from spelled import VOCAB, Spelling
 
 from zonda.engine import grammar as module
 from zonda.engine.grammar import Grammars
-from zonda.engine.turns import Turns
+from zonda.engine.round_robin import RoundRobin
 from zonda.errors import Closed, InvalidRequest
 from zonda.types import Grammar
 
@@ -23,7 +23,7 @@ STACK = 1 << 18
 class Gate:
     """Jobs that wait until they are let through, and the order in which they began."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: RoundRobin) -> None:
         self.turns, self.began = turns, list[str]()
         self._open: dict[str, threading.Event] = {}
         self._changed = threading.Condition()
@@ -50,13 +50,13 @@ class Gate:
 
 
 @pytest.fixture
-def turns() -> Iterator[Turns]:
-    turns = Turns("test", 2, STACK)
+def turns() -> Iterator[RoundRobin]:
+    turns = RoundRobin("test", 2, STACK)
     yield turns
     turns.close()
 
 
-def test_clients_take_turns_and_have_one_job_at_a_time(turns: Turns) -> None:
+def test_clients_take_turns_and_have_one_job_at_a_time(turns: RoundRobin) -> None:
     gate = Gate(turns)
     queued = [gate.queue(1, name) for name in ("a1", "a2", "a3")]
     gate.until("a1")
@@ -69,7 +69,7 @@ def test_clients_take_turns_and_have_one_job_at_a_time(turns: Turns) -> None:
     assert [name for name in gate.began if name[0] == "a"] == ["a1", "a2", "a3"]
 
 
-def test_a_job_that_is_cancelled_or_fails_holds_nobody_up(turns: Turns) -> None:
+def test_a_job_that_is_cancelled_or_fails_holds_nobody_up(turns: RoundRobin) -> None:
     gate = Gate(turns)
     first, left, last = gate.queue(1, "a1"), gate.queue(1, "a2"), gate.queue(1, "a3")
     failed = turns.submit(2, lambda: 1 // 0)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -11,13 +11,13 @@ T = TypeVar("T")
 _STARTING = threading.Lock()
 
 
-class Turns:
+class RoundRobin:
     """Runs jobs on so many threads, one job of a client at a time; `stack` bytes a thread."""
 
     def __init__(self, name: str, threads: int, stack: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._stack = stack
-        self._queued: OrderedDict[int, deque[Callable[[], None]]] = OrderedDict()
+        self._queued: dict[int, deque[Callable[[], None]]] = {}
         self._busy: set[int] = set()
         self._lock = threading.Lock()
 
@@ -40,23 +40,24 @@ class Turns:
 
     def _work(self) -> None:
         """Run jobs until those that are left are of clients that others work for, who then go on with them."""
-        while (client := self._next()) is not None:
-            with self._lock:
-                job = self._queued[client].popleft()
-                if not self._queued[client]:
-                    del self._queued[client]
+        while taken := self._next():
+            client, job = taken
             job()
             with self._lock:
                 self._busy.remove(client)
 
-    def _next(self) -> int | None:
-        """The client whose turn it is, now the last in the row."""
+    def _next(self) -> tuple[int, Callable[[], None]] | None:
+        """The client whose turn it is, now the last in the row, and its job."""
         with self._lock:
             client = next((each for each in self._queued if each not in self._busy), None)
-            if client is not None:
-                self._queued.move_to_end(client)
-                self._busy.add(client)
-            return client
+            if client is None:
+                return None
+            self._busy.add(client)
+            jobs = self._queued.pop(client)
+            job = jobs.popleft()
+            if jobs:
+                self._queued[client] = jobs
+            return client, job
 
 
 def _run(job: Callable[[], T], result: Future[T]) -> None:
