@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zonda.engine.places import Places, followed
+from zonda.engine.places import Places, unique_places
 from zonda.engine.schema import check, prepared
 from zonda.errors import InvalidRequest
 from zonda.types import Grammar
@@ -32,12 +32,15 @@ Forms = list[dict[str, Any]]
 
 def internal_form(grammar: Grammar) -> tuple[str, Places | None]:
     """The grammar in llguidance's own form, and what this cannot say."""
-    schema, places = _schema(grammar.source) if grammar.kind == "json_schema" else None, None
-    if schema and "uniqueItems" in grammar.source:
-        check(schema)
-        places = followed(schema)
-    forms = _FORMS[grammar.kind](grammar.source) if schema is None else [_laid_out(
-        schema, left_out="uniqueItems" if places else "")]
+    places = None
+    if grammar.kind == "json_schema":
+        schema = _schema(grammar.source)
+        if "uniqueItems" in grammar.source:
+            check(schema)
+            places = unique_places(schema)
+        forms = [_laid_out(schema, left_out="uniqueItems" if places else "")]
+    else:
+        forms = _FORMS[grammar.kind](grammar.source)
     return json.dumps({"grammars": forms}), places
 
 

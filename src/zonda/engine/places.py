@@ -10,7 +10,6 @@ from zonda.errors import InvalidRequest
 Schema = Mapping[str, Any]
 MOST_USEFUL = 2000
 """Schemas in which a `uniqueItems` can be met."""
-MAX_SAID = 300
 MOST_KNOWN = 200_000
 """Schemas of the places that are kept."""
 _HERE = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies")
@@ -74,7 +73,7 @@ class Places:
         return place
 
 
-def followed(schema: Schema) -> Places | None:
+def unique_places(schema: Schema) -> Places | None:
     """The places of a schema; None where it wants nothing to be unique, or its references or size are beyond this."""
     try:
         places = Places(schema)
@@ -128,7 +127,7 @@ def _here(schema: Schema, root: Schema) -> list[Any]:
 def _target(place: Any, root: Any) -> Any:
     """What a reference within the document stands for; LookupError if there is nothing."""
     if not isinstance(place, str) or place[:2] not in ("#", "#/") or "%" in place:
-        raise InvalidRequest(f"the schema has `uniqueItems` beside a `$ref` to what is not in it: {place}"[:MAX_SAID],
+        raise InvalidRequest(f"the schema has `uniqueItems` beside a `$ref` to what is not in it: {place!s:.200}",
                              hint="write it as a path within the schema, as in `#/$defs/name`", param="grammar")
     found = root
     for step in place.split("/")[1:]:
