@@ -131,7 +131,6 @@ HOSTILE: dict[str, tuple[str, Any]] = {
     "a step that hides": ("lark", 'start: %json {"\\u0061llOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]}'),
     "many patterns of properties": ("json_schema", {"type": "object", "patternProperties": {
         f"^p{i}_[0-9]{{1,{i + 2}}}$": {} for i in range(1000)}}),
-    "steps that hide": ("json_schema", r'{"\u0061llOf": [{"multipl\u0065Of": 9973}, {"multipl\u0065Of": 9967}]}'),
     "many unique values": ("json_schema", {"type": "array", "uniqueItems": True, "minItems": 30, "items": {
         "enum": [f"a long value {i}" for i in range(900)]}}),
     "unique lists in unique lists": ("json_schema", {"uniqueItems": True, "minItems": 3, "items": {"$ref": "#"}}),

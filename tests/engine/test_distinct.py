@@ -220,7 +220,7 @@ VALUES: list[Any] = [DOUBLE, [1, 2], [DOUBLE], [[1, 2], [1, 2]], {"a": DOUBLE}, 
 
 def test_what_is_taken_is_valid(grammars: Grammars) -> None:
     taken = refused = 0
-    for seed in range(150):
+    for seed in range(80):
         dice = random.Random(seed)
         schema = {"allOf": [any_schema(dice)], "$defs": {name: any_schema(dice, 2) for name in "XY"}}
         with contextlib.suppress(InvalidRequest):
@@ -229,7 +229,7 @@ def test_what_is_taken_is_valid(grammars: Grammars) -> None:
                 good = takes(grammar, value)
                 assert validator.is_valid(value) or not good, (schema, value)
                 taken, refused = taken + good, refused + (not good)
-    assert taken > 300 and refused > 100
+    assert taken > 150 and refused > 50
 
 
 @pytest.mark.parametrize(("schema", "words"), [
