@@ -301,8 +301,8 @@ def make(group: type[T], values: Mapping[str, Any]) -> T:
 
 def given(group: Any) -> dict[str, Any]:
     """The fields of an instance that differ from their defaults."""
-    values = {each.name: getattr(group, each.name) for each in options_of(type(group))}
-    return {each.name: values[each.name] for each in options_of(type(group)) if values[each.name] != each.default}
+    values = ((each, getattr(group, each.name)) for each in options_of(type(group)))
+    return {each.name: value for each, value in values if value != each.default}
 
 
 def split(values: Mapping[str, Any], *groups: type) -> list[Any]:

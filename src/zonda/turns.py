@@ -306,10 +306,8 @@ class _Build:
         """Errors tell which tool they are about."""
         try:
             source = make(tools)
-        except InvalidRequest:
-            for name in sorted(names):
-                _about(name, lambda: make(tools.only(name)))  # noqa: B023
-            raise
+        except InvalidRequest as error:
+            raise next(filter(None, (_wrong(tools, name, make) for name in sorted(names))), error) from None
         parts = tuple((f"the tool {name!r:.80}", json.dumps(tools.schema(name))) for name in sorted(names))
         return Grammar("lark", source, parts=parts)
 
@@ -318,11 +316,13 @@ class _Build:
         return token if token in self.tokenizer.special_ids else None
 
 
-def _about(name: str, make: Callable[[], str]) -> None:
+def _wrong(tools: Tools, name: str, make: Callable[[Tools], str]) -> InvalidRequest | None:
+    """What is wrong with one of the tools, if something is."""
     try:
-        make()
+        make(tools.only(name))
     except InvalidRequest as error:
-        raise InvalidRequest(f"the tool {name!r:.80}: {error.message}", hint=error.hint, param=error.param) from None
+        return InvalidRequest(f"the tool {name!r:.80}: {error.message}", hint=error.hint, param=error.param)
+    return None
 
 
 def _grammar(turn: Turn, tools: Tools, build: _Build) -> Grammar | None:

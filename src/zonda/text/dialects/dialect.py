@@ -22,6 +22,12 @@ Find = Callable[[Lark, Tools], Calls]
 """Where calls begin in a text that is free, and what follows."""
 
 
+def one_of(lark: Lark, tools: Tools, form: Form, mark: str = "") -> str:
+    """An expression of a call of one of the tools in this form, behind this mark of it."""
+    calls = (lark.behind(mark, partial(form, lark, name, tools.schema(name))) for name in tools.functions)
+    return lark.rule(either(map(lark.rule, calls)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One format.
@@ -70,8 +76,7 @@ class Dialect:
 
     def one(self, lark: Lark, tools: Tools, mark: str = "") -> str:
         """An expression of a call of one of the tools, behind this mark of it."""
-        calls = (lark.behind(mark, partial(self.form, lark, name, tools.schema(name))) for name in tools.functions)
-        return lark.rule(either(map(lark.rule, calls)))
+        return one_of(lark, tools, self.form, mark)
 
     def held(self, lark: Lark, tools: Tools, special: Iterable[int], style: Reasoning | None = None, *,
              opened: bool = False) -> str:

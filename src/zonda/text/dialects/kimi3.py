@@ -13,7 +13,7 @@ from html import escape, unescape
 from typing import Any
 
 from zonda.text.dialects.calls import Members, one_by_one
-from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.dialect import Dialect, one_of
 from zonda.text.dialects.free import Calls
 from zonda.text.dialects.json import value
 from zonda.text.dialects.lark import Lark, either, members
@@ -83,8 +83,7 @@ def _alone(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 def finds(lark: Lark, tools: Tools) -> Calls:
     """A call behind its mark, be there an element around it or not."""
-    calls = (lark.behind(CALL, partial(_alone, lark, name, tools.schema(name))) for name in tools.functions)
-    return Calls(marks=[(CALL, lark.rule(either(calls)))], frames=(RESPONSE, CALLS))
+    return Calls(marks=[(CALL, one_of(lark, tools, _alone, CALL))], frames=(RESPONSE, CALLS))
 
 
 def _argument(lark: Lark, key: str, schema: Mapping[str, Any]) -> str:

@@ -162,16 +162,19 @@ def _changed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], *,
 def object_of(name: str, schema: Mapping[str, Any], called: str = "name",
               arguments: str = "arguments") -> dict[str, Any]:
     """The schema of a call as an object with a name and arguments, which have these names."""
-    inner = {word: each for word, each in schema.items() if word not in SHARED}
-    return {"type": "object", "properties": {called: {"const": name}, arguments: inner},
-            "required": [called, arguments], "additionalProperties": False, **_shared(schema)}
+    return _around(schema, arguments, {called: {"const": name}})
 
 
 def keyed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of a call as an object whose only key is the name, and whose value are the arguments."""
-    inner = {word: each for word, each in schema.items() if word not in SHARED}
-    return {"type": "object", "properties": {name: inner}, "required": [name], "additionalProperties": False,
-            **_shared(schema)}
+    return _around(schema, name, {})
+
+
+def _around(schema: Mapping[str, Any], key: str, others: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of an object that has the arguments under a key, behind others; what is shared stays outside."""
+    members = {**others, key: {word: each for word, each in schema.items() if word not in SHARED}}
+    return {"type": "object", "properties": members, "required": [*members], "additionalProperties": False,
+            **{word: schema[word] for word in SHARED if word in schema}}
 
 
 def properties(schema: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
@@ -200,10 +203,6 @@ def values(schema: Mapping[str, Any]) -> list[Any] | None:
         found += dict.fromkeys(map(json.dumps, listed))
     count = Counter(found if "oneOf" in target(schema) else ())
     return [json.loads(each) for each in dict.fromkeys(found) if count[each] < 2] or None
-
-
-def _shared(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {word: schema[word] for word in SHARED if word in schema}
 
 
 def either(forms: Iterable[str]) -> str:

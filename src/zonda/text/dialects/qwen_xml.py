@@ -57,7 +57,6 @@ def form(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
     def one(key: str, value: Mapping[str, Any]) -> str:
         return f"{lark.text(f'{PARAMETER}{key}>{chr(10)}')} {lark.element(value, _VALUE_END, chr(10), _NEVER)}"
 
-
     head = lark.text(f"{OPEN}\n{FUNCTION}{name}>\n")
     return f"{head} {members(lark, schema, one)} {lark.text(f'{FUNCTION_END}{chr(10)}{CLOSE}')}"
 

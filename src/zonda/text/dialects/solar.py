@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from zonda.text.dialects.calls import NAME
-from zonda.text.dialects.dialect import Dialect
+from zonda.text.dialects.dialect import Dialect, one_of
 from zonda.text.dialects.free import Calls
 from zonda.text.dialects.json import value
-from zonda.text.dialects.lark import Lark, either
+from zonda.text.dialects.lark import Lark
 from zonda.text.dialects.tools import Tools
 from zonda.text.reader import Marks, Reader, Steps
 from zonda.text.reasoning import Reasoning
@@ -80,8 +79,7 @@ def _alone(lark: Lark, name: str, schema: Mapping[str, Any]) -> str:
 
 def finds(lark: Lark, tools: Tools) -> Calls:
     """A call behind its mark, in whatever message."""
-    calls = (lark.behind(CALL, partial(_alone, lark, name, tools.schema(name))) for name in tools.functions)
-    return Calls(marks=[(CALL, lark.rule(either(calls)))])
+    return Calls(marks=[(CALL, one_of(lark, tools, _alone, CALL))])
 
 
 DIALECT = Dialect(name="solar", tells=((CALL, CALLED),), script=read, form=form, reasons=True, text_head=CONTENT,
