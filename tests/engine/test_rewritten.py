@@ -220,8 +220,8 @@ def any_schema(dice: random.Random, depth: int = 3) -> Any:
         lambda: {"required": names}, lambda: {"pattern": dice.choice(["^[ab]+$", "^[^a]*$", "a"])},
         lambda: dice.choice([{}, True, False]), lambda: {"$ref": f"#/$defs/{dice.choice('XY')}"}])() if leaf else {
         **dice.choice([
-            lambda: {"properties": {name: inner() for name in names}, dice.choice(["minProperties", "maxProperties"]):
-                     dice.randint(0, 2)},
+            lambda: {"properties": {name: inner() for name in names}, **{
+                word: dice.randint(0, 2) for word in dice.sample(["minProperties", "maxProperties"], 1 + (depth > 1))}},
             lambda: {"oneOf": [inner() for _ in names]}, lambda: {"not": inner()},
             lambda: {"if": inner(), dice.choice(["then", "else"]): inner()},
             lambda: {"anyOf": [inner(), inner()]}, lambda: {"allOf": [inner(), inner()]},

@@ -313,10 +313,12 @@ def _most(schema: Schema, _: Apart) -> None:
         del schema["maxProperties"]
     elif most == 1 and set(names) > set(needed) and len(names) <= MOST_WAYS:
         del schema["maxProperties"]
-        none = dict.fromkeys(names, False)
+        none, least = dict.fromkeys(names, False), schema.get("minProperties", 0)
+        if least == 1:
+            del schema["minProperties"]
         ways: list[Schema] = [{"properties": none | {name: True}, "required": [name], "additionalProperties": False}
                               for name in needed or names]
-        if not needed and not schema.pop("minProperties", 0):
+        if not (needed or least):
             ways.append({"properties": none, "additionalProperties": False})
         _also(schema, {"anyOf": ways})
 
