@@ -8,13 +8,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zonda.engine import trial
 from zonda.engine.complaints import complaint
 from zonda.engine.distinct import Distinct, Pieces
 from zonda.engine.forms import KINDS, internal_form
-from zonda.engine.places import Places
 from zonda.engine.round_robin import RoundRobin
 from zonda.engine.trial import Trials
 from zonda.errors import Closed, InvalidRequest, Unsupported, ZondaError
@@ -43,8 +43,8 @@ _LIMITS: dict[str, Any] = {"step_lexer_fuel": 300_000, "step_max_items": 20_000,
 """About 30 ms a token and 20 MB a sequence at worst."""
 
 
-Start = tuple["LLMatcher", Places | None, Pieces | None]
-"""What follows a grammar, at its start, and what tells items apart that must differ."""
+Start = tuple["LLMatcher", Callable[[], Distinct | None]]
+"""What follows a grammar, at its start, and what makes that which keeps items apart that must differ, if any must."""
 
 
 class Words(Protocol):
@@ -63,18 +63,13 @@ class Compiled:
     """A grammar ready to be followed; every sequence follows a copy of `start`."""
 
     start: LLMatcher
+    distinct: Callable[[], Distinct | None]
+    """Makes what keeps the items of one sequence's arrays apart, if any must differ."""
     after: int | str | None
     special: frozenset[int]
     spell: Callable[[int], bytes]
-    closing: tuple[int, ...] = ()
+    closing: tuple[int, ...]
     """The tokens of `after`."""
-    places: Places | None = None
-    pieces: Pieces | None = None
-    """What tells items apart that must differ; None where none must."""
-
-    def distinct(self) -> Distinct | None:
-        """What keeps the items of one sequence's arrays apart, if any must differ."""
-        return Distinct(self.places, self.pieces) if self.places and self.pieces else None
 
 
 class Grammars:
@@ -102,12 +97,11 @@ class Grammars:
 
     def compile(self, grammar: Grammar) -> Compiled:
         """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
-        start = self.begin(grammar).result()
+        start, distinct = self.begin(grammar).result()
         assert self._words is not None
         after = self._after(grammar)
         closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
-        matcher, places, pieces = start
-        return Compiled(matcher, after, self._words.special_ids, self._words.token_bytes, closing, places, pieces)
+        return Compiled(start, distinct, after, self._words.special_ids, self._words.token_bytes, closing)
 
     def begin(self, grammar: Grammar, client: int = 0) -> Future[Start]:
         """Compile on a thread that does nothing else, in turn for clients; done at once if the grammar is known."""
@@ -201,7 +195,7 @@ class Grammars:
         start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
         if start.is_error():
             raise complaint(grammar, start.get_error())
-        return (start, places, self._spelled()) if places else (start, None, None)
+        return start, partial(Distinct, places, self._spelled()) if places else lambda: None
 
     def _wrong(self, grammar: Grammar) -> InvalidRequest | None:
         """What is wrong with the first part of a grammar that cannot be compiled, if that is soon found."""
