@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from zonda.completion import Reply
 from zonda.errors import InvalidRequest, Unsupported
 from zonda.options import EngineOptions, ModelOptions, split
+from zonda.prepare import fitting, fitting_text, offered, prepared
 from zonda.text import manner
-from zonda.turns import Prepared, Turn, fitting, fitting_text, offered, prepared
+from zonda.turns import Prepared, Turn
 from zonda.types import Budget, Grammar, Progress, Request, Sampling
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from zonda.turns import fitting
+from zonda.prepare import fitting
 from zonda.types import Chunk, Grammar, Sampling
 
 if TYPE_CHECKING:

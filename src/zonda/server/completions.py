@@ -11,6 +11,7 @@ from msgspec import UNSET
 
 from zonda.completion import Choice, Completion
 from zonda.errors import InvalidRequest, Unsupported
+from zonda.prepare import fitting_text
 from zonda.server.answers import answers, chunks
 from zonda.server.call import Call
 from zonda.server.decode import check_ids, several
@@ -22,7 +23,6 @@ from zonda.server.schema import MAX_PROMPTS, CompletionRequest, TextChoice, Text
 from zonda.server.sse import frame, stream
 from zonda.server.tokens import TextSpelling, visible
 from zonda.text.fill import between
-from zonda.turns import fitting_text
 from zonda.types import Chunk, Logprob, Sampling, Usage
 
 if TYPE_CHECKING:
