@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from zonda.engine.apart import ANY, SAID, Apart, kind_of, named, target
+from zonda.engine.apart import ANNOTATIONS, ANY, Apart, kind_of, named, target
 
 Schema = dict[str, Any]
 MOST = 12
@@ -34,7 +34,8 @@ class Outside:
             return not schema
         if not isinstance(schema, Mapping) or depth == 0 or not self._apart.spend(len(schema)):
             return None
-        return some(self._turned(word, value, schema, depth - 1) for word, value in schema.items() if word not in SAID)
+        return some(self._turned(word, value, schema, depth - 1) for word, value in schema.items()
+                    if word not in ANNOTATIONS)
 
     def _turned(self, word: str, value: Any, schema: Mapping[str, Any], depth: int) -> Schema | bool | None:
         """Values that a keyword forbids."""

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zonda.engine.apart import ANY, MANY, SAID, Apart, kind_of, kinds, named, required, target, values
+from zonda.engine.apart import ANNOTATIONS, ANY, MANY, Apart, kind_of, kinds, named, required, target, values
 from zonda.engine.formats import spelled
 from zonda.engine.outside import MOST, Outside
 
@@ -97,7 +97,9 @@ def _every(schema: Schema, _: Apart) -> None:
 
 
 def _told(schema: Any) -> Any:
-    return {word: each for word, each in schema.items() if word not in SAID} if isinstance(schema, Mapping) else schema
+    if not isinstance(schema, Mapping):
+        return schema
+    return {word: each for word, each in schema.items() if word not in ANNOTATIONS}
 
 
 def _names(schema: Schema, apart: Apart) -> None:
@@ -281,7 +283,7 @@ def _beside(schema: Schema, apart: Apart) -> None:
     found = [schema] if "$ref" in schema else schema.get("anyOf")
     if not isinstance(found, list) or not any(isinstance(each, Mapping) and "$ref" in each for each in found):
         return
-    _drop(schema, *SAID, *(("$schema",) if not schema.keys() & {"$defs", "definitions"} else ()))
+    _drop(schema, *ANNOTATIONS, *(("$schema",) if not schema.keys() & {"$defs", "definitions"} else ()))
     if schema.get("additionalProperties") in (True, {}) and "unevaluatedProperties" not in schema:
         _drop(schema, "additionalProperties")
     places = ({"$ref": each["$ref"]} if "$ref" in each else each for each in found if isinstance(each, Mapping))
@@ -333,7 +335,7 @@ def _also(schema: Schema, more: Schema) -> None:
 
 
 def _only(schema: Mapping[str, Any], *words: str) -> bool:
-    return not schema.keys() - {*words, *SAID}
+    return not schema.keys() - {*words, *ANNOTATIONS}
 
 
 def _drop(schema: Schema, *words: str) -> None:

@@ -19,7 +19,7 @@ MEMORY = 1 << 29
 """Bytes that a grammar may take."""
 PATIENCE = 30.0
 """Seconds to wait for an answer, however busy the machine is."""
-SAID = 4000
+MAX_ANSWER = 4000
 """Characters that are kept of what the compiler says against a grammar."""
 SHORT = 2000
 """Characters of a regular expression that needs no trial."""
@@ -45,7 +45,7 @@ class Trial:
 
     def __init__(self, special: Sequence[str], *, limits: Mapping[str, Any], stack: int) -> None:
         self._told = {"special": special, "limits": limits, "stack": stack, "seconds": SECONDS,
-                      "memory": MEMORY + stack, "said": SAID}
+                      "memory": MEMORY + stack, "said": MAX_ANSWER}
         self._process: subprocess.Popen[bytes] | None = None
         self.close: Callable[[], Any] = lambda: None
         """Ends the process."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zonda.errors import InvalidRequest
-from zonda.text.dialects.tools import SAID, SHARED, Loose, alternatives, kinds_of, target, within
+from zonda.text.dialects.tools import ANNOTATIONS, SHARED, Loose, alternatives, kinds_of, target, within
 from zonda.text.regular import exactly
 
 _VALUES = frozenset({"const", "enum"})
@@ -145,7 +145,7 @@ def _tagless(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _silent(schema: dict[str, Any]) -> dict[str, Any]:
-    return {key: each for key, each in schema.items() if key not in SAID}
+    return {key: each for key, each in schema.items() if key not in ANNOTATIONS}
 
 
 def _changed(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any]], *, names: bool = False) -> Any:

@@ -13,7 +13,7 @@ _KINDS = {"integer": int, "number": (int, float), "boolean": bool, "array": list
           "null": type(None), "string": str}
 SHARED = ("$defs", "definitions")
 """Where a tool's schema has what its arguments refer to."""
-SAID = frozenset({"default", "description", "examples", "title"})
+ANNOTATIONS = frozenset({"default", "description", "examples", "title"})
 _COMBINED = frozenset({"$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentRequired", "dependentSchemas",
                        "dependencies", "propertyNames", "patternProperties", "minProperties", "maxProperties",
                        "prefixItems", "contains", "uniqueItems", "unevaluatedItems"})
@@ -150,7 +150,7 @@ def target(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def told(schema: Mapping[str, Any]) -> set[str]:
     """The keywords of a schema that say what its values are."""
-    return schema.keys() - {*SHARED, *SAID}
+    return schema.keys() - {*SHARED, *ANNOTATIONS}
 
 
 def plain(schema: Mapping[str, Any]) -> bool:
