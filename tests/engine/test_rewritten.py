@@ -75,6 +75,8 @@ CASES: dict[str, tuple[dict[str, Any], list[Any], list[Any]]] = {
         "A": record((), a={"type": "array", "items": {"$ref": "#"}})}}, [NONE, {"a": [NONE]}], [[], {"a": [1]}]),
     "circles by a title": ({"$ref": "#/$defs/A", "$defs": {"A": record((), a={
         "$ref": "#/$defs/A", "title": "A", "type": "object"})}}, [NONE, {"a": NONE}], [[], {"a": 1}]),
+    "circles by a reference that is explained": ({"$ref": "#/$defs/A", "$defs": {"A": record((), a={
+        "$ref": "#/$defs/A", "type": "object", "deprecated": True, "readOnly": True})}}, [NONE, {"a": NONE}], [[]]),
     "dependencies": ({**PAIR, "dependencies": {"a": ["b"]}}, [NONE, TWO, BOTH], [ONE]),
     "dependentRequired": ({**PAIR, "dependentRequired": {"a": ["b"], "b": ["a"]}}, [NONE, BOTH], [ONE, TWO]),
     "dependentSchemas": ({**PAIR, "dependentSchemas": {"a": {"properties": {"a": {"maximum": 3}}}}}, [ONE], [{"a": 4}]),

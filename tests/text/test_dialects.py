@@ -370,6 +370,14 @@ def test_values_without_types_become_what_the_schema_says() -> None:
                                    "maybe": None, "nested": {"a": [1]}, "either": "x"})]
 
 
+@pytest.mark.parametrize("explained", [{"title": "A"}, {"$comment": "a"}, {"deprecated": True}, {"readOnly": False}])
+def test_what_only_explains_a_reference_does_not_hide_the_type(explained: dict[str, Any]) -> None:
+    tools = Tools([{"function": {"name": "f", "parameters": {
+        "$defs": {"A": {"type": "string"}}, "properties": {"a": {"$ref": "#/$defs/A", **explained}}}}}])
+    written = "<tool_call><function=f><parameter=a>5</parameter></function></tool_call>"
+    assert calls(said("qwen_xml", [written], tools=tools)) == [("f", {"a": "5"})]
+
+
 def test_a_value_that_does_not_fit_its_schema_stays_a_text() -> None:
     written = "<tool_call><function=weather><parameter=days>\nmany\n</parameter></function></tool_call>"
     assert calls(said("qwen_xml", [written])) == [("weather", {"days": "many"})]

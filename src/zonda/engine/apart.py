@@ -10,7 +10,8 @@ ANY = frozenset({"array", "boolean", "fraction", "integer", "null", "object", "s
 """Kinds of values; a number is an integer or a fraction."""
 MANY = 300
 """Values and names that are looked at."""
-ANNOTATIONS = frozenset({"$comment", "default", "description", "examples", "title"})
+ANNOTATIONS = frozenset({"$comment", "default", "deprecated", "description", "examples", "readOnly", "title",
+                         "writeOnly"})
 """Keywords that only explain."""
 _LISTED = re.compile(r"\^([\w -]+|\([\w -]+(?:\|[\w -]+)*\))\$")
 """Patterns of certain texts alone."""

@@ -13,7 +13,9 @@ _KINDS = {"integer": int, "number": (int, float), "boolean": bool, "array": list
           "null": type(None), "string": str}
 SHARED = ("$defs", "definitions")
 """Where a tool's schema has what its arguments refer to."""
-ANNOTATIONS = frozenset({"default", "description", "examples", "title"})
+ANNOTATIONS = frozenset({"$comment", "default", "deprecated", "description", "examples", "readOnly", "title",
+                         "writeOnly"})
+"""Keywords that only explain."""
 _COMBINED = frozenset({"$ref", "allOf", "anyOf", "oneOf", "not", "if", "dependentRequired", "dependentSchemas",
                        "dependencies", "propertyNames", "patternProperties", "minProperties", "maxProperties",
                        "prefixItems", "contains", "uniqueItems", "unevaluatedItems"})
