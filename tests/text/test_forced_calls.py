@@ -192,9 +192,17 @@ def test_minimax_forces_values_within_values() -> None:
 
 
 @pytest.mark.parametrize(("more", "closed"), [
-    ({}, True), ({"required": ["city"]}, True), ({"required": ["land"]}, False), ({"properties": {}}, False),
+    ({}, True), ({"required": ["city"]}, True), ({"required": ["land"]}, False), ({"properties": {}}, True),
     ({"additionalProperties": {"type": "integer"}}, False), ({"anyOf": [{"required": ["city"]}]}, False)])
 def test_a_call_has_the_listed_arguments_alone_unless_its_schema_speaks_of_others(more: dict, closed: bool) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, **more}
     tools = Tools([{"function": {"name": "weather", "parameters": schema}}])
     assert tools.schema("weather") == (schema | {"additionalProperties": False} if closed else schema)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"parameters": None}, {"parameters": {}}], ids=str)
+def test_a_tool_without_a_schema_takes_no_arguments(parameters: dict) -> None:
+    tools = Tools([{"function": {"name": "ping", **parameters}}])
+    written = '<tool_call>\n{"name": "ping", "arguments": {}}\n</tool_call>'
+    assert taken(grammar("hermes", tools=tools), written)
+    assert not taken(grammar("hermes", tools=tools), written.replace("{}", '{"x": 1}'))

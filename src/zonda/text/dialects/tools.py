@@ -61,7 +61,7 @@ class Tools:
                       for name, function in self.functions.items()], self.held)
 
     def schema(self, name: str) -> dict[str, Any]:
-        """The schema of a tool's arguments; any object where it has none.
+        """The schema of a tool's arguments; a tool without one takes none, as OpenAI's API has it.
 
         Other arguments than the listed ones are only for schemas that speak of them.
         """
@@ -69,9 +69,9 @@ class Tools:
         if isinstance(found, Loose):
             return found
         if not isinstance(found, Mapping) or not found:
-            return {"type": "object", "properties": {}}
+            return {"type": "object", "properties": {}, "additionalProperties": False}
         listed, required = found.get("properties"), found.get("required", [])
-        closed = (isinstance(listed, Mapping) and listed and isinstance(required, list) and not _OPEN & found.keys()
+        closed = (isinstance(listed, Mapping) and isinstance(required, list) and not _OPEN & found.keys()
                   and all(isinstance(each, str) and each in listed for each in required))
         return {**found, **({"additionalProperties": False} if closed else {})}
 
