@@ -195,14 +195,13 @@ class Engine:
             return self._wake.wait_for(lambda: bool(self._inbox or self._scheduler.busy or self._closing), seconds)
 
     def _enqueue(self, group: Group) -> None:
-        for seq in group.sequences:
-            if not seq.ended:
-                self._hosted += seq.params.hosted
-                self._scheduler.add(seq)
+        for seq in group.going:
+            self._hosted += seq.params.hosted
+            self._scheduler.add(seq)
 
     def _cancel(self, group: Group, index: int | None = None, finish: FinishReason = "cancelled") -> None:
-        for seq in group.sequences:
-            if index in (None, seq.index) and not seq.ended:
+        for seq in group.going:
+            if index in (None, seq.index):
                 self._end(seq, finish)
 
     def _step(self) -> None:
@@ -353,9 +352,8 @@ class Engine:
             log.warning("no memory for a step of %d rows, trying %d: %s", step.rows, step.rows // 2, error)
             self._scheduler.shrink(step.rows // 2)
             return
-        for seq in step.sequences[0].group.sequences:
-            if not seq.ended:
-                self._end(seq, "error", error=error)
+        for seq in step.sequences[0].group.going:
+            self._end(seq, "error", error=error)
 
     def _fail(self, step: Step, error: Exception) -> None:
         """End the requests of a step that could not be computed."""
@@ -365,16 +363,14 @@ class Engine:
             raise error
         log.error("a step has failed", exc_info=error)
         for group in {seq.group: None for seq in step.sequences}:
-            for seq in group.sequences:
-                if not seq.ended:
-                    self._end(seq, "error", error=_failure(error))
+            for seq in group.going:
+                self._end(seq, "error", error=_failure(error))
 
     def _abort(self) -> None:
         """Tell all that are still there that the engine has stopped."""
         for group in tuple(self._groups.values()):
-            for seq in group.sequences:
-                if not seq.ended:
-                    self._conclude(seq, "error", (), (), Closed(_STOPPED))
+            for seq in group.going:
+                self._conclude(seq, "error", (), (), Closed(_STOPPED))
         self._flush()
 
 

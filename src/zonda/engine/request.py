@@ -114,6 +114,11 @@ class Group:
         self.started = 0.0
         self.answered = 0.0
 
+    @property
+    def going(self) -> list[Sequence]:
+        """The sequences that have not ended."""
+        return [seq for seq in self.sequences if not seq.ended]
+
     def usage(self) -> Usage:
         now = time.monotonic()
         started = self.started or now
