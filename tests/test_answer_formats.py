@@ -125,6 +125,22 @@ async def test_a_grammar_that_cannot_be_compiled_fails_the_first_chunk() -> None
             await anext(stream)
 
 
+@pytest.mark.parametrize(("option", "value"), [
+    ("schema", {"type": "objekt"}), ("regex", "("), ("choices", []), ("grammar", Grammar("regex", "("))], ids=str)
+async def test_errors_name_the_option_that_a_form_was_given_as(llm: LLM, option: str, value: Any) -> None:
+    found = []
+    for ask in (llm.chat, llm.complete, lambda *given, **form: [*llm.stream(*given, **form)]):
+        with pytest.raises(InvalidRequest) as caught:
+            ask("a", **{option: value})
+        found.append(caught.value.param)
+    async with AsyncLLM.from_parts(letters_engine(), LettersTokenizer(), LettersTemplate()) as other:
+        for _ in range(2):  # compiled, then known to be wrong
+            with pytest.raises(InvalidRequest) as caught:
+                await other.stream("a", **{option: value}).completion()
+            found.append(caught.value.param)
+    assert found == [option] * 5
+
+
 def test_an_answer_without_a_schema_or_cut_short_stands_for_no_value(llm: LLM) -> None:
     with pytest.raises(ZondaError, match="no value"):
         _ = llm.chat("a", regex="b").parsed

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -32,7 +32,8 @@ def take_format(options: dict[str, Any]) -> Format:
         raise InvalidRequest(f"{' and '.join(f'`{name}`' for name in wanted)} exclude each other", param=[*wanted][1])
     for name, value in wanted.items():
         try:
-            return _MADE[name](value)
+            form = _MADE[name](value)
+            return Format(form.grammar and replace(form.grammar, option=name), form.read)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidRequest(f"`{name}` is nothing that describes an answer: {error}", param=name,
                                  hint=_HINTS.get(name)) from None

@@ -78,7 +78,9 @@ class Inboxes:
     async def compile(self, request: Request) -> None:
         """Compile a request's grammar on another thread."""
         if request.grammar is not None:
-            await asyncio.wrap_future(self._engine.grammars.begin(request.grammar))
+            grammars = self._engine.grammars
+            with grammars.about(request.grammar):
+                await asyncio.wrap_future(grammars.begin(request.grammar))
 
     def close(self, request: str, *, cancel: bool) -> None:
         """Forget a request, and stop it if it still runs."""

@@ -55,12 +55,13 @@ class Grammar:
     """What an answer may look like. `source` is a JSON schema as text, a regular expression, a Lark grammar, or
     llguidance's own JSON form; for `choice` a JSON list of texts. `after` is a token, or a text, that the grammar waits
     for: what comes up to and with it is free. `parts` are JSON schemas that are in it, each with what it belongs to,
-    so that an error can say in which it is."""
+    so that an error can say in which it is. `option` is what the caller gave it as, which errors name."""
 
     kind: Literal["json_schema", "regex", "lark", "choice", "llguidance"]
     source: str
     after: int | str | None = None
     parts: tuple[tuple[str, str], ...] = ()
+    option: str = field(default="grammar", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ import hashlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -97,11 +98,23 @@ class Grammars:
 
     def compile(self, grammar: Grammar) -> Compiled:
         """The grammar, ready to be followed; or InvalidRequest, which says what is wrong with it and where."""
-        start, distinct = self.begin(grammar).result()
+        with self.about(grammar):
+            start, distinct = self.begin(grammar).result()
         assert self._words is not None
         after = self._after(grammar)
         closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
         return Compiled(start, distinct, after, self._words.special_ids, self._words.token_bytes, closing)
+
+    @staticmethod
+    @contextmanager
+    def about(grammar: Grammar) -> Iterator[None]:
+        """Have errors about a grammar name the option that it was given as."""
+        try:
+            yield
+        except InvalidRequest as error:
+            if error.param == "grammar":
+                error.param = grammar.option
+            raise
 
     def begin(self, grammar: Grammar, client: int = 0) -> Future[Start]:
         """Compile on a thread that does nothing else, in turn for clients; done at once if the grammar is known."""
