@@ -60,6 +60,23 @@ def test_a_type_has_a_schema_and_reads_the_answer(kind: Any, text: str, value: A
     assert read and read(text) == value
 
 
+class Free(City, extra="allow"):
+    near: City
+
+
+@pytest.mark.parametrize("kind", [City, Point, Pair, pydantic.TypeAdapter(list[City])], ids=str)
+def test_objects_of_a_type_have_its_members_alone(kind: Any) -> None:
+    schema = schema_of(kind)
+    objects = [each for each in (schema, *schema.get("$defs", {}).values()) if "properties" in each]
+    assert [each["additionalProperties"] for each in objects] == [False]
+
+
+def test_a_type_that_takes_other_members_may_have_them() -> None:
+    schema = schema_of(Free)
+    assert schema["additionalProperties"] is True and schema["$defs"]["City"]["additionalProperties"] is False
+    assert "additionalProperties" not in schema_of({"type": "object", "properties": {"a": {}}})
+
+
 def test_what_is_taken_is_gone_and_the_rest_stays() -> None:
     options = {"regex": "a", "temperature": 0, "schema": None}
     assert take_format(options).grammar == Grammar("regex", "a") and options == {"temperature": 0}

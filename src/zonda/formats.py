@@ -45,10 +45,18 @@ def _by_schema(schema: Any) -> Format:
     if isinstance(schema, Mapping | str):
         return Format(Grammar("json_schema", schema if isinstance(schema, str) else json.dumps(schema)), json.loads)
     if hasattr(schema, "model_json_schema"):
-        return Format(Grammar("json_schema", json.dumps(schema.model_json_schema())), schema.model_validate_json)
+        return Format(_closed(schema.model_json_schema()), schema.model_validate_json)
     if hasattr(schema, "json_schema") and hasattr(schema, "validate_json"):
-        return Format(Grammar("json_schema", json.dumps(schema.json_schema())), schema.validate_json)
-    return Format(Grammar("json_schema", json.dumps(msgspec.json.schema(schema))), msgspec.json.Decoder(schema).decode)
+        return Format(_closed(schema.json_schema()), schema.validate_json)
+    return Format(_closed(msgspec.json.schema(schema)), msgspec.json.Decoder(schema).decode)
+
+
+def _closed(schema: dict[str, Any]) -> Grammar:
+    """A type's schema, whose objects have only the members that the type reads, unless it speaks of others."""
+    for each in (schema, *schema.get("$defs", {}).values()):
+        if "properties" in each:
+            each.setdefault("additionalProperties", False)
+    return Grammar("json_schema", json.dumps(schema))
 
 
 def _by_grammar(grammar: Any) -> Format:
