@@ -67,6 +67,21 @@ def test_a_tool_that_must_be_called_is_called(one: openai.OpenAI, other: anthrop
     assert isinstance(used.input["x"], int)
 
 
+def test_a_tool_without_parameters_is_called_without_arguments(one: openai.OpenAI, other: anthropic.Anthropic) -> None:
+    response = one.responses.create(  # type: ignore[call-overload]
+        model="default", input="Look at 3.", max_output_tokens=200, tool_choice="required", parallel_tool_calls=False,
+        tools=[{"type": "function", "name": "look"}])
+    chat: Any = one.chat.completions.create(
+        model="default", messages=ASKED, max_tokens=200, tool_choice="required", parallel_tool_calls=False,
+        tools=[{"type": "function", "function": {"name": "look"}}])
+    message: Any = other.messages.create(
+        model="default", max_tokens=200, messages=ASKED,
+        tool_choice={"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+        tools=[{"name": "look", "input_schema": {"type": "object", "properties": {}}}])
+    assert json.loads(response.output[0].arguments) == message.content[0].input == {}
+    assert json.loads(chat.choices[0].message.tool_calls[0].function.arguments) == {}
+
+
 def test_a_text_has_the_form_that_was_asked_for(one: openai.OpenAI, other: anthropic.Anthropic) -> None:
     response = one.responses.create(model="default", input="A number.", max_output_tokens=200, text={
         "format": {"type": "json_schema", "name": "number", "schema": SCHEMA}})
