@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fakes import Server
 from scripted import scripted
-from test_server_responses import asking, output
+from test_server_responses import asking, of_one_item, output
 
 EXEC: Any = {"type": "exec", "command": ["ls", "-l"], "env": {}}
 PATCH: Any = {"type": "create_file", "path": "a.txt", "diff": "+a"}
@@ -28,14 +28,7 @@ def test_a_named_tool_is_called_by_an_item_of_its_own(tool: str, arguments: Any,
     with asking(llm) as (client, server):
         forced = "required" if tool == "local_shell" else {"type": tool}
         fields: Any = {"model": "scripted", "input": "List.", "tools": [{"type": tool}], "tool_choice": forced}
-        if streamed:
-            with client.responses.stream(**fields) as stream:
-                kinds = [event.type for event in stream]
-                whole = stream.get_final_response()
-            assert kinds == ["response.created", "response.in_progress", "response.output_item.added",
-                             "response.output_item.done", "response.completed"]
-        else:
-            whole = client.responses.create(**fields)
+        whole = of_one_item(client, fields, streamed=streamed)
         call = whole.output[0]
         done = {"call_id": call.call_id, "status": "completed"}
         assert output(whole) == [{"type": f"{tool}_call", field: action, **done}]

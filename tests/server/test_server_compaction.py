@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from scripted import scripted
-from test_server_responses import LOOK, asking
+from test_server_responses import LOOK, WHOLE_ITEM, asking, of_one_item
 
 SAID = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Tea, please."}]
 ANSWER = {"role": "assistant", "content": "Here it is, at length."}
@@ -49,17 +49,11 @@ def test_a_response_is_what_stands_for_the_conversation_if_its_input_asks_for_th
     with asking(llm) as (client, server):
         fields: Any = {"model": "scripted", "input": [*SAID, CALL, RESULT, ANSWER, TRIGGER], "tools": [LOOK],
                        "tool_choice": "required"}
+        whole = of_one_item(client, fields, streamed=streamed)
         if streamed:
-            with client.responses.stream(**fields) as stream:
-                kinds = [event.type for event in stream]
-                whole = stream.get_final_response()
-            assert kinds == ["response.created", "response.in_progress", "response.output_item.added",
-                             "response.output_item.done", "response.completed"]
             told = server.get(f"/v1/responses/{whole.id}?stream=true").events
-            assert [event["type"] for event in told[:-1]] == kinds
+            assert [event["type"] for event in told[:-1]] == WHOLE_ITEM
             assert told[3]["item"]["encrypted_content"] == whole.output[0].encrypted_content
-        else:
-            whole = client.responses.create(**fields)
         call = llm.template.calls[-1]
         assert "Summarize" in seen(llm)[-1]["content"] and len(seen(llm)) == 6 and call["tools"]
         assert whole.status == "completed" and [item.type for item in whole.output] == ["compaction"]

@@ -27,6 +27,20 @@ def client_of(server: Server, key: str = "none") -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0)
 
 
+WHOLE_ITEM = ["response.created", "response.in_progress", "response.output_item.added", "response.output_item.done",
+              "response.completed"]
+"""Events of a response whose one item comes at once."""
+
+
+def of_one_item(client: openai.OpenAI, fields: Any, *, streamed: bool) -> Any:
+    """A response whose one item comes at once, asked for whole or by its events."""
+    if not streamed:
+        return client.responses.create(**fields)
+    with client.responses.stream(**fields) as stream:
+        assert [event.type for event in stream] == WHOLE_ITEM
+        return stream.get_final_response()
+
+
 @contextmanager
 def asking(llm: Any, **options: Any) -> Iterator[tuple[openai.OpenAI, Server]]:
     with serving(llm, access_log=False, **options) as server, client_of(server) as client:
