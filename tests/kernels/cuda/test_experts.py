@@ -112,6 +112,23 @@ def test_of_equal_logits_the_first_experts_are_chosen(count: int) -> None:
     compare(rows(count), experts, norm(), blocks=LONE if count < 9 else SMALL)
 
 
+@pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
+@pytest.mark.parametrize("count", [3, 9])
+def test_a_row_of_no_numbers_chooses_experts_that_there_are_and_hurts_no_other(
+        count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, routing = [], fused._routing
+    monkeypatch.setattr(fused, "_routing", lambda *given: made.append(routing(*given)) or made[-1])
+    experts, x, own, blocks = mixture(weights(None)), rows(count), norm(), LONE if count < 9 else SMALL
+    wanted = plain.experts(x, experts, x, own)
+    x[1] = torch.nan
+    found = fused.experts(x, experts, x.clone(), own, dtype=torch.float32, blocks=blocks)
+    chosen = made[0][2].sort().values
+    assert (chosen[:, 0] >= 0).all() and (chosen[:, -1] < COUNT).all() and (chosen.diff() > 0).all()
+    assert found[1].isnan().all()
+    others = torch.arange(count, device=DEVICE) != 1
+    near(found[others] - x[others], wanted[others] - x[others], LIMITS[torch.float32])
+
+
 def test_a_row_among_few_gives_the_same_bits_as_alone() -> None:
     experts, x, own = mixture(weights(None, ffn=32)), rows(3), norm()
     together = fused.experts(x, experts, x.clone(), own, dtype=torch.float32)

@@ -14,13 +14,15 @@ from zonda.kernels.cuda.tiles import activate
 
 @triton.jit
 def ranks(logits, E: tl.constexpr, EP: tl.constexpr):
-    """The place of each expert by its logit, from 0; the first of equals comes before the others."""
+    """The place of each expert by its logit, from 0; the first of equals comes before the others, no numbers last."""
     e = tl.arange(0, EP)
     own = tl.load(logits + e, mask=e < E, other=float("-inf"))
+    own = tl.where(own == own, own, float("-inf"))
     rank = tl.zeros([EP], tl.int32)
     for start in tl.static_range(0, E, 32):
         other = start + tl.arange(0, 32)
         theirs = tl.load(logits + other, mask=other < E, other=float("-inf"))
+        theirs = tl.where(theirs == theirs, theirs, float("-inf"))
         wins = theirs[None, :] > own[:, None]
         wins = wins | ((theirs[None, :] == own[:, None]) & (other[None, :] < e[:, None]))
         rank += tl.sum((wins & (other < E)[None, :]).to(tl.int32), axis=1)
