@@ -99,11 +99,12 @@ def test_what_torch_says_of_memory_is_an_error_of_ours(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("for_good", [False, True])
 def test_a_device_that_does_nothing_more_is_told_from_a_step_that_failed(
         for_good: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    def synchronize(device: torch.device) -> None:
-        if for_good:
-            raise RuntimeError("an illegal memory access was encountered")
+    class Stream:
+        def synchronize(self) -> None:
+            if for_good:
+                raise RuntimeError("an illegal memory access was encountered")
 
-    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream())
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
 
     class Broken(TorchRunner):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512)
 log = logging.getLogger("zonda.engine")
 _NO_ITEMS = np.zeros((0, 4), np.int32)
+_ONE = threading.Lock()
+"""Held while a step is captured: torch takes one capture at a time in a process."""
 
 
 def bucket(rows: int) -> int:
@@ -34,6 +37,8 @@ class Graphs:
         self.most = bucket(max_seqs) or BUCKETS[-1]
         self._runner = runner
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(runner.device)
+        """Where steps are captured; torch's own for that is of one device, whoever captures."""
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph | None] = {}
         """None for what could not be captured."""
         sizes = [size for size in BUCKETS if size <= self.most]
@@ -78,15 +83,21 @@ class Graphs:
         runner.draw(runner.forward(step), step, greedy=greedy)
         if key in self._graphs:
             return
-        torch.cuda.synchronize(runner.device)
-        self._graphs[key], graph = None, torch.cuda.CUDAGraph()
+        torch.cuda.current_stream().synchronize()
+        self._graphs[key] = None
         try:
-            # a thread that loads another model meanwhile may allocate
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                runner.draw(runner.forward(step), step, greedy=greedy)
-            self._graphs[key] = graph
+            self._graphs[key] = self._captured(step, greedy)
         except RuntimeError as error:
             log.warning("steps of %d rows run by launches, slower, as they could not be captured: %s", size, error)
+
+    def _captured(self, step: Step, greedy: bool) -> torch.cuda.CUDAGraph:
+        """The step as a graph; other threads may launch and allocate meanwhile."""
+        runner, graph = self._runner, torch.cuda.CUDAGraph()
+        # the outer stream is the thread's own: torch leaves a capture that fails without going back to it
+        with _ONE, torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            runner.draw(runner.forward(step), step, greedy=greedy)
+        return graph
 
     def run(self, batch: Batch, drawing: Drawing, size: int) -> None:
         """One decode step; the drawn tokens lie in the runner's `last`."""

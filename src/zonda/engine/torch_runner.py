@@ -161,10 +161,14 @@ class TorchRunner:
         done.synchronize()
 
     def check(self) -> None:
-        """Raise `DeviceLost` if the device does nothing more: after some errors every call fails with the same one."""
+        """Wait for all that was launched; raise `DeviceLost` if the device does nothing more.
+
+        After some errors every call fails with the same one. To wait for the whole device would be an error too while
+        another thread captures.
+        """
         if self.device.type == "cuda":
             try:
-                torch.cuda.synchronize(self.device)
+                torch.cuda.current_stream(self.device).synchronize()
             except RuntimeError as error:
                 raise DeviceLost(f"{self.device} has failed: {error}", hint="start the process again") from error
 
