@@ -104,12 +104,17 @@ def test_numbers_are_fine_where_the_model_stays_in_range_and_wide_elsewhere(
     assert gpu.sixteen(metadata) == dtype
 
 
-def test_memory_that_runs_short_while_loading_is_told_with_what_to_change(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("CUDA error: out of memory")])
+def test_memory_that_runs_short_while_loading_is_told_with_what_to_change(
+        error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 << 20, 80 << 30))
     with pytest.raises(OutOfMemory, match="cuda:1 has no memory left for the model: 5") as caught, \
             gpu._short("cuda:1"):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise error
     assert caught.value.hint and "--kv-memory-mb" in caught.value.hint
+    with pytest.raises(RuntimeError, match="illegal"), gpu._short("cuda:1"):
+        raise RuntimeError("an illegal instruction was encountered")
 
 
 def test_a_model_that_does_not_fit_a_card_is_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:

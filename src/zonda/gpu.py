@@ -146,9 +146,13 @@ def _short(device: str) -> Iterator[None]:
     """Tell of memory that runs short while a model is loaded as of any other."""
     import torch
 
+    from zonda.engine.torch_runner import no_memory
+
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not no_memory(error):
+            raise
         raise OutOfMemory(f"{device} has no memory left for the model: {mb(torch.cuda.mem_get_info(device)[0])} are "
                           "free", hint="choose a smaller file, perhaps by --quant 4 or --isq q4k, give the cache less "
                                        "by --kv-memory-mb, or see what else uses the device") from error

@@ -79,21 +79,30 @@ def test_after_a_pause_steps_are_as_large_as_before() -> None:
     assert max(rows[:-1]) <= 4 and rows[-1] == 40
 
 
-def test_what_torch_says_of_memory_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    freed: list[bool] = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(True))
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError("CUDA error: out of memory"), RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")])
+def test_whoever_says_that_there_is_no_memory_it_is_an_error_of_ours(
+        error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device is done with the step by then, as the next one writes where this one reads."""
+    done: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("freed"))
 
     class Full(TorchRunner):
         def __init__(self) -> None:
             self.device = torch.device("cpu")
 
+        def check(self) -> None:
+            done.append("waited")
+
         @on_device
         def run(self, batch: Batch) -> np.ndarray:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     with pytest.raises(OutOfMemory, match="no memory left for this step"):
         Full().run(None)  # type: ignore[arg-type]
-    assert freed
+    assert done == ["waited", "freed"]
 
 
 @pytest.mark.parametrize("for_good", [False, True])

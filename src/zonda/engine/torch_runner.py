@@ -36,7 +36,7 @@ def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Conc
     """Compute without gradients and on the runner's device: torch and Triton take the one that a thread has chosen.
 
     Raises `OutOfMemory` when the device has none left, after what torch kept for later is given back, and `DeviceLost`
-    when the device does nothing more.
+    when the device does nothing more. A step that fails is waited for: what it was to read, the next one writes over.
     """
     @wraps(method)
     def there(self: TorchRunner, *given: P.args, **named: P.kwargs) -> R:
@@ -44,18 +44,25 @@ def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Conc
         with torch.inference_mode(), chosen:
             try:
                 return method(self, *given, **named)
-            except torch.OutOfMemoryError as error:
+            except Exception as error:
+                self.check()
+                if not no_memory(error):
+                    raise
                 failed = OutOfMemory(f"{self.device} has no memory left for this step",
                                      hint="give the cache less by --kv-memory-mb, or ask for shorter steps by "
                                           "--max-num-batched-tokens")
                 failed.__cause__ = error.with_traceback(None)  # whose frames hold tensors
-            except RuntimeError:
-                self.check()
-                raise
         torch.cuda.empty_cache()
         raise failed
 
     return there
+
+
+def no_memory(error: Exception) -> bool:
+    """Whether a device had none: torch's allocator says so by a type, drivers, Triton and cuBLAS by their words."""
+    told = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in told or "alloc_failed" in told))
 
 
 class TorchRunner:
