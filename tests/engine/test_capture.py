@@ -7,15 +7,18 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from fakerunner import Collector, request
 from tiny import DENSE, MIXTURE, answers, reference, served, torch_runner
 from torch import Tensor
 
 from tests.nearness import ON_CARD
+from zonda.engine.engine import Engine
 from zonda.engine.graphs import Graphs
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
 from zonda.kernels.torch.ops import TorchOps
 from zonda.kernels.torch.step import Step
+from zonda.options import EngineOptions
 
 FORBIDDEN = "operation not permitted when stream is capturing"
 KIND = CUDAOps if ON_CARD else TorchOps
@@ -146,6 +149,29 @@ def test_a_capture_that_fails_leaves_the_thread_on_its_stream_and_the_other_size
     assert "steps of 2 rows run by launches" in caplog.text
     assert {size for (size, _), graph in graphs._graphs.items() if not graph} == {2}
     assert answers(runner) == answers(reference())
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"),
+                                   RuntimeError("Triton Error [CUDA]: out of memory"), KeyError("no such kernel")])
+def test_what_fails_while_nothing_is_asked_costs_nobody(error: Exception, monkeypatch: pytest.MonkeyPatch,
+                                                        caplog: pytest.LogCaptureFixture) -> None:
+    runner = capturing_runner()
+    forward, idle = runner.forward, threading.Event()
+
+    def failing(step: Step) -> Tensor:
+        if idle.is_set():
+            return forward(step)
+        idle.set()
+        raise error
+
+    monkeypatch.setattr(runner, "forward", failing)
+    engine, collector = Engine(runner, EngineOptions(max_seqs=4)), Collector()
+    assert idle.wait(60)
+    engine.submit(request("later", [5, 9, 2], max_tokens=6), collector)
+    collector.wait("later")
+    assert engine.alive and "no more steps are captured ahead" in caplog.text
+    engine.close()
+    assert collector.tokens("later") == answers(reference())[0]
 
 
 def test_two_models_on_one_device_capture_in_turns() -> None:

@@ -55,15 +55,19 @@ class Graphs:
             self._missing.clear()
 
     def capture_next(self) -> bool:
-        """Capture one more step; False when there is none that was not, or if it could not be."""
+        """Capture one more step; False when there is none that was not, or if it could not be, which costs nobody.
+
+        Raises `DeviceLost` when the device does nothing more.
+        """
         while self._missing and self._missing[-1] in self._graphs:
             self._missing.pop()
         if not self._missing:
             return False
         try:
             captured = self._blank(*self._missing.pop())
-        except torch.OutOfMemoryError:
-            log.warning("no memory is left to capture more steps ahead")
+        except Exception as error:
+            self._runner.check()
+            log.warning("no more steps are captured ahead: %s", error)
             captured = False
         if not captured:
             self._missing.clear()
