@@ -3,17 +3,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 from fakerunner import Collector, request
-from tiny import DENSE, MIXTURE, answers, reference, served, torch_runner
+from tiny import DENSE, DEVICE, MIXTURE, answers, reference, served, torch_runner
 from torch import Tensor
 
 from tests.nearness import ON_CARD
 from zonda.engine.engine import Engine
-from zonda.engine.graphs import Graphs
+from zonda.engine.graphs import Graphs, capture_stream
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
 from zonda.kernels.torch.ops import TorchOps
@@ -92,6 +92,7 @@ class Streams:
 
 @pytest.fixture(autouse=True)
 def _streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    capture_stream.cache_clear()
     if not ON_CARD:
         Streams(monkeypatch)
 
@@ -194,12 +195,15 @@ def test_two_models_on_one_device_capture_in_turns() -> None:
 
 
 def test_a_graph_is_captured_on_the_device_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not on that of who captured first."""
-    devices: list[object] = []
-    monkeypatch.setattr(torch.cuda, "Stream", devices.append)
-    runner = torch_runner(TorchOps)
-    Graphs(runner, 4)
-    assert devices == [runner.device]
+    """Not on that of who captured first, nor on a stream of its own."""
+    made: list[str] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(f"{device}") or Stream())
+    capture_stream.cache_clear()
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, *, stream, **options: nullcontext())
+    for _ in range(2):
+        capturing_runner(TorchOps).warm(all=False)
+    capture_stream.cache_clear()
+    assert made == [f"{DEVICE}"]
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")
@@ -216,7 +220,8 @@ def test_rows_of_no_sequence_may_hold_anything(config: dict, monkeypatch: pytest
     prompts = {f"r{i}": [1 + i, 9][:1 + i % 2] for i in range(5)}
     wanted, _ = served(reference(config), prompts, 3)
     runner = capturing_runner(CUDAOps, config, seqs=6)
+    graphs = runner._graphs
     monkeypatch.setattr(torch, "empty", poisoned)
     found, _ = served(runner, prompts, 3)
-    assert runner._graphs and runner._graphs._graphs.get((6, True))
+    assert graphs and graphs._graphs.get((6, True))
     assert [found.tokens(name) for name in prompts] == [wanted.tokens(name) for name in prompts]

@@ -1,6 +1,7 @@
 """Decode steps as captured graphs, one for each size of batch, so that a step costs the host one launch."""
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from typing import TYPE_CHECKING
@@ -27,6 +28,15 @@ def bucket(rows: int) -> int:
     return next((size for size in BUCKETS if size >= rows), 0)
 
 
+@functools.cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """Where a device's steps are captured. cuBLAS keeps memory for every stream, so all models there share it.
+
+    torch's own stream for that is on the device where somebody captured first.
+    """
+    return torch.cuda.Stream(device)
+
+
 class Graphs:
     """Captures sizes ahead, or a size when it first comes: that step runs by launches, the next ones by the graph.
 
@@ -37,8 +47,6 @@ class Graphs:
         self.most = bucket(max_seqs) or BUCKETS[-1]
         self._runner = runner
         self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(runner.device)
-        """Where steps are captured; torch's own for that is of one device, whoever captures."""
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph | None] = {}
         """None for what could not be captured."""
         sizes = [size for size in BUCKETS if size <= self.most]
@@ -99,7 +107,7 @@ class Graphs:
         runner, graph = self._runner, torch.cuda.CUDAGraph()
         # the outer stream is the thread's own: torch leaves a capture that fails without going back to it
         with _ONE, torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                graph, pool=self._pool, stream=capture_stream(runner.device), capture_error_mode="thread_local"):
             runner.draw(runner.forward(step), step, greedy=greedy)
         return graph
 
