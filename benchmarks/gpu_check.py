@@ -1,6 +1,6 @@
 """Every GPU kernel against its reference: the tests of `tests/kernels/cuda` and of the runner, as a table by kernel.
 
-    python benchmarks/gpu_check.py [attention] [experts] [float8] [linear] [models] [waits] [runner] [capture] [real]
+    python benchmarks/gpu_check.py [attention] [experts] [float8] [linear] [models] [waits] [runner] [capture] [memory] [real]
 
 Run on a machine with a GPU; `real` compares the models below ZONDA_TEST_MODELS with the processor. Takes pytest's
 options too, such as `-k` and `-n`. The exit code is not 0 when anything is wrong.
@@ -21,7 +21,7 @@ PARTS = {"attention": "kernels/cuda/test_attention.py", "experts": "kernels/cuda
          "float8": "kernels/cuda/test_float8_products.py", "linear": "kernels/cuda/test_linear.py",
          "models": "kernels/cuda/test_models.py", "waits": "kernels/cuda/test_waits.py",
          "runner": "engine/test_torch_runner.py", "capture": "engine/test_capture.py",
-         "real": "engine/test_real_gpu.py"}
+         "memory": "engine/test_device_memory.py", "real": "engine/test_real_gpu.py"}
 EVERY = 10  # seconds between lines on what is done
 WORKERS = 12
 

@@ -117,6 +117,13 @@ def test_memory_that_runs_short_while_loading_is_told_with_what_to_change(
         raise RuntimeError("an illegal instruction was encountered")
 
 
+def test_what_a_model_that_is_gone_had_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, kept = build(RandomSource(CONFIG, "bf16"))[1], [1 << 30]
+    monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((7 << 30) - sum(kept), 80 << 30))
+    assert gpu.left_on("cuda:1", decoder, 3 << 30) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
+
+
 def test_a_model_that_does_not_fit_a_card_is_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     source = RandomSource(CONFIG, "bf16")
     decoder = build(source)[1]

@@ -1,6 +1,7 @@
 """Models on a GPU: which device, how much of its memory is left, and the runner there. torch is imported when asked."""
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import re
@@ -104,6 +105,8 @@ def left_on(device: str, decoder: Decoder, weight_bytes: int) -> int:
     """Bytes of the device that weights and kernels leave; raises `OutOfMemory` when the weights do not fit."""
     import torch
 
+    gc.collect()
+    torch.cuda.empty_cache()  # what a model that is no more had would count as taken
     free = torch.cuda.mem_get_info(device)[0]
     shapes = (shape for _, block in decoder.walk() for shape in block.parameters().values())
     sixteen = 2 * sum(math.prod(shape) for shape in shapes)

@@ -1,7 +1,9 @@
 """Several models in one server: found by name, loaded on demand, unloaded when idle or for room, and never lost."""
 from __future__ import annotations
 
+import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -14,7 +16,7 @@ from scripted import scripted
 from zonda.errors import InvalidModel, InvalidRequest, OutOfMemory
 from zonda.options import ServerOptions
 from zonda.server.listen import serve
-from zonda.server.served import Model
+from zonda.server.served import Model, Served
 
 
 class Loads:
@@ -190,6 +192,26 @@ def test_what_cannot_be_loaded_or_is_not_known_is_said_in_the_models_words() -> 
             assert bool(reply.json["error"]) is (code != 200)
         assert server.post("/v1/models/load", {}).error["param"] == "model_id"
         assert text(server.complete("x")) == "yz"
+
+
+def test_of_a_load_that_fails_nothing_stays_in_memory() -> None:
+    loaded: list[weakref.ref[Any]] = []
+
+    def read() -> None:
+        weights = type("Weights", (), {})()
+        loaded.append(weakref.ref(weights))
+        raise RuntimeError("CUDA error: out of memory")
+
+    def load(progress: object) -> Any:
+        try:
+            read()
+        except RuntimeError as error:
+            raise OutOfMemory("no memory is left for the model") from error
+
+    served = Served(Model(name="one", load=load))
+    with pytest.raises(OutOfMemory):
+        asyncio.run(served.load())
+    assert served.error and loaded and not loaded[0]()
 
 
 def test_a_load_can_be_given_up() -> None:

@@ -235,5 +235,10 @@ class TorchRunner:
         self.ops.copy_page(source, target)
 
     def close(self) -> None:
+        """Give the device's memory back, unless it has failed: then nothing can."""
         with suppress(DeviceLost):
             self.check()
+            for name in ("_graphs", "_decoder", "ops"):
+                vars(self).pop(name, None)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from zonda.errors import Closed
@@ -131,6 +132,7 @@ class Served:
         try:
             llm = await beside(lambda: load(self._progress), "zonda-load")
         except Exception as error:
+            _let_go(error)
             self.error = None if isinstance(error, Cancelled) else error
             raise
         self.llm, self.facts, self.name = llm, _facts(llm), self.name or llm.name
@@ -143,6 +145,13 @@ class Served:
     def _progress(self, stage: str, done: int, total: int) -> None:
         if self._cancelled.is_set():
             raise Cancelled(f"the loading of {self.title} was cancelled")
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames of an error that is kept: a device may still have what they have loaded."""
+    while error:
+        clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _facts(llm: AsyncLLM) -> Facts:
