@@ -15,22 +15,29 @@ def seconds(work: Sequence[Callable[[], object]], *, turns: int = 1, repeats: in
     for each in work:
         each()
     torch.cuda.synchronize()
+    graph = captured(work, turns)
+    return statistics.median(replayed(graph) for _ in range(repeats)) / (1e3 * turns * len(work))
+
+
+def captured(work: Sequence[Callable[[], object]], turns: int = 1) -> torch.cuda.CUDAGraph:
+    """All of `work` in turn, so many times; each was launched before."""
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(turns):
             for each in work:
                 each()
-    return statistics.median(_replay(graph) for _ in range(repeats)) / (turns * len(work))
+    return graph
 
 
-def _replay(graph: torch.cuda.CUDAGraph) -> float:
+def replayed(graph: torch.cuda.CUDAGraph) -> float:
+    """Milliseconds of a replay that follows one."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     graph.replay()
     start.record()
     graph.replay()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1e3
+    return start.elapsed_time(end)
 
 
 def show(found: Found) -> None:
