@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,19 +122,53 @@ def test_what_a_model_that_is_gone_had_counts_as_free(monkeypatch: pytest.Monkey
     decoder, kept = build(RandomSource(CONFIG, "bf16"))[1], [1 << 30]
     monkeypatch.setattr(torch.cuda, "empty_cache", kept.clear)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: ((7 << 30) - sum(kept), 80 << 30))
-    assert gpu.left_on("cuda:1", decoder, 3 << 30) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
+    assert gpu.left_on("cuda:1", decoder, 3 << 30, ModelOptions(), {}) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
 
 
 def test_a_model_that_does_not_fit_a_card_is_refused_with_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     source = RandomSource(CONFIG, "bf16")
     decoder = build(source)[1]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 << 30, 80 << 30))
-    assert gpu.left_on("cuda:1", decoder, 3 << 30) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
+    assert gpu.left_on("cuda:1", decoder, 3 << 30, ModelOptions(), {}) == (7 << 30) - gpu._WORKSPACE - 2 * 67_113_984
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 << 30, 80 << 30))
     needs = "the weights take 129 MB and kernels 3,072 MB, but 3,072 MB of cuda:1 are free"
     with pytest.raises(OutOfMemory, match=needs) as caught:
-        gpu.left_on("cuda:1", decoder, 0)
+        gpu.left_on("cuda:1", decoder, 0, ModelOptions(), {})
     assert caught.value.hint and "--isq q4k" in caught.value.hint
+
+
+@pytest.mark.parametrize(("able", "stored", "options", "metadata", "each"), [
+    ((8, 9), 2.0, {}, {}, 2), ((8, 9), 4.0, {}, {}, 2), ((8, 9), 0, {}, {}, 2), ((8, 9), 0.6, {}, {}, 0.6),
+    ((8, 9), 2.0, {"compute_dtype": "f32"}, {}, 4), ((8, 9), 0.6, {"compute_dtype": "f32"}, {}, 0.6),
+    ((8, 9), 1.0, {}, {"quantization_config": {}}, 1), ((8, 6), 1.0, {}, {"quantization_config": {}}, 2),
+    ((7, 5), 1.0, {}, {"quantization_config": {}}, 1)])
+def test_a_plan_counts_weights_as_the_card_will_hold_them(
+        old_card: None, monkeypatch: pytest.MonkeyPatch, able: tuple[int, int], stored: float, options: dict[str, str],
+        metadata: dict[str, Any], each: float) -> None:
+    decoder, numbers = build(RandomSource(CONFIG, "bf16"))[1], 67_113_984
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: able)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7 << 30, 80 << 30))
+    left = gpu.left_on("cuda:0", decoder, int(stored * numbers), ModelOptions(**options), metadata)
+    assert left == (7 << 30) - gpu._WORKSPACE - int(each * numbers)
+
+
+@pytest.mark.parametrize(("able", "size"), [((8, 9), 1), ((8, 6), 2), ((7, 5), 1)])
+def test_a_plan_counts_a_cache_of_eight_bits_as_the_card_will_hold_it(
+        old_card: None, monkeypatch: pytest.MonkeyPatch, able: tuple[int, int], size: int) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: able)
+    assert gpu.cache_bytes(ModelOptions(kv_dtype="fp8"), "cuda:0") == size
+
+
+def test_a_context_that_is_cut_while_loading_is_told_or_refused_where_it_was_asked_for(
+        caplog: pytest.LogCaptureFixture) -> None:
+    runner: Any = SimpleNamespace(max_len=960, page_size=64)
+    gpu._compare(runner, "cuda:0", 1000, asked=True)
+    assert not caplog.text
+    gpu._compare(runner, "cuda:0", 1024, asked=False)
+    assert "cuda:0 has memory left for 960 positions, not the planned 1024" in caplog.text
+    with pytest.raises(OutOfMemory, match="960 positions") as caught:
+        gpu._compare(runner, "cuda:0", 1024, asked=True)
+    assert caught.value.hint and "at most 960 by --max-seq-len" in caught.value.hint
 
 
 def test_a_card_that_is_not_there_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

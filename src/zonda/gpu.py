@@ -21,6 +21,7 @@ from zonda.memory import mb
 from zonda.options import EngineOptions, ModelOptions, given
 from zonda.types import Progress
 from zonda.weights.load import Convert
+from zonda.weights.scaled import CONFIG
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _log = logging.getLogger("zonda")
 _ON_GPU = ("compute_dtype", "kv_dtype", "capture")  # options
 _OLDEST = 8, 0  # compute capability
 _WORKSPACE = 3 << 30  # bytes of a GPU that kernels need while they run
+_PACKED = 1.9  # bytes a weight up to which most are taken to be stored in formats that stay on the device
 
 
 def device_of(model: ModelOptions) -> str:
@@ -96,21 +98,33 @@ def kernels_on(device: str) -> tuple[str, str]:
     return "triton", f"{name}, compute capability {found[0]}.{found[1]}"
 
 
-def cache_bytes(model: ModelOptions) -> int:
+def cache_bytes(model: ModelOptions, device: str) -> int:
     """Bytes of a number in a GPU's cache."""
-    return 1 if model.kv_dtype == "fp8" else 4 if model.compute_dtype == "f32" else 2
+    return 1 if model.kv_dtype == "fp8" and _eights(device) else _float_bytes(model)
 
 
-def left_on(device: str, decoder: Decoder, weight_bytes: int) -> int:
+def _float_bytes(model: ModelOptions) -> int:
+    return 4 if model.compute_dtype == "f32" else 2
+
+
+def _eights(device: str) -> bool:
+    """Whether eight-bit floats stay such there: plain torch keeps them, kernels where the card has instructions."""
+    from zonda.kernels.cuda.shapes import has_eights
+
+    return kernels_on(device)[0] == "torch" or has_eights(device)
+
+
+def left_on(device: str, decoder: Decoder, weight_bytes: int, model: ModelOptions, metadata: Mapping[str, Any]) -> int:
     """Bytes of the device that weights and kernels leave; raises `OutOfMemory` when the weights do not fit."""
     import torch
 
     gc.collect()
     torch.cuda.empty_cache()  # what a model that is no more had would count as taken
     free = torch.cuda.mem_get_info(device)[0]
-    shapes = (shape for _, block in decoder.walk() for shape in block.parameters().values())
-    sixteen = 2 * sum(math.prod(shape) for shape in shapes)
-    weights = min(weight_bytes or sixteen, sixteen)
+    numbers = sum(math.prod(shape) for _, block in decoder.walk() for shape in block.parameters().values())
+    floats = _float_bytes(model) * numbers
+    packed = 0 < weight_bytes < _PACKED * numbers and not (CONFIG in metadata and not _eights(device))
+    weights = weight_bytes if packed else floats
     left = free - weights - _WORKSPACE
     if left <= 0:
         raise OutOfMemory(f"the weights take {mb(weights)} and kernels {mb(_WORKSPACE)}, but {mb(free)} of {device} "
@@ -135,6 +149,7 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
         runner = TorchRunner(decoder, source, ops, max_len=max_len, kv_bytes=kv_bytes,
                              max_rows=options.max_num_batched_tokens, max_seqs=options.max_seqs, convert=convert,
                              progress=lambda done, total: tell("loading", done, total))
+        _compare(runner, device, max_len, asked=options.max_seq_len is not None)
         if ops.captures:
             number = count(1)
             tell("preparing kernels", 0, 0)
@@ -142,6 +157,17 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
             tell("capturing steps", 0, 0)
             runner.warm(all=model.capture == "all")
         return runner, draw.result()
+
+
+def _compare(runner: Runner, device: str, max_len: int, *, asked: bool) -> None:
+    """Tell of a context that is shorter than planned, by more than a page: there was less memory left by then."""
+    if runner.max_len + runner.page_size > max_len:
+        return
+    short = f"{device} has memory left for {runner.max_len} positions, not the planned {max_len}"
+    if asked:
+        raise OutOfMemory(short, hint=f"ask for at most {runner.max_len} by --max-seq-len, or see what else uses the "
+                                      "device")
+    _log.warning("%s", short)
 
 
 @contextmanager

@@ -179,7 +179,7 @@ class Sized:
 
 def position_bytes(decoder: Decoder, device: str, model: ModelOptions) -> int:
     """Bytes that one position of a sequence takes of the device's cache."""
-    size, multiple = (2, HEAD) if device == "cpu" else (cache_bytes(model), 1)
+    size, multiple = (2, HEAD) if device == "cpu" else (cache_bytes(model, device), 1)
     return sum(cache.position_bytes(size, multiple=multiple) for cache in decoder.caches)
 
 
@@ -237,7 +237,10 @@ def size(source: Source, model: ModelOptions, options: EngineOptions, *, weight_
     device = device_of(model)
     options = options.filled() if device == "cpu" else options.filled(256, 8192)
     config, decoder = build(source)
-    free = _left(weight_bytes) if device == "cpu" else left_on(device, decoder, weight_bytes)
+    if device == "cpu":
+        free = _left(weight_bytes)
+    else:
+        free = left_on(device, decoder, weight_bytes, model, source.metadata)
     cache = plan(position_bytes(decoder, device, model), config.context, options, free=free,
                  share=_SHARE if device == "cpu" else _GPU_SHARE)
     if cache.max_len != config.max_len:
