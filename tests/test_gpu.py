@@ -14,7 +14,7 @@ import torch
 
 from zonda import gpu
 from zonda.cli import main
-from zonda.errors import InvalidRequest, OutOfMemory
+from zonda.errors import InvalidRequest, OutOfMemory, Unsupported
 from zonda.kernels import choose
 from zonda.kernels.torch.ops import TorchOps
 from zonda.machine import _compiler, _device
@@ -93,6 +93,14 @@ def test_doctor_warns_where_triton_finds_no_compiler(card: None, monkeypatch: py
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: found if name == "gcc" else None)
     assert _compiler().status == status
+
+
+def test_kernels_that_cannot_be_made_are_told_with_what_to_do() -> None:
+    with pytest.raises(Unsupported, match="RuntimeError: Failed to find C compiler") as caught, gpu._made("cuda:0"):
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+    assert caught.value.hint and "zonda doctor" in caught.value.hint
+    with pytest.raises(OutOfMemory), gpu._made("cuda:0"):
+        raise OutOfMemory("cuda:0 has no memory left for this step")
 
 
 @pytest.mark.parametrize(("metadata", "dtype"), [

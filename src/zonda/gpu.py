@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zonda.engine.runner import Runner
 from zonda.environment import cache_folder, keep_triton_kernels
-from zonda.errors import InvalidRequest, OutOfMemory
+from zonda.errors import InvalidRequest, OutOfMemory, Unsupported, ZondaError
 from zonda.kernels import sample
 from zonda.memory import mb
 from zonda.options import EngineOptions, ModelOptions, given
@@ -153,7 +153,8 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
         if ops.captures:
             number = count(1)
             tell("preparing kernels", 0, 0)
-            runner.compile(lambda: tell("preparing kernels", next(number), 0))
+            with _made(device):
+                runner.compile(lambda: tell("preparing kernels", next(number), 0))
             tell("capturing steps", 0, 0)
             runner.warm(all=model.capture == "all")
         return runner, draw.result()
@@ -168,6 +169,19 @@ def _compare(runner: Runner, device: str, max_len: int, *, asked: bool) -> None:
         raise OutOfMemory(short, hint=f"ask for at most {runner.max_len} by --max-seq-len, or see what else uses the "
                                       "device")
     _log.warning("%s", short)
+
+
+@contextmanager
+def _made(device: str) -> Iterator[None]:
+    """Tell of kernels that cannot be made what they need."""
+    try:
+        yield
+    except ZondaError:
+        raise
+    except Exception as error:
+        raise Unsupported(f"Triton cannot make the kernels for {device}: {type(error).__name__}: {error!s:.500}",
+                          hint="`zonda doctor` tells what they need; on the processor, by --cpu, there are others"
+                          ) from error
 
 
 @contextmanager
