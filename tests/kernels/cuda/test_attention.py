@@ -92,6 +92,19 @@ def test_heads_of_real_models(counts: list[int], lengths: list[int], heads: Head
     near(ours.attend(qkv, layer, step), expected, LIMITS[torch.bfloat16])
 
 
+@pytest.mark.parametrize("kind", [TorchOps, pytest.param(CUDAOps, marks=on_card)])
+@pytest.mark.parametrize("counts", [[1, 1], [9, 1]])
+def test_a_cache_of_eight_bits_keeps_what_is_too_large_as_its_largest_number(
+        kind: type[TorchOps], counts: list[int]) -> None:
+    heads, eight = Heads(4, 2, 64), torch.float8_e4m3fn
+    ops = dict(zip((CUDAOps, TorchOps), both(heads, torch.bfloat16 if kind is CUDAOps else torch.float32, eight)))[kind]
+    step, _ = step_of(counts, [40, 50])
+    qkv = torch.full((step.rows, 8 * 64), 900.0, device=DEVICE)
+    found = ops.attend(qkv.to(ops.dtype), Attend(0, heads, 0.3), step)
+    assert found.isfinite().all()
+    assert {cache.float().max().item() for cache in ops.caches[0]} == {448.0}
+
+
 def test_what_nobody_wrote_into_the_cache_is_not_read() -> None:
     ours, _ = both(Heads(4, 2, 64))
     for each in ours.caches[0]:

@@ -77,8 +77,8 @@ class TorchOps:
         keys, values = self.caches[layer.index]
         width = int(step.head[0])
         page = step.table[step.owners.long() * width + positions // PAGE].long()
-        keys[page, :, positions % PAGE] = k.to(keys.dtype)
-        values[page, :, positions % PAGE] = v.to(keys.dtype)
+        keys[page, :, positions % PAGE] = self._kept(k)
+        values[page, :, positions % PAGE] = self._kept(v)
         out = torch.empty_like(q)
         starts = step.starts.tolist()
         for i, length in enumerate(step.lengths.tolist()):
@@ -88,6 +88,12 @@ class TorchOps:
                 out[rows] = _attention(q[rows].float(), _read(keys, used, length), _read(values, used, length), layer,
                                        positions[rows]).to(self.dtype)
         return out.view(step.rows, -1)
+
+    def _kept(self, x: Tensor) -> Tensor:
+        """As the cache has it; what is too large for eight bits is their largest number."""
+        if self.cache_dtype.itemsize == 1:
+            x = x.clamp(-torch.finfo(self.cache_dtype).max, torch.finfo(self.cache_dtype).max)
+        return x.to(self.cache_dtype)
 
     def sampled(self, x: Tensor, step: Step) -> Tensor:
         return x if step.alone else x[step.sample.long()]
