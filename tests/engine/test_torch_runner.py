@@ -7,12 +7,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from fakerunner import Collector, request
-from tiny import answers, reference, served, torch_runner
+from tiny import answers, model, reference, served, torch_runner
 
+import zonda.engine.torch_runner
 from zonda.engine.engine import Engine
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
@@ -41,28 +44,60 @@ def test_a_seeded_request_draws_the_same_alone_and_in_company() -> None:
     assert found[0] == found[1]
 
 
-def test_all_that_threads_call_computes_on_the_runners_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread begins with the first device, whatever the thread that loaded the model has chosen."""
-    chosen: list[str] = []
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices that threads choose: which, whether without gradients, and the thread."""
+    found: list[str] = []
 
     class Chosen:
         def __init__(self, device: torch.device) -> None:
             self.device = device
 
         def __enter__(self) -> None:
-            chosen.append(f"{self.device} {torch.is_inference_mode_enabled()} {threading.current_thread().name}")
+            found.append(f"{self.device} {torch.is_inference_mode_enabled()} {threading.current_thread().name}")
 
         def __exit__(self, *error: object) -> None: ...
 
-    runner = torch_runner(TorchOps)
-    runner.device = torch.device("cuda:1")
     monkeypatch.setattr(torch.cuda, "device", Chosen)
+    return found
+
+
+def test_all_that_threads_call_computes_on_the_runners_device(devices: list[str]) -> None:
+    """A thread begins with the first device, whatever the thread that loaded the model has chosen."""
+    runner = torch_runner(TorchOps)
+    devices.clear()
+    runner.device = torch.device("cuda:1")
     thread = threading.Thread(target=runner.copy_page, args=(0, 1), name="another")
     thread.start()
     thread.join()
-    assert chosen == ["cuda:1 True another"]
+    assert devices == ["cuda:1 True another"]
     assert all(hasattr(getattr(TorchRunner, name), "__wrapped__")
                for name in ("compile", "warm", "idle", "run", "launch", "copy_page"))
+
+
+def test_weights_are_loaded_on_the_runners_device(devices: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What passes through pinned memory is waited for on the stream of the device that takes it."""
+    class Loading(Exception): ...
+
+    def load(*given: object, **named: object) -> None:
+        raise Loading
+
+    monkeypatch.setattr(zonda.engine.torch_runner, "load", load)
+    ops: Any = SimpleNamespace(device=torch.device("cuda:1"))
+    with pytest.raises(Loading):
+        TorchRunner(*model("f32"), ops, max_len=256, kv_bytes=1 << 20, max_rows=8, max_seqs=2)
+    assert devices == [f"cuda:1 True {threading.current_thread().name}"]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_second_card_computes_while_a_thread_has_chosen_the_first() -> None:
+    torch.cuda.set_device(0)
+    before = torch.cuda.memory_allocated(0)
+    runner = torch_runner(CUDAOps, device=torch.device("cuda:1"))
+    runner.compile()
+    runner.warm(all=True)
+    assert answers(runner) == answers(reference())
+    assert torch.cuda.memory_allocated(0) <= before and torch.cuda.current_device() == 0
 
 
 @pytest.mark.parametrize("case", ["dense", "packed", "float8", "mixture"])

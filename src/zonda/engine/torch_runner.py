@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import wraps
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
@@ -32,6 +32,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def chosen(device: torch.device) -> AbstractContextManager[object]:
+    """While it lasts, this thread computes on the device, and its events are of the device's stream."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Concatenate[TorchRunner, P], R]:
     """Compute without gradients and on the runner's device: torch and Triton take the one that a thread has chosen.
 
@@ -40,8 +45,7 @@ def on_device(method: Callable[Concatenate[TorchRunner, P], R]) -> Callable[Conc
     """
     @wraps(method)
     def there(self: TorchRunner, *given: P.args, **named: P.kwargs) -> R:
-        chosen = torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
-        with torch.inference_mode(), chosen:
+        with torch.inference_mode(), chosen(self.device):
             try:
                 return method(self, *given, **named)
             except Exception as error:
@@ -75,7 +79,7 @@ class TorchRunner:
                  progress: Progress | None = None) -> None:
         self.ops = ops
         self.device = ops.device
-        with torch.inference_mode():
+        with torch.inference_mode(), chosen(self.device):
             load(decoder, source, ops, convert=convert, progress=progress)
         self._decoder = decoder
         self.vocab = decoder.vocab
