@@ -61,6 +61,7 @@ def test_what_is_no_regular_grammar_has_no_expression(grammar: str) -> None:
 
 def test_deep_and_long_grammars_end_soon() -> None:
     assert expression("start: " + "(" * 100_000) is None
+    assert expression("start: " + "(" * 1000 + '"a"' + ")" * 1000) is None
     assert expression("start: " + '"a" ' * LONGEST) is None
     assert expression("start: " + '"a" | ' * LONGEST + '"a"') is None
     assert expression("start: " + '"\\"' * (LONGEST // 4)) is None

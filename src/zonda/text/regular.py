@@ -6,13 +6,17 @@ import re
 
 LONGEST = 1 << 16
 """Characters of an expression that is made."""
-_TOKEN = re.compile(r"""(?P<skip>\s+|//[^\n]*|\#[^\n]*|->\s*\w+) | (?P<string>"(?:[^"\\\n]|\\.)*"i?)
-    | (?P<regex>/(?:[^/\\]|\\.)+/[ims]*) | (?P<name>[^\W\d][\w-]*) | (?P<count>\{[\d,\s]*\}|~\s*\d+(?:\s*\.\.\s*\d+)?)
-    | (?P<other>\.\.|[|()\[\]?*+])""", re.DOTALL | re.VERBOSE)
-_HEAD = re.compile(r"[ \t]*[?!]?([^\W\d][\w-]*)[ \t]*(?:\.[ \t]*\d+[ \t]*)?:(?!:)")
-_LINE = re.compile(r"\n(?=[ \t]*[?!]?[^\W\d][\w-]*[ \t]*(?:\.[ \t]*\d+[ \t]*)?:(?!:)|[ \t]*%)")
-_IMPORT = re.compile(r"[ \t]*%import[ \t]+common(?:\.(\w+)(?:[ \t]*->[ \t]*(\w+))?|[ \t]*\(([\w\s,]+)\))\s*")
-_IGNORE = re.compile(r"[ \t]*%ignore\b")
+DEEPEST = 100
+"""Brackets within brackets."""
+_NAME = r"[^\W\d][\w-]*"
+_TEXT = r'"(?:[^"\\\n]|\\.)*"'
+_TOKEN = re.compile(rf"""(?P<skip>\s+|//[^\n]*|\#[^\n]*|->\s*\w+) | (?P<range>{_TEXT}\s*\.\.\s*{_TEXT})
+    | (?P<string>{_TEXT}i?) | (?P<regex>/(?:[^/\\]|\\.)+/[ims]*) | (?P<name>{_NAME})
+    | (?P<count>\{{[\d,\s]*\}}|~\s*\d+(?:\s*\.\.\s*\d+)?) | (?P<open>[(\[]) | (?P<close>[)\]])
+    | (?P<same>[|?*+]) | (?P<strange>.)""", re.DOTALL | re.VERBOSE)
+_HEAD = re.compile(rf"""^[ \t]*(?: [?!]?(?P<name>{_NAME})[ \t]*(?:\.[ \t]*\d+[ \t]*)?:(?!:) | (?P<ignore>%ignore\b)
+    | %import[ \t]+common(?:\.(?P<one>\w+)(?:[ \t]*->[ \t]*(?P<alias>\w+))?|[ \t]*\((?P<several>[\w\s,]+)\)))""",
+    re.MULTILINE | re.VERBOSE)
 _NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?"
 _DECIMAL = r"(?:[0-9]+\.[0-9]*|\.[0-9]+)"
 _FLOAT = rf"(?:[0-9]+[eE][+\-]?[0-9]+|{_DECIMAL}(?:[eE][+\-]?[0-9]+)?)"
@@ -25,159 +29,81 @@ _COMMON = {
 """What may be imported, as expressions."""
 
 
-class _Irregular(Exception):
-    """The grammar is no regular one, or has what is not known here."""
-
-
 def expression(source: str) -> str | None:
     """A regular expression for a Lark grammar; None if rules refer to themselves, or it is too long or strange."""
     try:
-        return _Grammar(source).whole() if len(source) <= LONGEST else None
-    except (_Irregular, RecursionError):
+        return _Grammar(source).named("start") if len(source) <= LONGEST else None
+    except (KeyError, ValueError, RecursionError):
         return None
 
 
-def _tokens(source: str) -> list[tuple[str, str]]:
-    """Tokens with their kinds."""
-    found, at = list[tuple[str, str]](), 0
-    while at < len(source):
-        token = _TOKEN.match(source, at)
-        if token is None:
-            raise _Irregular
-        found.append((str(token.lastgroup), token[0]))
-        at = token.end()
-    return [each for each in found if each[0] != "skip"]
-
-
 class _Grammar:
+    """Definitions by name; KeyError for names that are not there, ValueError for what is not known here."""
+
     def __init__(self, source: str) -> None:
-        self._bodies: dict[str, str] = {}
-        self._made: dict[str, str] = {}
-        self._open: list[str] = []
-        ignored = list[str]()
-        for part in _LINE.split(source):
-            if found := _IMPORT.match(part):
-                self._import(re.findall(r"\w+", found[1] or found[3]), found[2])
-            elif found := _IGNORE.match(part):
-                ignored.append(part[found.end():])
-            elif found := _HEAD.match(part):
-                self._bodies[found[1]] = part[found.end():]
-            elif _tokens(part):
-                raise _Irregular
-        self._skip = ""
-        self._skip = f"(?:{'|'.join(_Body(self, each, '').whole() for each in ignored)})*" if ignored else ""
-
-    def _import(self, names: list[str], alias: str | None) -> None:
-        for name in names:
-            if name not in _COMMON:
-                raise _Irregular
-            self._made[alias or name] = f"(?:{_COMMON[name]})"
-
-    def whole(self) -> str:
-        return self.named("start")
+        self._bodies, self._made, self._skip = dict[str, str](), dict[str, str](), ""
+        heads, ignored = [*_HEAD.finditer(source)], list[str]()
+        ends = [*(head.start() for head in heads), len(source)]
+        rest = [source[:ends[0]]]
+        for head, end in zip(heads, ends[1:]):
+            body = source[head.end():end]
+            if head["name"]:
+                self._bodies[head["name"]] = body
+            elif head["ignore"]:
+                ignored.append(body)
+            else:
+                names = re.findall(r"\w+", head["one"] or head["several"])
+                self._bodies |= {head["alias"] or name: f"/{_COMMON[name]}/" for name in names}
+                rest.append(body)
+        if self._expression(" ".join(rest), "") != "(?:)":
+            raise ValueError
+        if ignored:
+            self._skip = f"(?:{'|'.join(self._expression(each, '') for each in ignored)})*"
 
     def named(self, name: str) -> str:
         """The expression of a rule or a terminal."""
-        if name not in self._made:
-            if name in self._open or name not in self._bodies:
-                raise _Irregular
-            self._open.append(name)
-            skip = self._skip if name.strip("_")[:1].islower() else ""
-            self._made[name] = f"(?:{_Body(self, self._bodies[name], skip).whole()})"
-            self._open.pop()
-        if len(self._made[name]) > LONGEST:
-            raise _Irregular
+        if name not in self._made:  # nor is the body there while it is read: it must not refer to itself
+            self._made[name] = self._expression(self._bodies.pop(name), "" if _is_terminal(name) else self._skip)
         return self._made[name]
 
+    def _expression(self, source: str, skip: str) -> str:
+        """The right side of a definition; `skip` is what may stand behind its terminals."""
+        found, length, depth = list[str](), 0, 0
+        for token in _TOKEN.finditer(source):
+            kind = token.lastgroup
+            found.append(self._piece(kind, token[0], skip))
+            length, depth = length + len(found[-1]), depth + (kind == "open") - (kind == "close")
+            if kind == "strange" or length > LONGEST or not 0 <= depth <= DEEPEST:
+                raise ValueError
+        if depth:
+            raise ValueError
+        return f"(?:{''.join(found)})"
 
-class _Body:
-    """The right side of a definition; `skip` is what may stand behind its terminals."""
-
-    def __init__(self, grammar: _Grammar, source: str, skip: str) -> None:
-        self._grammar, self._skip, self._at = grammar, skip, 0
-        self._tokens = _tokens(source)
-
-    def whole(self) -> str:
-        found = self._choices()
-        if self._at < len(self._tokens):
-            raise _Irregular
-        return found
-
-    def _next(self) -> str:
-        return self._tokens[self._at][1] if self._at < len(self._tokens) else ""
-
-    def _choices(self) -> str:
-        found = [self._row()]
-        while self._next() == "|":
-            self._at += 1
-            found.append(self._row())
-        return "|".join(found)
-
-    def _row(self) -> str:
-        found = ""
-        while self._next() not in ("", "|", ")", "]"):
-            found += self._repeated(self._one())
-            if len(found) > LONGEST:
-                raise _Irregular
-        return found
-
-    def _one(self) -> str:
-        kind, text = self._tokens[self._at]
-        self._at += 1
-        if kind == "name":
-            terminal = text.strip("_")[:1].isupper()
-            return self._skipping(self._grammar.named(text)) if terminal else self._grammar.named(text)
-        if kind in ("string", "regex"):
-            made = self._range(text) if self._next() == ".." else _string(text) if kind == "string" else _regex(text)
-            return self._skipping(made)
-        if text not in ("(", "["):
-            raise _Irregular
-        inner = self._choices()
-        if self._next() != {"(": ")", "[": "]"}[text]:
-            raise _Irregular
-        self._at += 1
-        return f"(?:{inner})" + "?" * (text == "[")
-
-    def _skipping(self, made: str) -> str:
-        return f"(?:{made}{self._skip})" if self._skip else made
-
-    def _range(self, first: str) -> str:
-        last = self._tokens[self._at + 1][1] if self._at + 1 < len(self._tokens) else ""
-        self._at += 2
-        ends = [_loaded(each) for each in (first, last)]
-        if not all(len(each) == 1 for each in ends):
-            raise _Irregular
-        return "[{}-{}]".format(*map(exactly, ends))
-
-    def _repeated(self, one: str) -> str:
-        kind, text = self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
-        if text in ("?", "*", "+"):
-            self._at += 1
-            return f"(?:{one}){text}"
-        if kind == "count":
-            self._at += 1
-            numbers = re.findall(r"\d+", text)
-            exact = len(numbers) == 1 and "," not in text
-            least, most = ("0", numbers[0]) if text.startswith("{,") else (numbers[0], "".join(numbers[1:]))
-            return f"(?:{one}){{{least}}}" if exact else f"(?:{one}){{{least},{most}}}"
-        return one
+    def _piece(self, kind: str | None, text: str, skip: str) -> str:
+        """What a token becomes."""
+        match kind:
+            case "name":
+                made, skip = self.named(text), skip if _is_terminal(text) else ""
+            case "string":
+                made = f"(?{'i' * text.endswith('i')}:{exactly(json.loads(text.removesuffix('i')))})"
+            case "range":
+                ends = [json.loads(each) for each in re.findall(_TEXT, text)]
+                if [*map(len, ends)] != [1, 1]:
+                    raise ValueError
+                made = "[{}-{}]".format(*map(exactly, ends))
+            case "regex":
+                body, _, flags = text[1:].rpartition("/")
+                made = f"(?{flags}:{body})"
+            case "count":
+                numbers = re.sub(r"[{}~\s]", "", text).replace("..", ",")
+                return f"{{{'0' * numbers.startswith(',')}{numbers}}}"
+            case _:
+                return {"open": "(?:", "close": ")" + "?" * (text == "]"), "skip": ""}.get(kind or "", text)
+        return f"(?:{made}{skip})" if skip else made
 
 
-def _string(text: str) -> str:
-    made = exactly(_loaded(text.removesuffix("i")))
-    return f"(?i:{made})" if text.endswith("i") else f"(?:{made})"
-
-
-def _regex(text: str) -> str:
-    body, _, flags = text[1:].rpartition("/")
-    return f"(?{flags}:{body})"
-
-
-def _loaded(text: str) -> str:
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        raise _Irregular from None
+def _is_terminal(name: str) -> bool:
+    return name.strip("_")[:1].isupper()
 
 
 def exactly(text: str) -> str:
