@@ -23,7 +23,7 @@ SHAPES = (("project", 6144, 4096), ("output", 4096, 4096), ("gated", 14336, 4096
 
 @dataclass(frozen=True)
 class Case:
-    """One product: `kind` is project (with norm), gated (with norm) or output (with residual).
+    """One product: `kind` is project, gated (both of few rows with a norm) or output (with residual).
 
     `by` is "rows" or "blocks" for scales, `how` a shape, "rule", or "eight bits" on both sides.
     """
@@ -52,7 +52,7 @@ def random(case: Case) -> list[Float8Matrix]:
 
 def arrays(case: Case) -> tuple[Tensor, Tensor, Norm]:
     """Input, poisoned output and norm."""
-    kind = torch.bfloat16 if case.kind == "output" else torch.float32
+    kind = torch.bfloat16 if case.kind == "output" or case.rows > float8.FEW else torch.float32
     x = torch.randn(case.rows, case.ins, device="cuda").to(kind)
     out = torch.full((case.rows, case.outs), float("nan"), device="cuda", dtype=torch.bfloat16)
     if case.kind == "output":
@@ -66,7 +66,7 @@ def launch(case: Case, matrices: list[Float8Matrix], x: Tensor, out: Tensor, nor
         for each in matrices:
             float8.product(inputs, each)
         return
-    float8.multiply(x, matrices[0], out, dot=torch.bfloat16, norm=None if case.kind == "output" else norm,
+    float8.multiply(x, matrices[0], out, dot=torch.bfloat16, norm=norm if x.dtype == torch.float32 else None,
                     residual=out if case.kind == "output" else None, up=matrices[1] if case.kind == "gated" else None,
                     shape=None if isinstance(case.how, str) else case.how)
 
@@ -83,8 +83,10 @@ def candidates() -> Iterator[Case]:
         yield Case(kind, outs, ins, 1, "blocks")
         for rows in (4, 16, 64):
             yield Case(kind, outs, ins, rows, how="eight bits")
-            for width, warps, stages in ((32, 4, 4), (64, 4, 4), (64, 4, 3), (128, 8, 3)):
-                yield Case(kind, outs, ins, rows, how=Tile(max(16, rows), width, warps, stages))
+            yield Case(kind, outs, ins, rows)
+            for width, warps, stages in ((32, 2, 4), (64, 4, 4), (64, 4, 3), (128, 8, 3)):
+                for splits in (1, 4, 8):
+                    yield Case(kind, outs, ins, rows, how=Tile(max(8, rows), width, splits, warps, stages))
         for rows in (128, 256, 2048):
             yield Case(kind, outs, ins, rows)
             yield Case(kind, outs, ins, rows, "blocks")

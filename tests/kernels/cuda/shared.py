@@ -12,7 +12,7 @@ from triton.runtime.driver import driver
 
 from tests.packing import random_packed
 from zonda.kernels.cuda import attention, experts, float8, launch, linear, shapes
-from zonda.kernels.ops import Attend, Experts, Heads, Norm, Rotary
+from zonda.kernels.ops import Attend, Experts, Heads, Rotary
 from zonda.kernels.torch.float8 import Float8Matrix
 from zonda.kernels.torch.matrix import DenseMatrix, Matrix, prepare
 
@@ -66,13 +66,13 @@ def eights(outs: int, ins: int) -> Float8Matrix:
 
 
 def products() -> None:
-    x, norm = rows(256, 1024), Norm(torch.ones(1024), 1e-6)
+    x = rows(256, 1024)
     for name in ("q8_0", "q6_k", "q2_k"):
         matrix = prepare(random_packed(name, 256, 1024), "cpu", HALF)
         for count in (8, 32, 64, 256):
             linear.multiply(x[:count], matrix, rows(count, 256, HALF), dot=HALF)
             linear.multiply(x[:count], matrix, rows(count, 256, HALF), dot=HALF, up=matrix)
-    float8.multiply(x[:64], eights(256, 1024), rows(64, 256, HALF), dot=HALF, norm=norm)
+    float8.multiply(x[:64], eights(256, 1024), rows(64, 256, HALF), dot=HALF)
 
 
 def mixtures() -> None:

@@ -16,7 +16,7 @@ from zonda.kernels.torch.float8 import round_rows as plain_rounding
 from zonda.weights.formats.float8 import Float8, encode
 
 KINDS = {"rows": (1, True), "blocks": (128, False), "rows of blocks": (1, False)}
-SHAPES = {"few": Few(2, 4, 7), "some": Tile(16, 32)}
+TILES = {"one program": Tile(16, 32), "two programs": Tile(8, 16, 2), "a part for nobody": Tile(16, 32, 4)}
 
 
 def random(outs: int, ins: int, kind: str, *, seed: int = 0, input_scale: float | None = None) -> Float8Matrix:
@@ -52,12 +52,21 @@ def limit(count: int) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_few_and_some_rows_are_multiplied_with_the_exact_values(kind: str, shape: str) -> None:
+def test_few_rows_are_multiplied_with_the_exact_values_after_a_norm(kind: str) -> None:
     matrix, x, norm, bias = random(70, 300, kind), rows(3, 300), Norm(rows(1, 300)[0], 1e-6), rows(1, 70)[0]
     out = torch.full((3, 70), float("nan"), device=DEVICE)
-    float8.multiply(x, matrix, out, norm=norm, bias=bias, dot=torch.float32, shape=SHAPES[shape])
-    near(out, product(normed(x, norm), matrix) + bias, limit(3 if shape == "few" else 9))
+    float8.multiply(x, matrix, out, norm=norm, bias=bias, dot=torch.float32, shape=Few(2, 4, 7))
+    near(out, product(normed(x, norm), matrix) + bias, limit(3))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", TILES)
+def test_some_rows_are_multiplied_by_tiles_as_often_as_one_likes(kind: str, shape: str) -> None:
+    matrix, x, bias = random(70, 300, kind), rows(19, 300), rows(1, 70)[0]
+    for each in (TILES[shape], Tile(16, 16, 2), TILES[shape]):  # which leave their counters as they were
+        out = torch.full((19, 70), float("nan"), device=DEVICE)
+        float8.multiply(x, matrix, out, bias=bias, dot=torch.float32, shape=each)
+        near(out, product(x, matrix) + bias, limit(19))
 
 
 def test_every_code_is_read_as_its_number() -> None:

@@ -6,7 +6,7 @@ import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from zonda.kernels.cuda.launch import kernel
-from zonda.kernels.cuda.tiles import activate
+from zonda.kernels.cuda.tiles import activate, joined
 
 
 @triton.jit
@@ -137,37 +137,63 @@ def _scale_of_block(scales, n, block, outs, INS: tl.constexpr, HEIGHT: tl.conste
         return tl.load(scales + n // HEIGHT * ((INS + 127) // 128) + block, mask=n < outs, other=0.0)
 
 
+@triton.jit
+def _numbers_of(codes, n, first, INS: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
+    """Columns first … first+BK-1 of rows n, as numbers of type DOT."""
+    k = first + tl.arange(0, BK)[None, :]
+    at = codes + n[:, None] * INS + k
+    bits = tl.load(at) if INS % BK == 0 else tl.load(at, mask=k < INS, other=0)
+    return bits.to(tl.float8e4nv, bitcast=True).to(DOT)
+
+
 @kernel(varying=("rows",))
-def some(x, norm, eps, codes, scales, codes2, scales2, bias, residual, out, rows, outs, stride, INS: tl.constexpr,
-         BM: tl.constexpr, BN: tl.constexpr, STAGES: tl.constexpr, DOT: tl.constexpr, HEIGHT: tl.constexpr,
-         WHOLE: tl.constexpr, HEIGHT2: tl.constexpr, WHOLE2: tl.constexpr, NORM: tl.constexpr, GATED: tl.constexpr,
-         ACTIVATION: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr):
-    """x (rows, INS) on a matrix, 128 columns at a time; codes become numbers of type DOT in registers."""
-    r = tl.program_id(0) * BM + tl.arange(0, BM)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
-    sums = tl.zeros([BM, BN], tl.float32)
-    sums2 = tl.zeros([BM, BN], tl.float32)
-    squares = tl.zeros([BM], tl.float32)
-    for start in tl.range(0, INS, 128, num_stages=STAGES):
-        k = start + tl.arange(0, 128)
-        mask = (r < rows)[:, None] & (k < INS)[None, :]
-        inputs = tl.load(x + r.to(tl.int64)[:, None] * INS + k[None, :], mask=mask, other=0.0).to(tl.float32)
-        if NORM:
-            squares += tl.sum(inputs * inputs, axis=1)
-            inputs = inputs * tl.load(norm + k, mask=k < INS, other=0.0)[None, :]
-        inputs = inputs.to(DOT)
-        weights = _values(_codes(codes, n, k, outs, INS)).to(DOT)
-        part = tl.dot(inputs, tl.trans(weights), input_precision="ieee")
-        sums += part * _scale_of_block(scales, n, start // 128, outs, INS, HEIGHT, WHOLE)[None, :]
+def some(x, codes, scales, codes2, scales2, bias, residual, parts, arrived, out, rows, outs, stride, INS: tl.constexpr,
+         BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, STAGES: tl.constexpr, SPLITS: tl.constexpr,
+         DOT: tl.constexpr, HEIGHT: tl.constexpr, WHOLE: tl.constexpr, HEIGHT2: tl.constexpr, WHOLE2: tl.constexpr,
+         GATED: tl.constexpr, ACTIVATION: tl.constexpr, BIAS: tl.constexpr, RESIDUAL: tl.constexpr, PDL: tl.constexpr):
+    """x (rows, INS) on a matrix; codes become numbers in registers, where the tensor cores take them from.
+
+    Programs (tiles, SPLITS) share the columns of a tile, and the last to come adds their sums.
+    """
+    blocks = tl.cdiv(rows, BM)
+    r = tl.program_id(0) % blocks * BM + tl.arange(0, BM)
+    n = tl.program_id(0) // blocks * BN + tl.arange(0, BN)
+    live = tl.minimum(n, outs - 1)
+    wide, mine = live.to(tl.int64), tl.minimum(r, rows - 1).to(tl.int64)
+    if PDL:
+        gdc_launch_dependents()
+        gdc_wait()
+    sums = tl.zeros((BN, BM), tl.float32)
+    sums2 = tl.zeros((BN, BM), tl.float32)
+    SPAN: tl.constexpr = (INS + BK * SPLITS - 1) // (BK * SPLITS) * BK
+    start = tl.program_id(1) * SPAN
+    for first in tl.range(start, min(start + SPAN, INS), BK, num_stages=STAGES):
+        k = first + tl.arange(0, BK)[None, :]
+        at = x + mine[:, None] * INS + k
+        inputs = tl.trans((tl.load(at) if INS % BK == 0 else tl.load(at, mask=k < INS, other=0.0)).to(DOT))
+        weights = _numbers_of(codes, wide, first, INS, BK, DOT)
+        if WHOLE:
+            sums = tl.dot(weights, inputs, sums, input_precision="ieee")
+        else:
+            scale = _scale_of_block(scales, live, first // 128, outs, INS, HEIGHT, WHOLE)[:, None]
+            sums += tl.dot(weights, inputs, input_precision="ieee") * scale
         if GATED:
-            weights = _values(_codes(codes2, n, k, outs, INS)).to(DOT)
-            part = tl.dot(inputs, tl.trans(weights), input_precision="ieee")
-            sums2 += part * _scale_of_block(scales2, n, start // 128, outs, INS, HEIGHT2, WHOLE2)[None, :]
-    if NORM:
-        inverse = tl.rsqrt(squares / INS + eps)[:, None]
-        sums = sums * inverse
-        sums2 = sums2 * inverse
-    finish(sums, sums2, bias, residual, out, r, n, rows, outs, stride, GATED, ACTIVATION, BIAS, RESIDUAL)
+            weights = _numbers_of(codes2, wide, first, INS, BK, DOT)
+            if WHOLE2:
+                sums2 = tl.dot(weights, inputs, sums2, input_precision="ieee")
+            else:
+                scale = _scale_of_block(scales2, live, first // 128, outs, INS, HEIGHT2, WHOLE2)[:, None]
+                sums2 += tl.dot(weights, inputs, input_precision="ieee") * scale
+    last = True
+    if SPLITS > 1:
+        last, sums, sums2 = joined(sums, sums2, parts, arrived, SPLITS, GATED)
+    if last:
+        if WHOLE:
+            sums *= tl.load(scales + live // HEIGHT)[:, None]
+        if WHOLE2:
+            sums2 *= tl.load(scales2 + live // HEIGHT2)[:, None]
+        finish(tl.trans(sums), tl.trans(sums2), bias, residual, out, r, n, rows, outs, stride, GATED, ACTIVATION, BIAS,
+               RESIDUAL)
 
 
 @triton.jit

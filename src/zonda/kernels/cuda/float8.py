@@ -1,14 +1,16 @@
 """Products with matrices of eight-bit floats: weights as they are for few rows, both sides in eight bits for many."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from zonda.kernels.cuda.eights import by_blocks, end, few, round_rows, some
 from zonda.kernels.cuda.launch import early
@@ -22,13 +24,16 @@ WORD = 4
 FEW, SOME = 2, 64
 """Rows up to which multiply-adds keep up with the memory, and up to which tensor cores take inputs of 16 bits."""
 
+_arrived = WeakTensorKeyDictionary()
+
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Some rows: tiles of rows × outs."""
+    """Some rows: tiles of rows × outs; `splits` programs share the columns of a tile."""
 
     rows: int
     outs: int
+    splits: int = 1
     warps: int = 4
     stages: int = 4
 
@@ -57,6 +62,11 @@ def rounds(rows: int, matrices: Sequence[object]) -> bool:
     return rows > SOME and len(whole) == 1 and None not in whole
 
 
+def few_rows(matrix: Float8Matrix) -> int:
+    """Rows up to which a product may be one kernel with a norm."""
+    return FEW if matrix.ins % WORD == 0 else 0
+
+
 def walk(matrix: Float8Matrix, rows: int, *, gated: bool, norm: bool, numbers: int | None = None) -> Few:
     """About as many `numbers` of a block in each thread, and programs that end together."""
     span = power(matrix.ins)
@@ -70,10 +80,21 @@ def walk(matrix: Float8Matrix, rows: int, *, gated: bool, norm: bool, numbers: i
 
 
 def tile(matrix: Float8Matrix, rows: int, *, gated: bool) -> Tile:
-    """Narrow where every processor then has one at once."""
-    height = max(16, power(min(rows, SOME)))
-    width = 64 if matrix.outs > 32 * processors(matrix.codes.device) else 32
-    return Tile(height, width, 8 if gated and height > 32 else 4, 3 if gated else 4)
+    """Tiles by the rows, and programs enough that each processor has some at once."""
+    if rows <= 8:
+        return _split(Tile(8, 64, stages=3), 4, matrix, gated=gated)
+    if rows <= 16:
+        return _split(Tile(16, 32, warps=2), 6, matrix, gated=gated)
+    if rows <= 32 and gated:
+        return _split(Tile(32, 32, warps=2), 4, matrix, gated=gated)
+    return _split(Tile(32 if rows <= 32 else 64, 64, stages=3), 3, matrix, gated=gated)
+
+
+def _split(shape: Tile, each: int, matrix: Float8Matrix, *, gated: bool) -> Tile:
+    """Columns split so that about `each` programs, of two steps at least, fall to a processor."""
+    tiles = triton.cdiv(matrix.outs, shape.outs) * (1 + gated)
+    wanted = round(math.log2(max(1, each * processors(matrix.codes.device) / tiles)))
+    return replace(shape, splits=min(1 << wanted, power(triton.cdiv(matrix.ins, BLOCK) // 2 + 1) // 2 or 1))
 
 
 def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, norm: Norm | None = None,
@@ -81,46 +102,66 @@ def multiply(x: Tensor, matrix: Float8Matrix, out: Tensor, *, dot: torch.dtype, 
              activation: Activation = "silu", shape: Few | Tile | None = None) -> None:
     """norm(x) times the matrix transposed, with all that follows, into `out` (rows, outs).
 
-    `up` makes it a gated product. Operands of tensor cores are of type `dot`, or E4M3 for many rows. `shape` replaces
-    the rule.
+    `up` makes it a gated product. Operands of tensor cores are of type `dot`, or E4M3 for many rows. From
+    `few_rows` on there is no norm. `shape` replaces the rule.
     """
     rows, ends = x.shape[0], {"GATED": up is not None, "ACTIVATION": activation, "BIAS": bias is not None,
                               "RESIDUAL": residual is not None}
     after = (x if bias is None else bias, out if residual is None else residual, out, rows, matrix.outs, out.stride(0))
-    if shape is None and rows <= FEW and matrix.ins % WORD == 0:
+    if shape is None and rows <= few_rows(matrix):
         shape = walk(matrix, rows, gated=up is not None, norm=norm is not None)
     if shape is None and rows <= SOME:
         shape = tile(matrix, rows, gated=up is not None)
+    if isinstance(shape, Tile):
+        assert norm is None
+        return _some(x, matrix, up or matrix, after, shape, dot, ends)
     if shape is not None:
-        return _fused(x, matrix, up or matrix, after, norm, shape, dot, ends)
+        return _few(x, matrix, up or matrix, after, norm, shape, ends)
     inputs = rounded(x, [matrix, up] if up else [matrix], norm)
     first = product(inputs, matrix)
     second = product(inputs, up) if up else first
     end[(rows, triton.cdiv(matrix.outs, 2048))](first, second, *after, BN=2048, **ends)
 
 
-def _fused(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, ...], norm: Norm | None,
-           shape: Few | Tile, dot: torch.dtype, ends: dict[str, Any]) -> None:
-    codes = [each.codes.view(torch.int32) if isinstance(shape, Few) else each.codes for each in (matrix, up)]
-    before = (x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps, codes[0], matrix.scales,
-              codes[1], up.scales)
-    options = {"INS": matrix.ins, "BN": shape.block if isinstance(shape, Few) else shape.outs,
-               "NORM": norm is not None, "HEIGHT": matrix.height, "WHOLE": matrix.whole, "HEIGHT2": up.height,
-               "WHOLE2": up.whole, "num_warps": shape.warps, **ends}
-    rows = x.shape[0]
-    if isinstance(shape, Tile):
-        # Triton's interpreter would multiply the bits of bfloat16
-        kind = tl.float32 if not x.is_cuda else tl.float16 if dot == torch.float16 else tl.bfloat16
-        grid = (triton.cdiv(rows, shape.rows), triton.cdiv(matrix.outs, shape.outs))
-        codes_wide = shape.outs * (2 if ends["GATED"] else 1)
-        _, stages = staged(x.device, BLOCK, shape.stages, loaded=shape.rows * x.element_size() + codes_wide,
-                           made=codes_wide * kind.primitive_bitwidth // 8)
-        some[grid](*before, *after, BM=shape.rows, STAGES=stages, DOT=kind, **options)
-        return
+def _few(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, ...], norm: Norm | None, shape: Few,
+         ends: dict[str, Any]) -> None:
     native = x.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(x.device) >= (8, 9)
-    turns = triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs)
-    few[(shape.programs,)](*before, *after, UNITS=max(1, power(matrix.ins) // 16),
-                           R=power(rows), TURNS=turns, NATIVE=native, **options, **early(x.device))
+    few[(shape.programs,)](
+        x, x if norm is None else norm.weight, 0.0 if norm is None else norm.eps, matrix.codes.view(torch.int32),
+        matrix.scales, up.codes.view(torch.int32), up.scales, *after, UNITS=max(1, power(matrix.ins) // 16),
+        R=power(len(x)), TURNS=triton.cdiv(triton.cdiv(matrix.outs, shape.block), shape.programs), NATIVE=native,
+        NORM=norm is not None, BN=shape.block, num_warps=shape.warps, **_scaled(matrix, up), **ends, **early(x.device))
+
+
+def _some(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, ...], shape: Tile, dot: torch.dtype,
+          ends: dict[str, Any]) -> None:
+    # Triton's interpreter would multiply the bits of bfloat16
+    kind = tl.float32 if not x.is_cuda else tl.float16 if dot == torch.float16 else tl.bfloat16
+    sides = 2 if ends["GATED"] else 1
+    columns, stages = staged(x.device, BLOCK, shape.stages, made=0,
+                             loaded=shape.rows * x.element_size() + shape.outs * sides)
+    tiles = triton.cdiv(len(x), shape.rows) * triton.cdiv(matrix.outs, shape.outs)
+    arrived = parts = _counters(matrix, tiles)
+    if shape.splits > 1:
+        parts = torch.empty(tiles * shape.splits * sides * shape.rows * shape.outs, dtype=torch.float32,
+                            device=x.device)
+    some[(tiles, shape.splits)](
+        x, matrix.codes, matrix.scales, up.codes, up.scales, *after[:2], parts, arrived, *after[2:], BM=shape.rows,
+        BN=shape.outs, BK=columns, STAGES=stages, SPLITS=shape.splits, DOT=kind, num_warps=shape.warps,
+        **_scaled(matrix, up), **ends, **early(x.device))
+
+
+def _scaled(matrix: Float8Matrix, up: Float8Matrix) -> dict[str, Any]:
+    return {"INS": matrix.ins, "HEIGHT": matrix.height, "WHOLE": matrix.whole, "HEIGHT2": up.height,
+            "WHOLE2": up.whole}
+
+
+def _counters(matrix: Float8Matrix, tiles: int) -> Tensor:
+    """A counter for each tile of a matrix, its own, as models may compute beside each other."""
+    found = _arrived.get(matrix.codes)
+    if found is None or len(found) < tiles:
+        found = _arrived[matrix.codes] = torch.zeros(power(tiles), dtype=torch.int32, device=matrix.codes.device)
+    return found
 
 
 def blank(rows: int, matrices: Sequence[Float8Matrix], dtype: torch.dtype) -> tuple[Rounded, dict[str, Any]]:

@@ -23,7 +23,7 @@ from zonda.kernels.cuda import float8, shapes
 from zonda.kernels.cuda import many as many_kernels
 from zonda.kernels.cuda.float8 import Halves, Rounded
 from zonda.kernels.cuda.launch import early
-from zonda.kernels.cuda.shapes import DENSE_ROWS, FEW_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many, Tiled
+from zonda.kernels.cuda.shapes import DENSE_ROWS, PACKED_ROWS, UNPACKED_ROWS, Few, Many, Tiled
 from zonda.kernels.cuda.tiles import combined
 from zonda.kernels.ops import Activation, Norm
 from zonda.kernels.torch.float8 import Float8Matrix
@@ -124,8 +124,13 @@ def _direct(x: Tensor, matrix: Matrix) -> bool:
 
 def fused(x: Tensor, matrices: Sequence[Matrix]) -> bool:
     """Whether one kernel with a norm is faster than a norm and a product."""
-    most = {DenseMatrix: DENSE_ROWS, GroupIntMatrix: PACKED_ROWS}
-    return len(x) <= min(most.get(type(each), FEW_ROWS) for each in matrices)
+    return len(x) <= min(_few_rows(each) for each in matrices)
+
+
+def _few_rows(matrix: Matrix) -> int:
+    if isinstance(matrix, Float8Matrix):
+        return float8.few_rows(matrix)
+    return PACKED_ROWS if isinstance(matrix, GroupIntMatrix) else DENSE_ROWS
 
 
 def alike(one: Matrix, other: Matrix) -> bool:

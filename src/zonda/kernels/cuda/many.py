@@ -7,7 +7,7 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from zonda.kernels.cuda.few import finish
 from zonda.kernels.cuda.launch import kernel
-from zonda.kernels.cuda.tiles import codes_of, spread, steps_of
+from zonda.kernels.cuda.tiles import codes_of, joined, spread, steps_of
 
 
 @triton.jit
@@ -201,25 +201,10 @@ def many(x, low, high, scales, heads, low2, high2, scales2, heads2, bias, parts,
             if GATED:
                 weights = _field(loaded2, one, i, KW, LOW, HIGH, GROUP, OFFSET, MINS, TWO).to(DOT)
                 sums2 = tl.dot(weights, inputs, sums2, input_precision="ieee")
+    last = True
     if SPLITS > 1:
-        here = parts + tl.program_id(0).to(tl.int64) * (SPLITS * (2 if GATED else 1) * BN * BM) + (
-            tl.arange(0, BN)[:, None] * BM + tl.arange(0, BM)[None, :])
-        mine = here + tl.program_id(1) * BN * BM
-        tl.store(mine, sums)
-        if GATED:
-            tl.store(mine + SPLITS * BN * BM, sums2)
-        tl.debug_barrier()
-        if tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == SPLITS - 1:
-            tl.debug_barrier()
-            sums = tl.zeros((BN, BM), tl.float32)
-            sums2 = tl.zeros((BN, BM), tl.float32)
-            for split in tl.static_range(SPLITS):
-                sums += tl.load(here + split * BN * BM, cache_modifier=".cg")
-                if GATED:
-                    sums2 += tl.load(here + (SPLITS + split) * BN * BM, cache_modifier=".cg")
-            finish(tl.trans(sums), tl.trans(sums2), 1.0, bias, out, out, rows, top, n, outs, stride, BM, False, GATED,
-                   ACTIVATION, BIAS, False)
-    else:
+        last, sums, sums2 = joined(sums, sums2, parts, arrived, SPLITS, GATED)
+    if last:
         finish(tl.trans(sums), tl.trans(sums2), 1.0, bias, out, out, rows, top, n, outs, stride, BM, False, GATED,
                ACTIVATION, BIAS, False)
 

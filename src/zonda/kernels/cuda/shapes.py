@@ -9,8 +9,6 @@ import torch
 
 from zonda.kernels.torch.matrix import DenseMatrix, GroupIntMatrix, Matrix
 
-FEW_ROWS = 16
-"""Rows up to which a product is bound by reading the matrix."""
 DENSE_ROWS, PACKED_ROWS = 4, 2
 """Rows up to which multiply-adds are as fast as the memory; from there on tensor cores."""
 LARGE = 1 << 25

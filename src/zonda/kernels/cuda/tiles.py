@@ -96,6 +96,34 @@ def steps_of(scales, heads, OFFSET: tl.constexpr, MINS: tl.constexpr, TWO: tl.co
     return scale, minimum
 
 
+@triton.jit
+def joined(sums, sums2, parts, arrived, SPLITS: tl.constexpr, GATED: tl.constexpr):
+    """Sums of all SPLITS programs (axis 1) of a tile (axis 0), in order, and whether this program has come last.
+
+    Only the last has them; it leaves the counter of the tile, `arrived`, at zero, as it was.
+    """
+    BN: tl.constexpr = sums.shape[0]
+    BM: tl.constexpr = sums.shape[1]
+    here = parts + tl.program_id(0).to(tl.int64) * (SPLITS * (2 if GATED else 1) * BN * BM) + (
+        tl.arange(0, BN)[:, None] * BM + tl.arange(0, BM)[None, :])
+    mine = here + tl.program_id(1) * BN * BM
+    tl.store(mine, sums)
+    if GATED:
+        tl.store(mine + SPLITS * BN * BM, sums2)
+    tl.debug_barrier()
+    last = tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == SPLITS - 1
+    if last:
+        tl.debug_barrier()
+        tl.store(arrived + tl.program_id(0), 0)
+        sums = tl.zeros((BN, BM), tl.float32)
+        sums2 = tl.zeros((BN, BM), tl.float32)
+        for split in tl.static_range(SPLITS):
+            sums += tl.load(here + split * BN * BM, cache_modifier=".cg")
+            if GATED:
+                sums2 += tl.load(here + (SPLITS + split) * BN * BM, cache_modifier=".cg")
+    return last, sums, sums2
+
+
 @kernel
 def combined(gate, up, out, ffn, gate_stride, up_stride, out_stride, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr,
              PDL: tl.constexpr):
