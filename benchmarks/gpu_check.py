@@ -1,9 +1,10 @@
 """Every GPU kernel against its reference: the tests of `tests/kernels/cuda` and of the runner, as a table by kernel.
 
-    python benchmarks/gpu_check.py [attention] [experts] [float8] [linear] [models] [waits] [runner] [capture] [memory] [real]
+    python benchmarks/gpu_check.py [PART ...]
 
-Run on a machine with a GPU; `real` compares the models below ZONDA_TEST_MODELS with the processor. Takes pytest's
-options too, such as `-k` and `-n`. The exit code is not 0 when anything is wrong.
+Parts are attention, flash, experts, float8, linear, models, waits, runner, capture, memory and real, all if none is
+named. Run on a machine with a GPU; `real` compares the models below ZONDA_TEST_MODELS with the processor. Takes
+pytest's options too, such as `-k` and `-n`. The exit code is not 0 when anything is wrong.
 """
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PARTS = {"attention": "kernels/cuda/test_attention.py", "experts": "kernels/cuda/test_experts.py",
+PARTS = {"attention": "kernels/cuda/test_attention.py", "flash": "kernels/cuda/test_flash.py",
+         "experts": "kernels/cuda/test_experts.py",
          "float8": "kernels/cuda/test_float8_products.py", "linear": "kernels/cuda/test_linear.py",
          "models": "kernels/cuda/test_models.py", "waits": "kernels/cuda/test_waits.py",
          "runner": "engine/test_torch_runner.py", "capture": "engine/test_capture.py",

@@ -76,15 +76,15 @@ def test_doctor_tells_whose_kernels_do_what_and_why(card: None, monkeypatch: pyt
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("ZONDA_CACHE", "HF_HUB_CACHE"):
         monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr(choose, "ATTENTION", {"Absent": "zonda-attention", "Present": "numpy"})
+    monkeypatch.setattr(choose, "_there", lambda package: "not installed" if package == "flash-attn-4" else None)
+    choose.flash_on.cache_clear()
     assert main.call(["doctor", "--json"]) == 0
-    found = [each for each in json.loads(capsys.readouterr().out)["kernels"] if each["work"] == "attention"]
-    assert {each["kernels"]: each["status"] for each in found} == {
-        "Triton": "chosen", "cuDNN": "not used", "torch's FlashAttention 2": "not used", "Absent": "not installed",
-        "Present": "not used"}
-    assert f"numpy {np.__version__} is installed" in found[-1]["why"]
+    found = {each["kernels"]: each["status"] for each in json.loads(capsys.readouterr().out)["kernels"]
+             if each["work"] == "attention of prompts"}
+    assert found == {"Triton": "chosen", "FlashAttention 4": "not installed", "flashinfer": "not used",
+                     "cuDNN": "not used", "FlashAttention 2": "not used"}
     assert main.call(["doctor"]) == 0
-    assert "not used  cuDNN for attention: " in capsys.readouterr().out
+    assert "not used  cuDNN for attention of prompts: reads no pages" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("found", "status"), [(None, "warning"), ("/usr/bin/gcc", "ok")])

@@ -67,6 +67,7 @@ NARROW = {"weights.source": set[str](), "weights.formats": {"errors", "weights"}
           "models.arch": {"nn", "models.config"}}
 """The same for parts of parts."""
 RUNS_CODE = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torch", "transformers"}
+IMPORTED_AS = {"flash_attn_4": "flash_attn"}
 FOUND_BY_OTHERS = {"uvloop", "httptools", "websockets"}  # uvicorn takes them where they are
 ON_DEVICES = {"torch": {"torch"}, "cuda": {"torch", "triton"}}
 """What the kernels of a kind of device import beyond what every installation has."""
@@ -187,8 +188,10 @@ def test_the_public_names_are_those_that_the_package_declares() -> None:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    needed = project["dependencies"] + project["optional-dependencies"]["cuda"]
-    declared = {re.split(r"[\s<>=!;\[]", each)[0].replace("-", "_") for each in needed}
+    needed = project["dependencies"] + [each for extra in ("cuda", "fa4") for each in
+                                        project["optional-dependencies"][extra]]
+    declared = {re.split(r"[\s<>=!;\[]", each)[0].replace("-", "_") for each in needed} - {"zonda"}
+    declared = {IMPORTED_AS.get(each, each) for each in declared}
     found = {each.split(".")[0] for tree in TREES.values() for each in imports(tree)}
     assert found - set(sys.stdlib_module_names) - {"zonda"} == declared - FOUND_BY_OTHERS
 

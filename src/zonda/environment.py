@@ -33,9 +33,14 @@ def words_to_complete() -> list[str]:
     return (variable("COMP_WORDS") or "\n").split("\n")
 
 
-def keep_triton_kernels() -> None:
-    """Have Triton keep what it compiles in the cache folder, unless TRITON_CACHE_DIR names another."""
+def keep_gpu_kernels() -> None:
+    """Have Triton and FlashAttention keep what they compile in the cache folder, unless variables of theirs tell else.
+
+    FlashAttention reads them when it is imported.
+    """
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_ENABLED", "1")
+    os.environ.setdefault("FLASH_ATTENTION_CUTE_DSL_CACHE_DIR", str(cache_folder() / "flash-attention"))
 
 
 def config_folder() -> Path:

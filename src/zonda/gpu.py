@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zonda.engine.runner import Runner
-from zonda.environment import cache_folder, keep_triton_kernels
+from zonda.environment import cache_folder, keep_gpu_kernels
 from zonda.errors import InvalidRequest, OutOfMemory, Unsupported, ZondaError
 from zonda.kernels import sample
 from zonda.memory import mb
@@ -25,6 +25,7 @@ from zonda.weights.scaled import CONFIG
 from zonda.weights.source import Source
 
 if TYPE_CHECKING:
+    from zonda.kernels.choose import Choice
     from zonda.kernels.torch.ops import TorchOps
     from zonda.nn.decoder import Decoder
 
@@ -86,6 +87,18 @@ def automatic() -> tuple[str, str]:
     return ("cuda:0", why) if kernels == "triton" else ("cpu", why)
 
 
+def choices() -> list[Choice]:
+    """Whose kernels do which work, if models run on a GPU unless another device is named."""
+    device, _ = automatic()
+    if device == "cpu":
+        return []
+    import torch
+
+    from zonda.kernels.choose import choices
+
+    return choices(torch.cuda.get_device_capability(device))
+
+
 def kernels_on(device: str) -> tuple[str, str]:
     """Whose kernels compute on a GPU, `triton` or, slowly, `torch`, and why."""
     import torch
@@ -140,7 +153,7 @@ def on_gpu(device: str, decoder: Decoder, source: Source, options: EngineOptions
     from zonda.engine.torch_runner import TorchRunner
 
     assert options.max_seqs and options.max_num_batched_tokens
-    keep_triton_kernels()
+    keep_gpu_kernels()
     tell("loading", 0, 0)
     torch.cuda.set_device(device)
     ops = _ops(device, model, source.metadata)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from zonda.gpu import choices
 from zonda.machine import Check, examine, facts
 
 
@@ -17,7 +18,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     """Look at this machine and say what is missing. Exit code 1 if a check fails."""
     checks = examine()
     system = facts()
-    kernels = _kernels()
+    kernels = [asdict(each) for each in choices()]
     if as_json:
         told = {"checks": [asdict(each) for each in checks], "system": system, "kernels": kernels}
         click.echo(json.dumps(told, indent=2))
@@ -36,14 +37,3 @@ def _print(checks: list[Check], system: dict[str, Any]) -> None:
         click.echo(f"{each.status:>8}  {each.name}: {each.message}")
         if each.hint:
             click.echo(f"          hint: {each.hint}")
-
-
-def _kernels() -> list[dict[str, str]]:
-    """Whose kernels do which work on the GPU, if models run there."""
-    from zonda.gpu import automatic
-
-    if automatic()[0] == "cpu":
-        return []
-    from zonda.kernels.choose import choices
-
-    return [asdict(each) for each in choices()]

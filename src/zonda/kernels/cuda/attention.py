@@ -14,6 +14,7 @@ from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from zonda.kernels.cuda.flash import Flash
 from zonda.kernels.cuda.launch import early, kernel
 from zonda.kernels.cuda.runs import place, tiles
 from zonda.kernels.cuda.shapes import power, processors, room
@@ -239,13 +240,12 @@ class Attention:
         self._early = early(device)
         self._nvidia = device.type == "cuda" and torch.version.hip is None
         self._described: dict[Tensor, list[TensorDescriptor]] = {}
+        self._flash = Flash(device)
         self._arrived = torch.zeros(1 << 16, dtype=torch.int32, device=device)
 
     def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor]) -> Tensor:
         """qkv (rows, (q + 2·kv)·dim) -> (rows, q·dim)."""
-        out = torch.empty(step.rows, layer.heads.q * layer.heads.dim, dtype=qkv.dtype, device=self._device)
-        if step.sizes.items:
-            self._runs(qkv, layer, step, cache, out)
+        out = self._runs(qkv, layer, step, cache) if step.sizes.items else self._room(qkv, layer)
         if step.sizes.seqs and len(step.singles):
             self._singles(qkv, layer, step, cache, out)
         return out
@@ -274,12 +274,19 @@ class Attention:
             num_warps=min(4, max(1, line // 128)), num_stages=max(1, min(3, room(self._device) // (2 * PAGE * line))),
             **self._early)
 
-    def _runs(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor], out: Tensor) -> None:
+    def _room(self, qkv: Tensor, layer: Attend) -> Tensor:
+        return torch.empty(len(qkv), layer.heads.q * layer.heads.dim, dtype=qkv.dtype, device=self._device)
+
+    def _runs(self, qkv: Tensor, layer: Attend, step: Step, cache: tuple[Tensor, Tensor]) -> Tensor:
+        """What all runs of rows look back on; the rows of single ones are left open."""
         heads = layer.heads
         wide, group = power(heads.dim), heads.q // heads.kv
         place[(step.rows,)](qkv, step.owners, step.starts, step.positions, step.head, step.table, *cache,
                             *self._turning(layer), HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, HP=8,
                             **self._turns(layer), PAGE=PAGE, num_warps=4)
+        if self._flash.takes(qkv, layer, step, cache):
+            return self._flash(qkv, layer, step, cache)
+        out = self._room(qkv, layer)
         number = qkv.element_size()
         fits = (2 * TILE + 2 * PAGE) * wide * number <= room(self._device)
         side = 2 if group % 2 == 0 and wide * number <= 512 and fits else 1
@@ -290,6 +297,7 @@ class Attention:
             layer.softcap, layer.window, HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, G=group, PAGE=PAGE,
             TILE=TILE, SIDE=side, WINDOW=layer.window > 0, SOFTCAP=layer.softcap > 0, DOT=self._dot, num_warps=4 * side,
             num_stages=2 if number == 2 else 1, **limit)
+        return out
 
     def _blocks(self, cache: tuple[Tensor, Tensor]) -> list[TensorDescriptor]:
         """Blocks (PAGE, DP) of keys and of values, described once for each layer."""
