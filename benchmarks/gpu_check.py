@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_check.py [PART ...]
 
-Parts are attention, flash, experts, float8, linear, models, waits, runner, capture, memory and real, all if none is
-named. Run on a machine with a GPU; `real` compares the models below ZONDA_TEST_MODELS with the processor. Takes
+Parts are attention, flash, experts, float8, linear, models, waits, runner, capture, memory, trouble and real, all if
+none is named. Run on a machine with a GPU; `real` compares the models below ZONDA_TEST_MODELS with the processor. Takes
 pytest's options too, such as `-k` and `-n`. The exit code is not 0 when anything is wrong.
 """
 from __future__ import annotations
@@ -23,7 +23,8 @@ PARTS = {"attention": "kernels/cuda/test_attention.py", "flash": "kernels/cuda/t
          "float8": "kernels/cuda/test_float8_products.py", "linear": "kernels/cuda/test_linear.py",
          "models": "kernels/cuda/test_models.py", "waits": "kernels/cuda/test_waits.py",
          "runner": "engine/test_torch_runner.py", "capture": "engine/test_capture.py",
-         "memory": "engine/test_device_memory.py", "real": "engine/test_real_gpu.py"}
+         "memory": "engine/test_device_memory.py", "trouble": "engine/test_troubled_gpu.py",
+         "real": "engine/test_real_gpu.py"}
 EVERY = 10  # seconds between lines on what is done
 WORKERS = 12
 

@@ -8,17 +8,19 @@ from contextlib import contextmanager, nullcontext
 import pytest
 import torch
 from fakerunner import Collector, request
-from tiny import DENSE, DEVICE, MIXTURE, answers, reference, served, torch_runner
+from tiny import DENSE, DEVICE, MIXTURE, answers, model, reference, served, torch_runner, traffic
 from torch import Tensor
+from triton import knobs
 
-from tests.nearness import ON_CARD
+from tests.nearness import ON_CARD, on_card
 from zonda.engine.engine import Engine
 from zonda.engine.graphs import Graphs, capture_stream
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
 from zonda.kernels.torch.ops import TorchOps
 from zonda.kernels.torch.step import Step
-from zonda.options import EngineOptions
+from zonda.model import start
+from zonda.options import EngineOptions, ModelOptions
 
 FORBIDDEN = "operation not permitted when stream is capturing"
 KIND = CUDAOps if ON_CARD else TorchOps
@@ -204,6 +206,20 @@ def test_a_graph_is_captured_on_the_device_of_its_model(monkeypatch: pytest.Monk
         capturing_runner(TorchOps).warm(all=False)
     capture_stream.cache_clear()
     assert made == [f"{DEVICE}"]
+
+
+@on_card
+@pytest.mark.parametrize("config", [DENSE, MIXTURE], ids=["dense", "mixture"])
+def test_a_model_that_is_loaded_calls_for_no_other_kernel_on_this_card(
+        config: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = model("bf16", config)[1]
+    engine = start(source, ModelOptions(device="cuda:0"),
+                   EngineOptions(max_seqs=8, max_num_batched_tokens=256, kv_memory_mb=16))
+    called: list[str] = []
+    monkeypatch.setattr(knobs.runtime, "jit_post_compile_hook", lambda **made: called.append(made["fn"].name))
+    traffic(engine)
+    engine.close()
+    assert called == []
 
 
 @pytest.mark.filterwarnings("ignore:All-NaN slice:RuntimeWarning")

@@ -16,6 +16,7 @@ from fakerunner import Collector, request
 from tiny import answers, model, reference, served, torch_runner
 
 import zonda.engine.torch_runner
+from tests.nearness import on_card
 from zonda.engine.engine import Engine
 from zonda.engine.torch_runner import TorchRunner
 from zonda.kernels.cuda.ops import CUDAOps
@@ -110,17 +111,19 @@ def test_no_request_calls_for_a_kernel_that_was_not_rehearsed(case) -> None:
     assert not unknown and " 0 " not in f" {summary}", ran.stdout
 
 
-def test_a_cache_that_runs_full_preempts_and_changes_no_answer() -> None:
+@pytest.mark.parametrize("kind", [TorchOps, pytest.param(CUDAOps, marks=on_card)])
+def test_a_cache_that_runs_full_preempts_and_changes_no_answer(kind: type[TorchOps]) -> None:
     prompts = {f"r{i}": [1 + i] * (50 + i) for i in range(6)}
-    tight = torch_runner(TorchOps)
+    tight = torch_runner(kind)
     tight.pages = 5
-    (found, stats), (wanted, easy) = (served(runner, prompts, 30) for runner in (tight, torch_runner(TorchOps)))
+    (found, stats), (wanted, easy) = (served(runner, prompts, 30) for runner in (tight, torch_runner(kind)))
     assert stats.preemptions > 0 == easy.preemptions
     assert [found.tokens(name) for name in prompts] == [wanted.tokens(name) for name in prompts]
 
 
-def test_a_cancelled_request_gives_its_pages_back() -> None:
-    collector, engine = Collector(), Engine(torch_runner(TorchOps), EngineOptions(max_seqs=8, prefix_cache=False))
+@pytest.mark.parametrize("kind", [TorchOps, pytest.param(CUDAOps, marks=on_card)])
+def test_a_cancelled_request_gives_its_pages_back(kind: type[TorchOps]) -> None:
+    collector, engine = Collector(), Engine(torch_runner(kind), EngineOptions(max_seqs=8, prefix_cache=False))
 
     def sink(events: Sequence[Event]) -> None:
         collector(events)

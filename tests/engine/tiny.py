@@ -94,3 +94,15 @@ def served(runner: Runner, prompts: dict[str, list[int]], most: int) -> tuple[Co
     stats = engine.stats()
     engine.close()
     return collector, stats
+
+
+def traffic(engine: Engine, turn: int = 0) -> None:
+    """Requests of many lengths, greedy, drawn and drawn by the host, of which some are given up."""
+    collector = Collector()
+    names = [f"{turn}-{i}" for i in range(24)]
+    for i, name in enumerate(names):
+        heat: dict[str, Any] = [{}, {"temperature": 0.8}, {"logprobs": 3}][i % 3]
+        engine.submit(request(name, [1 + i] * (1 + 29 * i % 230), max_tokens=12, **heat), collector)
+        if i % 5 == 4:
+            engine.cancel(name)
+    collector.wait(*names, timeout=300)
