@@ -25,8 +25,14 @@ LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_s
          "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": True}
 MIXTURE = LLAMA | {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_experts": 16,
                    "num_experts_per_tok": 4, "moe_intermediate_size": 256, "head_dim": 64}
+WINDOWS = LLAMA | {"architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text", "head_dim": 64,
+                   "num_hidden_layers": 4, "sliding_window": 128, "sliding_window_pattern": 2,
+                   "query_pre_attn_scalar": 64, "rope_local_base_freq": 10000.0,
+                   "hidden_activation": "gelu_pytorch_tanh"}
+BIASES = LLAMA | {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "num_hidden_layers": 2}
 SHORT = LLAMA | {"num_hidden_layers": 2}  # all layers have one format, and plain torch is slow with it
-CASES = {"dense": (LLAMA, "bf16"), "packed": (LLAMA, "q4_k_m"), "float8": (SHORT, "fp8"), "mixture": (MIXTURE, "q4_k")}
+CASES = {"dense": (LLAMA, "bf16"), "packed": (LLAMA, "q4_k_m"), "float8": (SHORT, "fp8"), "mixture": (MIXTURE, "q4_k"),
+         "windows": (WINDOWS, "bf16"), "biases": (BIASES, "q8_0")}
 
 
 class Device:

@@ -101,7 +101,7 @@ def test_a_second_card_computes_while_a_thread_has_chosen_the_first() -> None:
     assert torch.cuda.memory_allocated(0) <= before and torch.cuda.current_device() == 0
 
 
-@pytest.mark.parametrize("case", ["dense", "packed", "float8", "mixture"])
+@pytest.mark.parametrize("case", ["dense", "packed", "float8", "mixture", "windows", "biases"])
 def test_no_request_calls_for_a_kernel_that_was_not_rehearsed(case) -> None:
     script = Path(__file__).parent / "rehearsed.py"
     ran = subprocess.run([sys.executable, script, case], capture_output=True, text=True, timeout=300,
