@@ -212,6 +212,8 @@ def test_a_tuple_of_prompts_is_a_batch(llm: LLM) -> None:
     (lambda llm: llm.complete(b"ab"), InvalidRequest, "the prompt is bytes"),
     (lambda llm: llm.chat({"role": "user", "content": "a"}), InvalidRequest, "neither a text nor"),
     (lambda llm: llm.chat([{"role": "user", "content": "a"}, "b"]), InvalidRequest, "neither a text nor"),
+    (lambda llm: llm.chat("a", max_tokens=0), InvalidRequest, "`max_tokens` is 0"),
+    (lambda llm: list(llm.stream("a", sampling=Sampling(max_tokens=0))), InvalidRequest, "`max_tokens` is 0"),
     (lambda llm: llm.complete("a", sampling=5), InvalidRequest, "`sampling` is int"),
     (lambda llm: llm.complete("a", n=1.0), InvalidRequest, "n is 1.0"),
     (lambda llm: llm.complete("a", stop=5), InvalidRequest, "stop is 5"),

@@ -296,6 +296,8 @@ def _turns(conversations: Sequence[Conversation], options: dict[str, Any], form:
               "choice": choice if choice in ("auto", "none", "required") else Named(choice),
               "variables": _variables(options), "format": form}
     sampling = _sampling(options)
+    if sampling.max_tokens == 0:
+        raise InvalidRequest("`max_tokens` is 0", hint="an answer has at least 1 token", param="max_tokens")
     return [Turn(messages=as_messages(each), sampling=sampling, **fields) for each in conversations]
 
 

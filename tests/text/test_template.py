@@ -225,6 +225,14 @@ def test_messages_of_another_shape_are_refused(messages: Any) -> None:
         ChatTemplate(CHATML).render(messages)
 
 
+@pytest.mark.parametrize("role", ["robot", "function", "User", "", "r" * 1000])
+def test_an_unknown_role_is_refused_with_its_place_and_those_that_there_are(role: str) -> None:
+    with pytest.raises(InvalidRequest, match="expected one of system, developer, user, assistant, tool") as caught:
+        ChatTemplate(CHATML).render(said(("user", "a"), (role, "b")))
+    assert caught.value.param == "messages[1].role" and repr(role)[:30] in caught.value.message
+    assert len(caught.value.message) < 100
+
+
 def test_a_part_that_is_no_text_is_refused_with_its_place() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "x"}}]
     with pytest.raises(Unsupported, match=r"messages\[0\]\.content\[1\].*image_url"):

@@ -10,6 +10,7 @@ from zonda.errors import InvalidRequest, Unsupported
 Message = dict[str, Any]
 
 DEEPEST = 64
+ROLES = ("system", "developer", "user", "assistant", "tool")
 TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
 BETWEEN = "\n\n"
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
@@ -17,7 +18,7 @@ THOUGHTS = ("reasoning_content", "thinking", "reasoning")
 
 
 def checked(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Messages as plain data, each with a role."""
+    """Messages as plain data, each with a role that there is."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise InvalidRequest(f"`messages` is {type(messages).__name__}, expected a list of messages", param="messages")
     found = [plain(message, f"messages[{index}]") for index, message in enumerate(messages)]
@@ -25,6 +26,9 @@ def checked(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise InvalidRequest(f"`messages[{index}]` is no message with a role", param=f"messages[{index}]",
                                  hint='expected {"role": "user", "content": "..."}')
+        if message["role"] not in ROLES:
+            raise InvalidRequest(f"`messages[{index}].role` is {message['role']!r:.40}",
+                                 param=f"messages[{index}].role", hint=f"expected one of {', '.join(ROLES)}")
     return found
 
 
