@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fakes import PATIENCE, Reply, Server, hold, let_go, logged, model, runner, serving, until
@@ -84,6 +85,15 @@ def test_models_are_found_by_name_and_alias_and_the_default_answers_for_none() -
         assert server.complete("x").json["model"] == server.complete("x", model="default").json["model"] == "two"
         assert server.complete("x", model="three").error["code"] == "model_not_found"
         assert server.get("/v1/models/first").json["id"] == "org/one"
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("three", "'three'"), ("It's <b>", '"It\'s <b>"'), ("x" * 100, f"'{'x' * 100}'"), ("x" * 5000, f"'{'x' * 100}…'")])
+def test_an_unknown_model_is_repeated_and_those_that_there_are_named(name: str, shown: str) -> None:
+    with serving([Loads("org/one").described(aliases=("uno",)), Loads("two").described()], access_log=False) as server:
+        for reply in (server.complete("x", model=name), server.get(f"/v1/models/{quote(name)}")):
+            assert (reply.status, reply.error["message"]) == (
+                404, f"there is no model {shown} (served: org/one, uno, two)")
 
 
 def test_cards_tell_what_is_known_of_models_loaded_or_not() -> None:

@@ -311,9 +311,9 @@ def test_another_server_at_the_same_address_is_noticed(pages: Pages, server: Scr
     page = pages()
     page.until("document.querySelector('.models select')")
     server.cards[0] = {"id": "gale-7b", "object": "model"}
-    server.scripts = [[InvalidRequest("there is no model of this name")], ["Hello."]]
+    server.scripts = [[InvalidRequest("there is no model 'zonda/breeze-1b'")], ["Hello."]]
     page.ask("Hi")
-    page.sees("There is no model of this name.", "[role=alert]")
+    page.sees("There is no model 'zonda/breeze-1b'.", "[role=alert]")
     page.until("document.querySelector('.models select').value === 'gale-7b'")
     page.label("Try again")
     page.sees("Hello.")

@@ -20,6 +20,8 @@ log = logging.getLogger("zonda.server")
 
 RESTARTS, PERIOD = 3, 600.0
 """How often a dead engine is started again within so many seconds."""
+MAX_NAME = 100
+"""Characters of an unknown model's name that an error repeats."""
 _WORST = ("dead", "stuck", "ok")
 
 
@@ -76,8 +78,9 @@ class Registry:
         nameless = next((each for each in self._served if not each.name), None)
         if found or nameless:
             return found or nameless  # type: ignore[return-value]
-        known = ", ".join(each.title for each in self)
-        raise ModelNotFound("there is no model of this name", hint=f"served: {known}", param="model")
+        asked = f"{name:.{MAX_NAME}}…" if name and len(name) > MAX_NAME else name
+        known = ", ".join(each for served in self for each in served.names)
+        raise ModelNotFound(f"there is no model {asked!r}", hint=f"served: {known}", param="model")
 
     def at_hand(self, name: str | None) -> Lease | None:
         """The model of this name, unless it has to be loaded first."""
