@@ -35,6 +35,7 @@ def refusal(grammars: Grammars, kind: Any, source: Any) -> str:
     return str(caught.value)
 
 
+TRIO: dict[str, Any] = {"type": "object", "properties": {name: {"type": "null"} for name in "abc"}}
 BRANCHING = {"type": "string", "if": {"pattern": "a|b"}, "then": {"minLength": 3}}
 
 
@@ -56,6 +57,12 @@ BRANCHING = {"type": "string", "if": {"pattern": "a|b"}, "then": {"minLength": 3
     ({"type": "object", "required": ["a"], "additionalProperties": False}, ["'a'"]),
     ({"type": "integer", "multipleOf": 123456}, ["multipleOf"]),
     ({"oneOf": [{"type": "object"}, {"properties": {"a": {}}, "type": "object"}]}, ["`oneOf`", "not told apart"]),
+    (TRIO | {"maxProperties": 2}, ["`maxProperties` at `$.maxProperties`", "may be left out"]),
+    ({"properties": {"maxProperties": TRIO | {"minProperties": 1},
+                     "b": {"type": "object", "maxProperties": 1}, "c": {"items": TRIO | {"minProperties": 4}}}},
+     ["`minProperties` at `$.properties.c.items.minProperties`"]),
+    ({"$defs": {"a": {"allOf": [TRIO, {"maxProperties": 2}]}}, "$ref": "#/$defs/a"},
+     ["`maxProperties` at `$.$defs.a.allOf[1].maxProperties`"]),
     (False, ["not an object"]), ([], ["not an object"]), ("{", ["not valid JSON", "line 1"]),
     ('{"const": NaN}', ["NaN"]), ('{"const": "\\ud800"}', ["cannot be compiled", "escape"])],
     ids=lambda value: str(value)[:60])
@@ -71,6 +78,7 @@ def test_a_refused_schema_says_what_and_where(grammars: Grammars, schema: Any, w
     ("lark", "start: nothing", ["line 1, column 8", "nothing"]),
     ("lark", "foo: \"a\"", ["no start rule"]), ("lark", "start: <nosuch>", ["<nosuch>"]), ("lark", "", ["no start"]),
     ("lark", 'start: %json {"type": "string", "not": {"pattern": "a"}}', ["`not`"]), ("lark", "\0", ["line 1"]),
+    ("lark", f'start: %json {json.dumps(TRIO | {"maxProperties": 2})}', ["a count of members"]),
     ("lark", "%import .files.X\nstart: X", ["line 1"]),
     ("lark", 'start: %json {\n"type":\n"null"} absent', ["line ", "absent"]),
     ("lark", 'start: a b\na: %json {\n"type":\n"null"}\nb: absent', ["line 5, column 4", "absent"]),

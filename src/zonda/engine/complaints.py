@@ -4,8 +4,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
+from zonda.engine.apart import Apart
+from zonda.engine.rewritten import optional, rewritten
 from zonda.engine.schema import MAPS
 from zonda.errors import InvalidRequest
 from zonda.types import Grammar
@@ -13,6 +16,7 @@ from zonda.types import Grammar
 MAX_SAID = 300
 """Characters that are kept of what the compiler says."""
 _KEYWORDS = re.compile(r"Unimplemented keys: (\[.*?\])")
+_COUNTED = "min/maxProperties only supported"
 _OVERLAP = "oneOf constraints are not supported"
 _PLACE = re.compile(r"(?:at )?(\d+)\((\d+)\): (.*)", re.DOTALL)
 _REASON = re.compile(r"^error: (.*)$", re.MULTILINE)
@@ -31,6 +35,8 @@ def complaint(grammar: Grammar, said: str) -> InvalidRequest:
     if _OVERLAP in what:
         return InvalidRequest("the schema has a `oneOf` whose alternatives are not told apart", param="grammar",
                               hint="write `anyOf`, or give each a type, or a constant of one property, of its own")
+    if _COUNTED in what:
+        return _counted(_schema(grammar))
     if "NoExtension" in what:
         return InvalidRequest(f"the {name} allows no text at all", param="grammar")
     if missing := _MISSING.match(what):
@@ -59,9 +65,8 @@ def _reason(grammar: Grammar, said: str) -> str:
 
 def _unknown_keywords(grammar: Grammar, keywords: list[str]) -> InvalidRequest:
     """Names each keyword, with where the schema first has it."""
-    schemas = json.loads(grammar.source) if grammar.kind in {"json_schema", "llguidance"} else None
     found = dict.fromkeys(keywords, "")
-    for place, keyword in _keywords(schemas):
+    for place, keyword, _ in _keywords(_schema(grammar)):
         if found.get(keyword) == "":
             found[keyword] = f" at `{place}`"
     named = ", ".join(f"`{keyword}`{place}" for keyword, place in found.items())
@@ -69,15 +74,29 @@ def _unknown_keywords(grammar: Grammar, keywords: list[str]) -> InvalidRequest:
                           hint="remove it, and check the answer for it")
 
 
-def _keywords(schema: Any) -> Iterator[tuple[str, str]]:
-    """The keywords of a schema and where they are, the outer ones first."""
+def _counted(schema: Any) -> InvalidRequest:
+    """Names the first count of members that stands beside optional ones and cannot be written out."""
+    found, apart = [each for each in _keywords(schema) if each[1] in ("minProperties", "maxProperties")], Apart(schema)
+    beside = (each for each in found if optional(each[2]) and each[1] in rewritten(each[2], apart))
+    named = next((f"`{word}` at `{place}`" for place, word, _ in (*islice(beside, 1), *found)), "a count of members")
+    return InvalidRequest(f"the schema has {named} beside members that may be left out"[:MAX_SAID], param="grammar",
+                          hint="require all that `properties` names, or remove the count, and check the answer for it")
+
+
+def _schema(grammar: Grammar) -> Any:
+    """What may have keywords in a grammar; None where it is not JSON."""
+    return json.loads(grammar.source) if grammar.kind in {"json_schema", "llguidance"} else None
+
+
+def _keywords(schema: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """The keywords of a schema, where they are, and the schema that each stands in, the outer ones first."""
     level = [("$", schema, False)]
     while level:
         below = []
         for place, value, names in level:
             for key, inner in value.items() if isinstance(value, dict) else ():
                 if not names:
-                    yield f"{place}.{key}", key
+                    yield f"{place}.{key}", key, value
                 below.append((f"{place}.{key}", inner, not names and key in MAPS))
             for number, inner in enumerate(value if isinstance(value, list) else ()):
                 below.append((f"{place}[{number}]", inner, False))

@@ -278,6 +278,12 @@ def _members(schema: Any) -> list[str]:
     return list(found) if isinstance(found, Mapping) else []
 
 
+def optional(schema: Mapping[str, Any]) -> list[str]:
+    """The names of an object's members that may be left out."""
+    needed = set(required(schema))
+    return [name for name in _members(schema) if name not in needed]
+
+
 def _beside(schema: Schema, apart: Apart) -> None:
     """Leave out what says nothing beside references: the compiler would follow them at once, and not in circles."""
     found = [schema] if "$ref" in schema else schema.get("anyOf")
@@ -294,8 +300,7 @@ def _beside(schema: Schema, apart: Apart) -> None:
 
 def _least(schema: Schema, _: Apart) -> None:
     """An object that must have some members has as many of those that are named, or what must be there is enough."""
-    least, needed = schema.get("minProperties"), set(required(schema))
-    names = [name for name in _members(schema) if name not in needed]
+    least, needed, names = schema.get("minProperties"), set(required(schema)), optional(schema)
     if not isinstance(least, int) or not (names or least == 0):
         return
     count = least - len(needed)
