@@ -4,6 +4,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -199,7 +200,15 @@ def test_two_models_on_one_device_capture_in_turns() -> None:
 def test_a_graph_is_captured_on_the_device_of_its_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not on that of who captured first, nor on a stream of its own."""
     made: list[str] = []
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: made.append(f"{device}") or Stream())
+    whole = torch.cuda.Stream
+
+    def noted(device: torch.device | None = None, **named: Any) -> Any:
+        if named:
+            return whole(**named)
+        made.append(f"{device}")
+        return whole(device) if ON_CARD else Stream()
+
+    monkeypatch.setattr(torch.cuda, "Stream", noted)
     capture_stream.cache_clear()
     monkeypatch.setattr(torch.cuda, "graph", lambda graph, *, stream, **options: nullcontext())
     for _ in range(2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,10 +106,16 @@ class Graphs:
     def _captured(self, step: Step, greedy: bool) -> torch.cuda.CUDAGraph:
         """The step as a graph; other threads may launch and allocate meanwhile."""
         runner, graph = self._runner, torch.cuda.CUDAGraph()
-        # the outer stream is the thread's own: torch leaves a capture that fails without going back to it
-        with _ONE, torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(
-                graph, pool=self._pool, stream=capture_stream(runner.device), capture_error_mode="thread_local"):
-            runner.draw(runner.forward(step), step, greedy=greedy)
+        try:
+            # the outer stream is the thread's own: torch leaves a capture that fails without going back to it
+            with _ONE, torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(
+                    graph, pool=self._pool, stream=capture_stream(runner.device), capture_error_mode="thread_local"):
+                runner.draw(runner.forward(step), step, greedy=greedy)
+        except RuntimeError:
+            # and its pool as one that is still recorded to, which no later capture may use
+            with suppress(RuntimeError, AssertionError):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+            raise
         return graph
 
     def run(self, batch: Batch, drawing: Drawing, size: int) -> None:

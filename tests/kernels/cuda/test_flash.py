@@ -44,6 +44,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     for name in ("flash_attn", "flash_attn.cute"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(flash, "flash_on", lambda capability: True)
     monkeypatch.setattr(flash, "LONG", 1)
     return calls
 

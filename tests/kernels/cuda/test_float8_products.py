@@ -160,5 +160,7 @@ def test_sizes_of_real_models(count: int, outs: int, ins: int, kind: str) -> Non
     matrix, up, norm = random(outs, ins, kind), random(outs, ins, kind, seed=1), Norm(1 + rows(1, ins)[0], 1e-5)
     x = normed(rows(count, ins), norm)
     first, second = (product(x, each) for each in (matrix, up))
-    near(linear.project(rows(count, ins), [matrix], [None], norm=norm), first, 1e-2)
-    near(linear.gated(rows(count, ins), matrix, up, "silu", norm=norm), functional.silu(first) * second, 1e-2)
+    # the tensor cores take rows that are normed before
+    given, inside = (x, None) if float8.FEW < count <= float8.SOME else (rows(count, ins), norm)
+    near(linear.project(given, [matrix], [None], norm=inside), first, 1e-2)
+    near(linear.gated(given, matrix, up, "silu", norm=inside), functional.silu(first) * second, 1e-2)
