@@ -142,6 +142,32 @@ def test_requests_whose_numbers_are_none_end_alone(kind: type[TorchOps], config:
     assert [collector.tokens(name) for name in PROMPTS] == [wanted.tokens(name) for name in PROMPTS]
 
 
+@pytest.mark.parametrize(("kind", "config", "dtype", "length"), [
+    (TorchOps, DENSE, torch.float32, 150), pytest.param(CUDAOps, DENSE, torch.float32, 150, marks=on_card),
+    pytest.param(CUDAOps, LONG | {"head_dim": 128}, torch.bfloat16, 2500, marks=on_card)],
+    ids=["plain torch", "kernels", "kernels, long"])
+def test_pages_that_held_no_numbers_hurt_nobody_later(kind: type[TorchOps], config: dict[str, Any], dtype: torch.dtype,
+                                                      length: int) -> None:
+    """A request of no numbers has filled every page to its end; those after it take them, and fill less."""
+    pages = -(-length // 64) + 1
+    prompts = {"long": np.random.default_rng(1).integers(3, 90, length).tolist(), "short": [4] * 10}
+
+    def answers(*before: int) -> list[list[int]]:
+        runner = torch_runner(kind, config | {"tie_word_embeddings": False}, source=Void, dtype=dtype,
+                              max_len=64 * pages, max_rows=4096, kv_bytes=1 << 25)
+        runner.pages = pages
+        collector = Collector()
+        engine = Engine(runner, EngineOptions(max_seqs=4, max_num_batched_tokens=4096, prefix_cache=False))
+        for name, prompt in {**({"void": [VOID, *before]} if before else {}), **prompts}.items():
+            engine.submit(request(name, prompt, max_tokens=6), collector)
+            collector.wait(name, timeout=300)
+        engine.close()
+        assert not before or collector.finish("void") == "error"
+        return [collector.tokens(name) for name in prompts]
+
+    assert answers(*[VOID] * (64 * pages - 2)) == answers()
+
+
 def mixed(chance: random.Random, count: int) -> list[Request]:
     """Prompts of many lengths with common beginnings, some of which ask for two answers, some with heat."""
     stem = [chance.randrange(3, 90) for _ in range(150)]

@@ -47,9 +47,9 @@ def model(dtype: str, config: dict[str, Any] = DENSE, kind: type[RandomSource] =
 
 
 def torch_runner(kind: type[TorchOps], config: dict[str, Any] = DENSE, *, source: type[RandomSource] = Scattered,
-                 device: torch.device = DEVICE, **options: Any) -> TorchRunner:
+                 device: torch.device = DEVICE, dtype: torch.dtype = torch.float32, **options: Any) -> TorchRunner:
     sizes = {"max_len": 256, "kv_bytes": 1 << 22, "max_rows": 128, "max_seqs": 8} | options
-    return TorchRunner(*model("f32", config, source), kind(device, torch.float32), **sizes)
+    return TorchRunner(*model("f32", config, source), kind(device, dtype), **sizes)
 
 
 def reference(config: dict[str, Any] = DENSE) -> ReferenceRunner:
