@@ -100,9 +100,10 @@ def _streams(monkeypatch: pytest.MonkeyPatch) -> None:
         Streams(monkeypatch)
 
 
-def capturing_runner(kind: type[TorchOps] = KIND, config: dict = DENSE, *, seqs: int = 4) -> TorchRunner:
-    runner = torch_runner(kind, config)
-    runner._graphs = Graphs(runner, seqs)
+def capturing_runner(kind: type[TorchOps] = KIND, config: dict = DENSE, *, seqs: int = 4, rows: int = 128
+                     ) -> TorchRunner:
+    runner = torch_runner(kind, config, max_seqs=seqs, max_rows=rows)
+    runner._graphs = Graphs(runner)
     return runner
 
 
@@ -134,6 +135,16 @@ def test_steps_that_cannot_be_captured_run_by_launches(monkeypatch: pytest.Monke
     assert not graphs.capture_next() and "not permitted" in caplog.text
     assert answers(runner) == answers(reference())
     assert len(graphs._graphs) > 2 and not any(graphs._graphs.values())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 6, 11, 20])
+def test_no_graph_has_more_rows_than_a_step_may_have(rows: int) -> None:
+    """Whatever number of sequences was asked for: their tokens would be written beyond the room for them."""
+    runner = capturing_runner(seqs=256, rows=rows)
+    runner.warm(all=True)
+    graphs = runner._graphs
+    assert graphs and graphs.most >= max(1, rows // 2) and graphs.most == max(size for size, _ in graphs._graphs)
+    assert graphs.most <= rows == runner._last.shape[0] and all(graphs._graphs.values())
 
 
 def test_a_capture_that_fails_leaves_the_thread_on_its_stream_and_the_other_sizes_be(

@@ -44,8 +44,8 @@ class Graphs:
     Steps of a size that cannot be captured run by launches.
     """
 
-    def __init__(self, runner: TorchRunner, max_seqs: int) -> None:
-        self.most = bucket(max_seqs) or BUCKETS[-1]
+    def __init__(self, runner: TorchRunner) -> None:
+        self.most = bucket(runner.max_seqs) or BUCKETS[-1]
         self._runner = runner
         self._pool = torch.cuda.graph_pool_handle()
         self._graphs: dict[tuple[int, bool], torch.cuda.CUDAGraph | None] = {}

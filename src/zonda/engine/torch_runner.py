@@ -92,10 +92,12 @@ class TorchRunner:
         self._host: list[Tensor | None] = [None] * RING
         self._drawn = self._pinned(RING * max_rows).view(RING, max_rows)
         self._turn = 0
-        self._max_samples = min(max_rows, max_seqs + SCORED)
-        self.table_words = max_seqs * (-(-self.max_len // PAGE))
+        self.max_seqs = max(1, min(max_seqs, max_rows // 2))
+        """Sequences of a step: an engine has no more of them, so the largest graph has no more rows than a step."""
+        self._max_samples = min(max_rows, self.max_seqs + SCORED)
+        self.table_words = self.max_seqs * (-(-self.max_len // PAGE))
         capturing = graphs and ops.captures and self.device.type == "cuda"
-        self._graphs = Graphs(self, max_seqs) if capturing else None
+        self._graphs = Graphs(self) if capturing else None
 
     @on_device
     def compile(self, told: Callable[[], None] = lambda: None) -> None:
