@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fakerunner import PATIENCE, Collector, request
-from tiny import DENSE, DEVICE, MIXTURE, Scattered, served, torch_runner
+from tiny import DENSE, MIXTURE, Scattered, served, torch_runner
 
 from tests.nearness import on_card
 from zonda.engine.engine import Engine
@@ -74,12 +74,12 @@ def test_a_step_that_fails_ends_its_requests_and_no_later_one(kind: type[TorchOp
 def room_for(more: int) -> Iterator[None]:
     """While it lasts, torch may take so many bytes more of the card than it has in use."""
     torch.cuda.empty_cache()
-    whole = torch.cuda.get_device_properties(DEVICE).total_memory
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(DEVICE) + more) / whole, DEVICE)
+    whole = torch.cuda.get_device_properties().total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + more) / whole)
     try:
         yield
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, DEVICE)
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 @on_card
