@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from zonda import LLM, Grammar, InvalidRequest, Sampling
 from zonda.effort import asked
 from zonda.engine.batch import Batch
+from zonda.engine.budget import before_answer
 from zonda.engine.engine import Engine
 from zonda.options import EngineOptions
 from zonda.text import dialects, reasoning
 from zonda.text.dialects.dialect import Dialect
 from zonda.text.reasoning import Reasoning
 from zonda.turns import Collected, Turn
+from zonda.types import Budget
 
 END, CLOSE = 256, 258
 ANSWER = "Yes."
@@ -205,6 +207,16 @@ def test_tokens_that_end_reasoning_are_counted_as_generated() -> None:
     after = llm.engine.stats()
     assert after.prompt_tokens - before.prompt_tokens == usage.prompt_tokens
     assert after.generated_tokens - before.generated_tokens == usage.completion_tokens
+
+
+@pytest.mark.parametrize(("budget", "most", "left", "closings"), [
+    (None, 40, 32, ((9, 8),)), (Budget(50, "<", ("x",), ((7,), (6,))), 40, 31, ((7,), (6,))),
+    (Budget(5, "<", ("x",), ((7,), (6,))), 40, 5, ((7,), (6,)))])
+def test_reasoning_before_an_answer_with_a_form_leaves_a_quarter_of_its_tokens(
+        budget: Budget | None, most: int, left: int, closings: tuple[tuple[int, ...], ...]) -> None:
+    found = before_answer(budget, "ab", most, lambda text: [9, 8])
+    assert found == Budget(left, "", ("ab",), closings)
+    assert before_answer(None, 3, most, lambda text: [9, 8]).closings == ((3,),)
 
 
 def test_a_budget_of_none_asks_for_no_reasoning() -> None:

@@ -1,11 +1,19 @@
 """Reasoning on a budget: when it has begun and ended, and what has been spent of its tokens."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from zonda.types import Budget
 
 Spell = Callable[[int], bytes]
+
+
+def before_answer(budget: Budget | None, after: int | str, most: int, encode: Callable[[str], Sequence[int]]) -> Budget:
+    """The budget of an answer of at most so many tokens that begins after a token, or a text: some are left for it."""
+    closing = (after,) if isinstance(after, int) else tuple(encode(after))
+    closings = budget.closings if budget else (closing,)
+    tokens = most * 3 // 4 + len(closings[0])
+    return Budget(min(tokens, budget.tokens) if budget else tokens, "", (after,), closings)
 
 
 class Awaited:

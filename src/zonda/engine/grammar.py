@@ -69,8 +69,6 @@ class Compiled:
     after: int | str | None
     special: frozenset[int]
     spell: Callable[[int], bytes]
-    closing: tuple[int, ...]
-    """The tokens of `after`."""
 
 
 class Grammars:
@@ -101,9 +99,7 @@ class Grammars:
         with self.about(grammar):
             start, distinct = self.begin(grammar).result()
         assert self._words is not None
-        after = self._after(grammar)
-        closing = (after,) if isinstance(after, int) else tuple(self._words.encode(after or "", add_special=False))
-        return Compiled(start, distinct, after, self._words.special_ids, self._words.token_bytes, closing)
+        return Compiled(start, distinct, self._after(grammar), self._words.special_ids, self._words.token_bytes)
 
     @staticmethod
     @contextmanager

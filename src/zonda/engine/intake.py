@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zonda.engine.budget import Spending
+from zonda.engine.budget import Spending, before_answer
 from zonda.engine.grammar import Compiled, Grammars, Words
 from zonda.engine.request import Group, Params, Sink
 from zonda.errors import ContextExceeded, InvalidModel, InvalidRequest, Unsupported
@@ -74,9 +74,8 @@ class Intake:
                   most: int) -> Callable[[], Spending] | None:
         """A budget for each sequence; where a grammar waits for the end of reasoning, there always is one."""
         if grammar and grammar.after is not None:
-            closings = budget.closings if budget else (grammar.closing,)
-            tokens = most * 3 // 4 + len(closings[0])  # some are left for the answer itself
-            budget = Budget(min(tokens, budget.tokens) if budget else tokens, "", (grammar.after,), closings)
+            assert self._words is not None  # it was compiled for them
+            budget = before_answer(budget, grammar.after, most, partial(self._words.encode, add_special=False))
         if budget is None:
             return None
         if self._words is None:
