@@ -87,6 +87,10 @@ def put(tmp_path: Path, files: dict[str, bytes], repo: str = REPO) -> Path:
     return folder
 
 
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
 # --- paths -------------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +383,30 @@ def test_a_hub_that_names_places_elsewhere_is_told(tmp_path, fake, monkeypatch, 
         monkeypatch.setattr("fake_hub.COMMIT", "../../x")
     with pytest.raises(Unreachable, match="makes no sense"):
         resolve(REPO)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "{}/evil", "..", "a/b", "a\\b", "", "e" * 300, "x\0"])
+@pytest.mark.parametrize(("header", "status"), [("ETag", 200), ("X-Repo-Commit", 200), ("X-Repo-Commit", 404)])
+def test_no_name_that_a_hub_makes_up_leads_out_of_the_cache(tmp_path, fake, monkeypatch, header, name, status):
+    fake.repos[REPO] = {"m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
+    file, before = fake._file, files_below(tmp_path)
+    sent = {"X-Error-Code": "EntryNotFound", "X-Linked-Etag": "", header: name.format(tmp_path)}
+    monkeypatch.setattr(fake, "_file", lambda data: (status, file(data)[1] | sent, data))
+    with pytest.raises(ModelNotFound):
+        resolve(REPO)
+    assert {path.name for path in files_below(tmp_path) - before} <= {"CACHEDIR.TAG", f"{COMMIT}.json"}
+
+
+def test_no_tag_in_a_listing_leads_out_of_the_cache(tmp_path, fake, monkeypatch):
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    fake.repos[REPO] = {"m-Q4_0.gguf": gguf_bytes(tmp_path / "s")}
+    listed = {"lfs": {"oid": str(tmp_path / "evil"), "size": 5, "pointerSize": 1}, "xetHash": "0" * 64}
+    monkeypatch.setattr("fake_hub._entry", lambda name, data: {"type": "file", "path": name, "size": 5, "oid": "0" * 40}
+                        | listed)
+    with pytest.raises(Unreachable, match=r"it names a file .*/evil"):
+        resolve(REPO)
+    assert not any("/resolve/" in each for each in fake.requests)
 
 
 @pytest.mark.parametrize("revision", ["../main", "a/../b", "/x", "", "a b", "-x", "x/"])

@@ -16,6 +16,7 @@ from zonda.weights import aliases
 from zonda.weights.choose import Format, Kind, Wish, check, choose, kind_of
 from zonda.weights.hub_errors import CHECK, told, within
 from zonda.weights.hub_errors import Unreachable as Unreachable
+from zonda.weights.hub_names import guard
 from zonda.weights.source import Source
 
 REPO = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9._-]{0,95}")
@@ -312,11 +313,11 @@ class _Hub:
     def foreseen(self, repo: str, wish: Wish, headers: Path) -> Foreseen | None:
         if offline() or isinstance(self._on_disk(repo, wish, repo), Files):
             return None
-        sizes = self._sizes(repo, PATIENCE)
+        commit, sizes = self._listed(repo, PATIENCE)
         kind, chosen = choose(list(sizes), wish, repo)
         size = sum(sizes[name] for name in chosen)
         if kind == "safetensors":
-            return Foreseen(kind, (self._fetch(repo, [CONFIG]) / CONFIG,), size) if CONFIG in sizes else None
+            return Foreseen(kind, (self._fetch(repo, commit, [CONFIG]) / CONFIG,), size) if CONFIG in sizes else None
         from zonda.weights.headers import fetch_header
 
         found = {name: headers / name.rpartition("/")[2] for name in chosen}
@@ -327,25 +328,35 @@ class _Hub:
 
     def _download(self, repo: str, pick: Callable[[list[str]], Sequence[str]], patience: float) -> Path:
         """Download the picked files of a repository and what belongs beside weights."""
-        names = list(self._sizes(repo, patience))
-        return self._fetch(repo, [*pick(names), *(one for one in names if BESIDE.fullmatch(one))])
+        commit, sizes = self._listed(repo, patience)
+        return self._fetch(repo, commit, [*pick(list(sizes)), *(one for one in sizes if BESIDE.fullmatch(one))])
 
-    def _sizes(self, repo: str, patience: float) -> dict[str, int]:
-        """The files of a repository and their bytes."""
+    def _listed(self, repo: str, patience: float) -> tuple[str, dict[str, int]]:
+        """The commit of a repository, and its files and their bytes."""
         from huggingface_hub import HfApi
 
         with told(repo, self.revision):
             asked = HfApi(token=self.token)
             info = within(patience, lambda: asked.model_info(repo, revision=self.revision, timeout=patience,
                                                              files_metadata=True))
-            return {one.rfilename: one.size or 0 for one in info.siblings or [] if ".." not in one.rfilename}
+            if not COMMIT.fullmatch(info.sha or ""):
+                raise ValueError(f"its commit is {info.sha!r:.100}")
+            return str(info.sha), {one.rfilename: one.size or 0 for one in info.siblings or []
+                                   if ".." not in one.rfilename}
 
-    def _fetch(self, repo: str, wanted: Sequence[str]) -> Path:
+    def _fetch(self, repo: str, commit: str, wanted: Sequence[str]) -> Path:
+        """The folder of a commit with the files that are wanted of it."""
         from huggingface_hub import snapshot_download
 
+        guard()
         with told(repo, self.revision), _bars(self.progress) as drawn:
-            return Path(snapshot_download(repo, revision=self.revision, cache_dir=self.cache, tqdm_class=drawn,
-                                          token=self.token, allow_patterns=[glob.escape(one) for one in wanted]))
+            folder = Path(snapshot_download(repo, revision=commit, cache_dir=self.cache, tqdm_class=drawn,
+                                            token=self.token, allow_patterns=[glob.escape(one) for one in wanted]))
+        if self.revision != commit:
+            reference = folder.parent.parent / "refs" / (self.revision or "main")
+            reference.parent.mkdir(parents=True, exist_ok=True)
+            reference.write_text(commit)
+        return folder
 
 
 def _verify(path: Path) -> None:
