@@ -13,7 +13,7 @@ import pytest
 from schemas import record
 from spelled import END, VOCAB, Spelling, answer, running, said
 
-from zonda.engine import places
+from zonda.engine import distinct, places
 from zonda.engine.grammar import Compiled, Grammars
 from zonda.engine.masks import Constraint
 from zonda.errors import InvalidRequest
@@ -112,6 +112,7 @@ DIFFERENT: dict[str, Any] = {
     "lists": unique({"type": "array", "items": {"type": "integer"}, "maxItems": 2}, maxItems=6),
     "a row": {"type": "array", "uniqueItems": True, "minItems": 3, "items": False, "prefixItems": [
         {"type": "boolean"}, {"type": "boolean"}, {"enum": [True, False, 1]}]},
+    "either of two": unique(anyOf=[{"items": {"enum": ["x", "y", "a"]}}, {"items": {"enum": ["x", "y", "b"]}}]),
     "anything": {"uniqueItems": True, "maxItems": 5, "items": {"maxItems": 3, "maxProperties": 2}},
     "within": record(tags=unique({"type": "string", "maxLength": 2}), more=unique(unique({"type": "integer"})))}
 
@@ -191,12 +192,19 @@ def test_where_it_does_not_they_need_not(grammars: Grammars) -> None:
 @pytest.mark.parametrize("most", [0, 3])
 def test_places_that_are_not_kept_are_found_again(grammars: Grammars, monkeypatch: pytest.MonkeyPatch,
                                                   most: int) -> None:
-    monkeypatch.setattr(places, "MOST_KNOWN", most)
-    schema = {"title": f"{most}", "properties": {"a": {"items": {"uniqueItems": True}}}}
-    grammar = compiled(grammars, schema)
+    monkeypatch.setattr(distinct, "_KEPT", most)
+    grammar = compiled(grammars, {"properties": {"a": {"items": {"uniqueItems": True}}}})
     assert takes(grammar, {"a": [[1], [1, 2]]}) and not takes(grammar, {"a": [[1], DOUBLE]})
-    distinct = grammar.distinct()
-    assert distinct and len(distinct._scan.places._known) <= most
+
+
+def test_where_too_many_schemas_speak_of_a_value_all_items_differ(grammars: Grammars,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"allOf": [{}, {"type": "object"}, {}], "properties": {"a": {"items": {"uniqueItems": True}}, "b": {}}}
+    assert takes(compiled(grammars, schema), {"b": [[1], DOUBLE]})
+    monkeypatch.setattr(places, "MOST", 3)
+    grammar = compiled(grammars, {"title": "again", **schema})
+    assert takes(grammar, {"b": [[1], [1, 2]], "c": [1]})
+    assert not takes(grammar, {"b": [[1], DOUBLE]}) and not takes(grammar, {"c": DOUBLE})
 
 
 def any_schema(dice: random.Random, depth: int = 4) -> Any:

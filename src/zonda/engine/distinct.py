@@ -2,22 +2,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from zonda.engine.places import Place, Places
+from zonda.engine.places import Place
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
-_QUOTE, _ESCAPE, _COMMA, _COLON, _BLANK = b'"\\,: '
-_ARRAY = ord("[")
-_ENDS = frozenset(b'"],}')
-_LOOKS = 400  # times that a step tries what may come after a token
-_NEAR = 256  # items, the last ones, into which a token is tried to lead with no way out
+_QUOTE, _ESCAPE, _COLON, _BLANK, _ARRAY = b'"\\: ['
+_LOOKS = 400  # times that a step tries what may come next
+_ENDING = [re.compile(each, re.DOTALL) for each in (rb"\[.*,", rb'[],}]|".*"', b'"')]
+"""In what tokens an item may end: outside of arrays whose items must differ, within them, and in a string there."""
+_NUMBERS: dict[str, Any] = dict.fromkeys(("parse_int", "parse_float"), lambda digits: float(digits) + 0.0)
+"""Reads all numbers as floats, none of them -0.0."""
+_KEPT = 100  # places
+_INNER = 16  # arrays and objects around what comes whose items in progress are looked at
+_NEAR = 256  # items that one in progress may become, and bytes of one, that are looked at or remembered
 
 
 class Pieces:
@@ -26,300 +33,168 @@ class Pieces:
     def __init__(self, texts: Sequence[bytes]) -> None:
         self.texts = texts
         self.ids: dict[bytes, list[int]] = {}
+        """Tokens by their texts, also without blanks between values."""
         for id, text in enumerate(texts):
-            self.ids.setdefault(text, []).append(id)
-        self.ending = np.array([not _ENDS.isdisjoint(text) for text in texts])
-        """Whether an item may end within a token."""
-        self.quoting = np.array([b'"' in text for text in texts])
-        self.closing = np.array([text.count(b"]") + text.count(b"}") for text in texts])
-        """How many arrays and objects it may close."""
-        self.onward = np.array([bool(text.partition(b",")[2].strip()) for text in texts])
-        """Whether an item may begin after another within it."""
-        self.listed = self.onward & np.array([_ARRAY in text for text in texts])
-        """Whether an array may begin, and have two items."""
-        self.first = np.array([_COMMA if text[:1] in (b"]", b"}", b" ") else (text or b"\0")[0] for text in texts])
-        """The first byte, the same for all that end a number or a list."""
-        self._longest = max(map(len, texts))
-
-    def along(self, text: bytes) -> Iterable[bytes]:
-        """The tokens' texts that a text may begin with."""
-        return (text[:end] for end in range(1, min(len(text), self._longest) + 1) if text[:end] in self.ids)
+            for each in {text, text.replace(b", ", b",").replace(b": ", b":").strip()}:
+                self.ids.setdefault(each, []).append(id)
+        self.ending = [np.flatnonzero([bool(each.search(text)) for text in texts]) for each in _ENDING]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Frame:
     """An array or object in progress."""
 
-    kind: int
     place: Place
-    unique: bool = False
+    key: str | int
+    """A member's name, or an item's number, the same for all that have the same schemas."""
     start: int = -1
-    """Where the item in progress begins; -1 between items."""
-    count: int = 0
-    name: str = ""
-    named: bool = False
-    """Whether the next text is a member's value."""
-    fork: int = -1
-    """How many bytes the item in progress had when it could have become another that is not there; -1 if never."""
-    seen: set[Any] = field(default_factory=set)
-    more: tuple[Any, ...] = ()
+    """Where the item or name in progress begins; -1 behind one."""
+    more: Mapping[str, bytes] = field(default_factory=dict)
     """Items that are there if what is tried comes to be."""
+    values: set[str] = field(default_factory=set)
     texts: list[bytes] = field(default_factory=list)
-    stuck: dict[bytes, bool] = field(default_factory=dict)
-    """Beginnings of items, and whether they lead to nothing but items that are there."""
-    ahead: dict[bytes, dict[bytes, bool]] = field(default_factory=dict)
-    """The same once an item of a text is there, too."""
+    """The items that are there, sorted."""
+    ways: dict[tuple[str | int, bytes], bytes | None] = field(default_factory=dict)
+    """What else the beginning of an item may become; None if only one that is there."""
+
+    def near(self, begun: bytes) -> list[bytes]:
+        """Items that are there, and begin so."""
+        first, end = bisect_left(self.texts, begun), bisect_left(self.texts, begun + b"\xff")
+        tried = (each for each in self.more.values() if each.startswith(begun))
+        return [*self.texts[first:min(end, first + _NEAR)], *tried]
 
 
-@dataclass(slots=True)
+@dataclass
 class Scan:
-    """Reads JSON that a grammar has allowed."""
+    """JSON that a grammar has allowed, without blanks between values."""
 
-    places: Places
+    below: Callable[[Place, str | int], Place]
+    frames: list[Frame]
     text: bytearray = field(default_factory=bytearray)
-    more: bytes = b""
-    """Text behind it that is only tried."""
-    frames: list[Frame] = field(default_factory=list)
-    began: int = -1
-    """Where the string, number or word in progress begins."""
     quoted: bool = False
     escaped: bool = False
+    trial: bool = False
 
-    def tried(self, data: bytes) -> Scan | None:
+    def after(self, data: bytes) -> Scan | None:
         """What is read when the text goes on so; None where an item would be there twice."""
-        other = replace(self, more=self.more + data, frames=[*self.frames])
-        return other if other._read(data, len(self.text) + len(self.more)) else None
-
-    def take(self, data: bytes) -> None:
-        """Read on."""
-        self.text += data
-        self._read(data, len(self.text) - len(data))
-        for each in self.frames:
-            each.seen.update(each.more)
-            each.more = ()
+        scan = Scan(self.below, [*self.frames], self.text[:], self.quoted, self.escaped, trial=True)
+        return scan if all(map(scan.read, data)) else None
 
     @property
-    def unique(self) -> list[Frame]:
-        """The arrays in progress whose items must differ, the innermost last."""
-        return [each for each in self.frames if each.unique]
+    def near(self) -> list[tuple[Frame, bytes]]:
+        """The arrays whose items in progress may become some that are there, with what there is of them."""
+        return [(each, self.since(each)) for each in self.frames[-_INNER:]
+                if each.start >= 0 and each.near(self.since(each))]
 
-    def since(self, start: int, end: int | None = None) -> bytes:
-        """The text from one place to another."""
-        known = len(self.text)
-        stop = known + len(self.more) if end is None else end
-        return bytes(self.text[start:stop]) + self.more[max(start - known, 0):max(stop - known, 0)]
+    def since(self, frame: Frame) -> bytes:
+        """The item or name in progress."""
+        return bytes(self.text[frame.start:])
 
-    def _read(self, data: bytes, start: int) -> bool:
-        for place, byte in enumerate(data, start):
-            if not self.quoted:
-                fits = self._structure(byte, place)
-            elif self.escaped or byte != _QUOTE:
-                self.escaped = byte == _ESCAPE and not self.escaped
-                continue
-            else:
-                self.quoted = False
-                fits = self._name(place + 1) or self._end(place + 1)
-            if not fits:
-                return False
-        return True
-
-    def _structure(self, byte: int, place: int) -> bool:
-        if byte in b",]}" and self.began >= 0 and not self._end(place):
-            return False
-        top = self.frames[-1] if self.frames else None
+    def read(self, byte: int) -> bool:
+        """Read on; whether all items differ."""
+        if self.quoted:
+            self.text.append(byte)
+            self.quoted, self.escaped = self.escaped or byte != _QUOTE, byte == _ESCAPE and not self.escaped
+            return self.quoted or self._end()
+        if byte == _BLANK or (byte in b",]" and not self._end()):
+            return byte == _BLANK
+        top = self.frames[-1]
         if byte in b"]}":
             self.frames.pop()
-            return self._end(place + 1)
-        if byte == _COMMA:
-            self._change(named=False, fork=-1)
+        elif byte in b"[{":
+            self.frames.append(Frame(self.below(top.place, top.key), 0 if byte == _ARRAY else ""))
         elif byte == _COLON:
-            self._change(named=True)
-        elif byte != _BLANK and self.began < 0:
-            if top and top.kind == _ARRAY:
-                self._change(start=place)
-            if byte in b"[{":
-                inner = self._below(top)
-                self.frames.append(Frame(byte, inner, byte == _ARRAY and inner.unique))
-            else:
-                self.began, self.quoted = place, byte == _QUOTE
-        return True
+            self._change(key=json.loads(self.since(top).decode(errors="replace")), start=-1)
+        if byte in b"[{,":
+            self._change(start=len(self.text) + 1)
+        self.text.append(byte)
+        self.quoted = byte == _QUOTE
+        return byte not in b"]}" or self._end()
 
     def _change(self, **values: Any) -> None:
-        """Change the innermost array or object; what is only tried changes a copy."""
-        changed = replace(self.frames[-1], **values)
-        self.frames[-1] = changed
+        self.frames[-1] = replace(self.frames[-1], **values)
 
-    def _below(self, top: Frame | None) -> Place:
-        if top is None:
-            return self.places.start
-        return self.places.item(top.place, top.count) if top.kind == _ARRAY else self.places.member(top.place, top.name)
-
-    def _name(self, end: int) -> bool:
-        """Whether the text that has ended is a member's name."""
-        top = self.frames[-1] if self.frames else None
-        if top is None or top.kind == _ARRAY or top.named:
-            return False
-        self._change(name=json.loads(self.since(self.began, end).decode(errors="replace")))
-        self.began = -1
-        return True
-
-    def _end(self, end: int) -> bool:
-        """A value has ended; whether it differs from all that it must differ from."""
-        self.began = -1
-        top = self.frames[-1] if self.frames else None
-        if top is None or top.kind != _ARRAY:
+    def _end(self) -> bool:
+        """A value may have ended; whether it differs from all that it must differ from."""
+        top = self.frames[-1]
+        if not isinstance(top.key, int) or top.start < 0 or self.text.endswith(b"["):
             return True
-        changed: dict[str, Any] = {"start": -1, "count": top.count + 1}
-        if top.unique:
-            text = self.since(top.start, end)
-            key = _key(text)
-            if key is None or key in top.seen or key in top.more:
+        self._change(start=-1, key=min(top.key + 1, top.place.indexed))
+        if top.place.unique:
+            text, value = self.since(top), _value(self.since(top))
+            if not value or value in top.values or value in top.more:
                 return False
-            if text not in top.ahead:
-                top.ahead[text] = {} if top.place.indexed else {
-                    each: stuck for each, stuck in top.stuck.items() if stuck or not text.startswith(each)}
-            changed |= {"more": (*top.more, key), "texts": [*top.texts, text], "stuck": top.ahead[text], "ahead": {}}
-        self._change(**changed)
+            if self.trial:
+                self._change(more={**top.more, value: text})
+            else:
+                top.values.add(value)
+                insort(top.texts, text)
         return True
 
 
-def _key(text: bytes) -> Any:
-    """What is the same for equal values, and numbers that are as floats; None for what is nested too deeply."""
+def _value(text: bytes) -> str:
+    """The same for equal values, and numbers that are as floats; empty for what is nested too deeply."""
     try:
-        return _hashed(json.loads(text.decode(errors="replace"), parse_int=float))
+        return json.dumps(json.loads(text.decode(errors="replace"), **_NUMBERS), sort_keys=True)
     except RecursionError:
-        return None
-
-
-def _hashed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return frozenset((name, _hashed(each)) for name, each in value.items())
-    if isinstance(value, list):
-        return tuple(map(_hashed, value))
-    return value if isinstance(value, str | float) else str(value).encode()
+        return ""
 
 
 class Distinct:
-    """Forbids one sequence the tokens that would repeat an item, or leave it no other way than to."""
+    """Forbids one sequence what would repeat an item, or have to; `letters` follows its grammar byte by byte."""
 
-    def __init__(self, places: Places, pieces: Pieces) -> None:
-        self._scan, self._pieces = Scan(places), pieces
-        self._open = np.zeros(256, np.bool_)
-        """First bytes of the tokens that might be drawn."""
-        self._looks = 0
+    def __init__(self, document: Place, letters: LLMatcher, pieces: Pieces) -> None:
+        self._scan = Scan(lru_cache(_KEPT)(Place.below), [Frame(document, "")])
+        self._letters, self._pieces, self._looks = letters.deep_copy(), pieces, 0
 
     def advance(self, token: int) -> None:
         """Take note of a token that was drawn."""
-        first, others = self._pieces.first[token], self._open.copy()
-        others[first] = False
-        within, begins = bool(others.any()), bool(first != _COMMA and np.delete(others, _COMMA).any())
-        for frame in self._scan.frames:
-            if frame.start < 0 and begins:
-                frame.fork = 0
-            elif frame.start >= 0 and within:
-                frame.fork = len(self._scan.text) - frame.start
-        self._scan.take(self._pieces.texts[token])
+        self._letters.consume_tokens([*self._pieces.texts[token]])
+        for byte in self._pieces.texts[token]:
+            self._scan.read(byte)
 
-    def forbid(self, row: np.ndarray, matcher: LLMatcher) -> None:
-        """Add to a row of forbidden tokens for the place at which the matcher is."""
+    def forbid(self, row: np.ndarray) -> None:
+        """Add to a row of forbidden tokens."""
         self._looks = _LOOKS
-        self._forbid(row, self._scan, matcher)
-        self._open[:] = False
-        if self._scan.unique:
-            self._open[self._pieces.first[~row]] = True
+        inside = any(each.place.unique for each in self._scan.frames)
+        ending = self._pieces.ending[inside and 1 + self._scan.quoted]
+        for id in {*ending[~row[ending]].tolist(), *(id for id in self._along() if not row[id])}:
+            text = self._pieces.texts[id]
+            after = self._scan.after(text)
+            row[id] = after is None or self._way(after, self._letters, text) is None
 
-    def _forbid(self, row: np.ndarray, scan: Scan, matcher: LLMatcher) -> None:
-        for piece in self._along(scan):
-            ids = [id for id in self._pieces.ids[piece] if not row[id]]
-            if ids and self._stuck(piece, ids[0], scan, matcher):
-                row[ids] = True
-        last = self._may_be_last(row, scan)
-        for id in np.flatnonzero(~row & self._ending(scan)):
-            row[id] = not self._fits(int(id), scan, matcher, last=last)
+    def _along(self) -> Iterator[int]:
+        """The tokens that may add to an item in progress what makes it one that is there."""
+        for frame, begun in self._scan.near:
+            for text in frame.near(begun):
+                rest = text[len(begun):][:_NEAR]
+                for end in range(len(rest)):
+                    yield from self._pieces.ids.get(rest[:end + 1], ())
 
-    def _ending(self, scan: Scan) -> np.ndarray:
-        """The tokens that may end an item, or leave none to come."""
-        pieces, unique = self._pieces, scan.unique
-        if not unique:
-            return pieces.listed
-        within = len(scan.frames) - 1 - scan.frames.index(unique[-1])
-        found = (pieces.ending & (pieces.closing >= within)) | pieces.listed
-        if not scan.quoted:
-            return found
-        if not within and len(unique) == 1 and unique[-1].fork >= 0:
-            begun, texts = scan.since(unique[-1].start), unique[-1].texts
-            if _ESCAPE not in begun and not any(_ESCAPE in each or each.startswith(begun) for each in texts):
-                found = pieces.onward
-        return found & pieces.quoting
-
-    def _may_be_last(self, row: np.ndarray, scan: Scan) -> bool:
-        """Whether the item in progress may be the last one that there is."""
-        unique = scan.unique
-        if any(each.place.indexed for each in unique):
-            return True
-        ends = (_QUOTE,) if scan.quoted else (_COMMA, _QUOTE)
-        return any(each.fork < 0 for each in unique) and bool(np.isin(self._pieces.first[~row], ends).all())
-
-    def _fits(self, token: int, scan: Scan, matcher: LLMatcher, *, last: bool) -> bool:
-        """Whether a token repeats no item, and leaves one to come where it wants one."""
-        text = self._pieces.texts[token]
-        after = scan.tried(text)
-        return after is not None and not (_COMMA in text and (last or _leads(scan, after))
-                                          and not self._goes_on(token, after, matcher))
-
-    def _along(self, scan: Scan) -> Iterable[bytes]:
-        """What tokens may add to the item in progress to make it one that is there."""
-        inner = scan.unique[-1] if scan.unique else None
-        if inner is None or not inner.texts:
-            return ()
-        begun = b"" if inner.start < 0 else scan.since(inner.start)
-        rests = {each[len(begun):] for each in inner.texts[-_NEAR:] if each.startswith(begun)}
-        if inner.start < 0:
-            rests |= {b" " + rest for rest in rests}
-        found = {piece for rest in rests for piece in self._pieces.along(rest)}
-        return found if scan.quoted else found - {b" "}
-
-    def _stuck(self, piece: bytes, token: int, scan: Scan, matcher: LLMatcher) -> bool:
-        """Whether an item that goes on so can only become one that is there."""
-        inner = scan.unique[-1]
-        text = piece.lstrip() if inner.start < 0 else scan.since(inner.start) + piece
-        if text not in inner.stuck:
-            after = scan.tried(piece)
-            stuck = after is None or not self._goes_on(token, after, matcher)
-            if self._looks < 0:
-                return stuck
-            inner.stuck[text] = stuck
-        return inner.stuck[text]
-
-    def _goes_on(self, token: int, after: Scan, matcher: LLMatcher) -> bool:
-        """Whether an answer can go on after a token."""
+    def _way(self, scan: Scan, letters: LLMatcher, text: bytes) -> Scan | None:
+        """What leads on to an item that is not there, None if nothing does; `letters` is where the text began."""
+        near = scan.near
+        if not near:
+            return scan
+        frame, begun = near[0]  # the outermost, whose text tells all within
+        key, ways = (frame.key, begun), frame.ways if len(begun) < _NEAR else {}
+        known = ways.get(key, b"")
+        rest = [*text, *(known or b"")[len(begun):]]
+        if known is None or (known and not frame.near(known) and letters.validate_tokens(rest) == len(rest)):
+            return scan.after(known[len(begun):]) if known else None
         self._looks -= 1
-        if self._looks < 0 or not after.unique:
-            return True
-        other = matcher.deep_copy()
-        other.consume_token(token)
-        bits = np.frombuffer(other.compute_bitmask(), np.uint8)
-        free = np.unpackbits(bits, count=len(self._pieces.texts) + 1, bitorder="little").view(np.bool_)
-        if free[-1] or other.is_error() or other.is_stopped():
-            return True
-        free = free[:-1]
-        if not after.quoted:
-            free[self._pieces.ids.get(b" ", [])] = False  # what could come without it must still be able to
-        last, ending = self._may_be_last(~free, after), self._ending(after)
-        along = {piece: ids for piece in self._along(after)
-                 if (ids := [id for id in self._pieces.ids[piece] if free[id]])}
-        for ids in along.values():
-            free[ids] = False
-        return bool((free & ~ending).any()) or any(
-            self._fits(int(id), after, other, last=last) for id in np.flatnonzero(free & ending)) or any(
-            not self._stuck(piece, ids[0], after, other) for piece, ids in along.items())
-
-
-def _leads(scan: Scan, after: Scan) -> bool:
-    """Whether another item has begun as one that is there, and may have no way out."""
-    inner, before = after.unique[-1] if after.unique else None, scan.unique[-1] if scan.unique else None
-    if inner is None or inner.start < 0:
-        return False
-    begun = after.since(inner.start)
-    fork = before.fork if before and before.texts == inner.texts[:before.count] and not before.place.indexed else -1
-    return len(begun) > fork and any(each.startswith(begun) for each in inner.texts)
+        letters = letters.deep_copy()
+        if self._looks < 0 or not letters.consume_tokens([*text]):
+            return scan
+        bits = np.unpackbits(np.frombuffer(letters.compute_bitmask(), np.uint8), bitorder="little")
+        there = {each[len(begun):][:1] for each in frame.near(begun)}
+        for byte in sorted(np.flatnonzero(bits[:256]).tolist(), key=lambda byte: bytes([byte]) in there):
+            after = scan.after(bytes([byte])) if scan.quoted or byte != _BLANK else None
+            way = self._way(after, letters, bytes([byte])) if after else None
+            if way:
+                if frame in way.frames:
+                    ways[key] = way.since(frame)
+                return way
+        if not frame.more:
+            ways[key] = None
+        return None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zonda.engine.places import Places, unique_places
+from zonda.engine.places import Place, unique_places
 from zonda.engine.schema import check, prepared
 from zonda.errors import InvalidRequest
 from zonda.types import Grammar
@@ -30,7 +30,7 @@ Forms = list[dict[str, Any]]
 """Grammars as llguidance has them in its own form."""
 
 
-def internal_form(grammar: Grammar) -> tuple[str, Places | None]:
+def internal_form(grammar: Grammar) -> tuple[str, Place | None]:
     """The grammar in llguidance's own form, and what this cannot say."""
     places = None
     if grammar.kind == "json_schema":

@@ -188,7 +188,7 @@ class Grammars:
         return start
 
     def _make(self, grammar: Grammar) -> Start:
-        from llguidance import LLMatcher, LLParserLimits
+        from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
         self._refuse_closed()
         internal, places = internal_form(grammar)
@@ -200,11 +200,15 @@ class Grammars:
                                      hint=f"make it simpler: it may take {trial.SECONDS} s and {trial.MEMORY >> 20} MB")
             if said and _TOKENS not in internal:
                 raise complaint(grammar, said)
-        start = LLMatcher(self._vocabulary(), internal, log_level=0, limits=LLParserLimits(**_LIMITS))
+        limits = LLParserLimits(**_LIMITS)
+        start = LLMatcher(self._vocabulary(), internal, log_level=0, limits=limits)
         start.compute_bitmask()  # finds out what allows nothing at all, and warms up for the copies
         if start.is_error():
             raise complaint(grammar, start.get_error())
-        return start, partial(Distinct, places, self._spelled()) if places else lambda: None
+        if not places:
+            return start, lambda: None
+        letters = LLMatcher(LLTokenizer("byte"), internal, log_level=0, limits=limits)
+        return start, partial(Distinct, places, letters, self._spelled())
 
     def _wrong(self, grammar: Grammar) -> InvalidRequest | None:
         """What is wrong with the first part of a grammar that cannot be compiled, if that is soon found."""

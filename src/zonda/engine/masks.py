@@ -74,7 +74,7 @@ class Constraint:
         elif len(self.held) and row.all():  # the text has to go on with a token that ends the sequence
             np.equal(allowed[:-1], 0, out=row)
         if self.distinct and not self.over:
-            self.distinct.forbid(row, self.matcher)
+            self.distinct.forbid(row)
             if row.all():
                 self.error = followed("all items that may come are there")
 
