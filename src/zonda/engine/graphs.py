@@ -112,9 +112,11 @@ class Graphs:
                     graph, pool=self._pool, stream=capture_stream(runner.device), capture_error_mode="thread_local"):
                 runner.draw(runner.forward(step), step, greedy=greedy)
         except RuntimeError:
-            # and its pool as one that is still recorded to, which no later capture may use
+            # torch leaves the pool as one that is still recorded to; what comes later gets another, and another stream
             with suppress(RuntimeError, AssertionError):
                 torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+            self._pool = torch.cuda.graph_pool_handle()
+            capture_stream.cache_clear()
             raise
         return graph
 

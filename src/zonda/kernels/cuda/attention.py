@@ -284,8 +284,8 @@ class Attention:
         place[(step.rows,)](qkv, step.owners, step.starts, step.positions, step.head, step.table, *cache,
                             *self._turning(layer), HQ=heads.q, HKV=heads.kv, D=heads.dim, DP=wide, HP=8,
                             **self._turns(layer), PAGE=PAGE, num_warps=4)
-        if self._flash.takes(qkv, layer, step, cache):
-            return self._flash(qkv, layer, step, cache)
+        if (out := self._flash(qkv, layer, step, cache)) is not None:
+            return out
         out = self._room(qkv, layer)
         number = qkv.element_size()
         fits = (2 * TILE + 2 * PAGE) * wide * number <= room(self._device)

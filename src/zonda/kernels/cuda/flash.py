@@ -28,44 +28,46 @@ class Flash:
         self._kernel: Callable[..., Any] | None = None
         self._heads: dict[Heads, bool] = {}
 
-    def takes(self, qkv: Tensor, layer: Attend, step: Step, cache: Cache) -> bool:
-        """Whether it computes these runs of rows; compiles for heads that are new."""
-        if not (self._able and layer.heads.dim == 128 and cache[0].dtype == qkv.dtype and qkv.element_size() == 2):
-            return False
-        if layer.window or layer.softcap or layer.sinks is not None:
-            return False
-        if layer.heads not in self._heads:
-            self._heads[layer.heads] = self._compiled(qkv, layer, cache)
-        return self._heads[layer.heads] and len(step.table) * PAGE >= LONG * step.sizes.seqs
+    def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: Cache) -> Tensor | None:
+        """Queries (rows, (q + 2·kv)·dim), normed and turned, -> (rows, q·dim), or None: our own kernel is to compute.
 
-    def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: Cache) -> Tensor:
-        """Queries (rows, (q + 2·kv)·dim), normed and turned, -> (rows, q·dim); rows of single ones are left open."""
+        Rows of single ones are left open. Compiles for heads that are new.
+        """
+        if not (self._able and layer.heads.dim == 128 and cache[0].dtype == qkv.dtype and qkv.element_size() == 2):
+            return None
+        if layer.window or layer.softcap or layer.sinks is not None or not self._heads.get(layer.heads, True):
+            return None
+        if layer.heads not in self._heads:
+            starts, two = (torch.tensor(each, dtype=torch.int32, device=qkv.device) for each in ([0, 2], [2]))
+            self._tried(torch.zeros_like(qkv[:1]).expand(2, -1).contiguous(), layer, cache, starts, two, two,
+                        torch.zeros_like(two)[None])
+        if len(step.table) * PAGE < LONG * step.sizes.seqs:
+            return None
         counts = step.starts.diff()
-        return self._run(qkv, layer, cache, step.starts, torch.where(counts > 1, counts, 0), step.lengths,
-                         step.table.view(step.sizes.seqs, -1))
+        return self._tried(qkv, layer, cache, step.starts, torch.where(counts > 1, counts, 0), step.lengths,
+                           step.table.view(step.sizes.seqs, -1))
+
+    def _tried(self, qkv: Tensor, layer: Attend, cache: Cache, *lengths: Tensor) -> Tensor | None:
+        try:
+            found = self._run(qkv, layer, cache, *lengths)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            log.warning("FlashAttention 4 is installed, but does not run here: %s: %s", type(error).__name__,
+                        str(error)[:200])
+            found = None
+        self._heads[layer.heads] = found is not None
+        return found
 
     def _run(self, qkv: Tensor, layer: Attend, cache: Cache, starts: Tensor, counts: Tensor, lengths: Tensor,
              table: Tensor) -> Tensor:
-        assert self._kernel
+        if self._kernel is None:
+            from flash_attn.cute.interface import flash_attn_varlen_func
+
+            self._kernel = flash_attn_varlen_func
         rows, heads = len(qkv), layer.heads
         keys, values = (each.transpose(1, 2) for each in cache)
         found = self._kernel(qkv.view(rows, -1, heads.dim)[:, :heads.q], keys, values, cu_seqlens_q=starts,
                              seqused_q=counts, seqused_k=lengths, page_table=table, softmax_scale=layer.scale,
                              causal=True)
         return (found[0] if isinstance(found, tuple) else found).view(rows, heads.q * heads.dim)
-
-    def _compiled(self, qkv: Tensor, layer: Attend, cache: Cache) -> bool:
-        """Have the kernel ready by a run of two rows on the first page."""
-        try:
-            if self._kernel is None:
-                from flash_attn.cute.interface import flash_attn_varlen_func
-
-                self._kernel = flash_attn_varlen_func
-            starts, two = (torch.tensor(each, dtype=torch.int32, device=qkv.device) for each in ([0, 2], [2]))
-            self._run(torch.zeros_like(qkv[:1]).expand(2, -1).contiguous(), layer, cache, starts, two, two,
-                      torch.zeros_like(two)[None])
-        except Exception as error:
-            log.warning("FlashAttention 4 is installed, but does not run here: %s: %s", type(error).__name__,
-                        str(error)[:200])
-            return False
-        return True

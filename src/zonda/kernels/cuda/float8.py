@@ -23,7 +23,6 @@ WORD = 4
 """Codes that few rows read at a time."""
 FEW, SOME = 2, 64
 """Rows up to which multiply-adds keep up with the memory, and up to which tensor cores take inputs of 16 bits."""
-
 _arrived = WeakTensorKeyDictionary()
 
 
@@ -87,7 +86,9 @@ def tile(matrix: Float8Matrix, rows: int, *, gated: bool) -> Tile:
         return _split(Tile(16, 32, warps=2), 6, matrix, gated=gated)
     if rows <= 32 and gated:
         return _split(Tile(32, 32, warps=2), 4, matrix, gated=gated)
-    return _split(Tile(32 if rows <= 32 else 64, 64, stages=3), 3, matrix, gated=gated)
+    if rows <= 32:
+        return _split(Tile(32, 64, stages=3), 3, matrix, gated=gated)
+    return _split(Tile(64, 64), 2, matrix, gated=gated)
 
 
 def _split(shape: Tile, each: int, matrix: Float8Matrix, *, gated: bool) -> Tile:
@@ -141,27 +142,29 @@ def _some(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, .
     columns, stages = staged(x.device, BLOCK, shape.stages, made=0,
                              loaded=shape.rows * x.element_size() + shape.outs * sides)
     tiles = triton.cdiv(len(x), shape.rows) * triton.cdiv(matrix.outs, shape.outs)
-    arrived = parts = _counters(matrix, tiles)
-    if shape.splits > 1:
-        parts = torch.empty(tiles * shape.splits * sides * shape.rows * shape.outs, dtype=torch.float32,
-                            device=x.device)
+    shared = _meeting(matrix.codes, tiles, shape.splits, sides * shape.rows * shape.outs)
     some[(tiles, shape.splits)](
-        x, matrix.codes, matrix.scales, up.codes, up.scales, *after[:2], parts, arrived, *after[2:], BM=shape.rows,
+        x, matrix.codes, matrix.scales, up.codes, up.scales, *after[:2], *shared, *after[2:], BM=shape.rows,
         BN=shape.outs, BK=columns, STAGES=stages, SPLITS=shape.splits, DOT=kind, num_warps=shape.warps,
         **_scaled(matrix, up), **ends, **early(x.device))
+
+
+def _meeting(weights: Tensor, tiles: int, splits: int, size: int) -> tuple[Tensor, Tensor]:
+    """Where programs that share tiles leave their sums, of `size` numbers, and a counter for each tile.
+
+    The counters belong to the weights, as models may compute beside each other. One program meets nobody.
+    """
+    if splits == 1:
+        return weights, weights
+    arrived = _arrived.get(weights)
+    if arrived is None or len(arrived) < tiles:
+        arrived = _arrived[weights] = torch.zeros(tiles, dtype=torch.int32, device=weights.device)
+    return torch.empty(tiles * splits * size, dtype=torch.float32, device=weights.device), arrived
 
 
 def _scaled(matrix: Float8Matrix, up: Float8Matrix) -> dict[str, Any]:
     return {"INS": matrix.ins, "HEIGHT": matrix.height, "WHOLE": matrix.whole, "HEIGHT2": up.height,
             "WHOLE2": up.whole}
-
-
-def _counters(matrix: Float8Matrix, tiles: int) -> Tensor:
-    """A counter for each tile of a matrix, its own, as models may compute beside each other."""
-    found = _arrived.get(matrix.codes)
-    if found is None or len(found) < tiles:
-        found = _arrived[matrix.codes] = torch.zeros(power(tiles), dtype=torch.int32, device=matrix.codes.device)
-    return found
 
 
 def blank(rows: int, matrices: Sequence[Float8Matrix], dtype: torch.dtype) -> tuple[Rounded, dict[str, Any]]:

@@ -102,25 +102,25 @@ def joined(sums, sums2, parts, arrived, SPLITS: tl.constexpr, GATED: tl.constexp
 
     Only the last has them; it leaves the counter of the tile, `arrived`, at zero, as it was.
     """
-    BN: tl.constexpr = sums.shape[0]
-    BM: tl.constexpr = sums.shape[1]
-    here = parts + tl.program_id(0).to(tl.int64) * (SPLITS * (2 if GATED else 1) * BN * BM) + (
-        tl.arange(0, BN)[:, None] * BM + tl.arange(0, BM)[None, :])
-    mine = here + tl.program_id(1) * BN * BM
+    HIGH: tl.constexpr = sums.shape[0]
+    WIDE: tl.constexpr = sums.shape[1]
+    here = parts + tl.program_id(0).to(tl.int64) * (SPLITS * (2 if GATED else 1) * HIGH * WIDE) + (
+        tl.arange(0, HIGH)[:, None] * WIDE + tl.arange(0, WIDE)[None, :])
+    mine = here + tl.program_id(1) * HIGH * WIDE
     tl.store(mine, sums)
     if GATED:
-        tl.store(mine + SPLITS * BN * BM, sums2)
+        tl.store(mine + SPLITS * HIGH * WIDE, sums2)
     tl.debug_barrier()
     last = tl.atomic_add(arrived + tl.program_id(0), 1, sem="acq_rel") == SPLITS - 1
     if last:
         tl.debug_barrier()
         tl.store(arrived + tl.program_id(0), 0)
-        sums = tl.zeros((BN, BM), tl.float32)
-        sums2 = tl.zeros((BN, BM), tl.float32)
+        sums = tl.zeros((HIGH, WIDE), tl.float32)
+        sums2 = tl.zeros((HIGH, WIDE), tl.float32)
         for split in tl.static_range(SPLITS):
-            sums += tl.load(here + split * BN * BM, cache_modifier=".cg")
+            sums += tl.load(here + split * HIGH * WIDE, cache_modifier=".cg")
             if GATED:
-                sums2 += tl.load(here + (SPLITS + split) * BN * BM, cache_modifier=".cg")
+                sums2 += tl.load(here + (SPLITS + split) * HIGH * WIDE, cache_modifier=".cg")
     return last, sums, sums2
 
 
