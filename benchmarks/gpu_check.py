@@ -52,6 +52,7 @@ class Table:
     failed: int = 0
     skipped: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    told: list[str] = field(default_factory=list)
     said: float = field(default_factory=time.monotonic)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -75,6 +76,7 @@ class Table:
     def _note(self, report: pytest.TestReport) -> None:
         self.done += 1
         told = dict(report.user_properties)
+        self.told += [str(told["told"])] if "told" in told else []
         for kernel in told["kernels"]:  # type: ignore[union-attr]
             self.rows[str(kernel)].note(passed=report.passed, errors=told["errors"])  # type: ignore[arg-type]
 
@@ -84,7 +86,7 @@ class Table:
             error, limit = row.worst
             shown = f"{error:.1e}  {limit:.0e}" if error else "compared exactly"
             print(f"{kernel:22} {row.passed:7} {row.failed:7}  {shown}")
-        print(f"{self.done} tests, {self.failed} failed, {self.skipped} skipped")
+        print("\n".join([*self.told, f"{self.done} tests, {self.failed} failed, {self.skipped} skipped"]))
         for reason, count in self.reasons.items():
             print(f"{count} times {reason}")
 
