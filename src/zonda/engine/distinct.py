@@ -145,17 +145,18 @@ class Distinct:
 
     def __init__(self, document: Place, letters: LLMatcher, pieces: Pieces) -> None:
         self._scan = Scan(lru_cache(_KEPT)(Place.below), [Frame(document, "")])
-        self._letters, self._pieces, self._looks = letters.deep_copy(), pieces, 0
+        self._letters, self._pieces, self._behind, self._looks = letters.deep_copy(), pieces, b"", 0
 
     def advance(self, token: int) -> None:
         """Take note of a token that was drawn."""
-        self._letters.consume_tokens([*self._pieces.texts[token]])
-        for byte in self._pieces.texts[token]:
-            self._scan.read(byte)
+        self._behind += self._pieces.texts[token]
 
     def forbid(self, row: np.ndarray) -> None:
         """Add to a row of forbidden tokens."""
-        self._looks = _LOOKS
+        self._letters.consume_tokens([*self._behind])
+        for byte in self._behind:
+            self._scan.read(byte)
+        self._behind, self._looks = b"", _LOOKS
         inside = any(each.place.unique for each in self._scan.frames)
         ending = self._pieces.ending[inside and 1 + self._scan.quoted]
         for id in {*ending[~row[ending]].tolist(), *(id for id in self._along() if not row[id])}:
@@ -166,8 +167,7 @@ class Distinct:
     def _along(self) -> Iterator[int]:
         """The tokens that may add to an item in progress what makes it one that is there."""
         for frame, begun in self._scan.near:
-            for text in frame.near(begun):
-                rest = text[len(begun):][:_NEAR]
+            for rest in (text[len(begun):][:_NEAR] for text in frame.near(begun)):
                 for end in range(len(rest)):
                     yield from self._pieces.ids.get(rest[:end + 1], ())
 
