@@ -99,6 +99,15 @@ def test_every_row_of_different_values_can_be_written_and_no_other(grammars: Gra
     assert not takes(grammar, [*COLOURS, "red"], separators)
 
 
+def test_long_values_that_begin_alike_can_all_be_written(grammars: Grammars) -> None:
+    long = ["a" * 1500, "a" * 1500 + "b", "b"]
+    grammar = compiled(grammars, unique({"enum": long}))
+    assert takes(grammar, long) and not takes(grammar, [*long, "b"])
+    writer = Writer(grammar)
+    assert all(map(writer.draw, json.dumps(long[:2])[:-1].encode()))
+    assert all(map(writer.draw, b',"')) and writer.allowed == ["b"]
+
+
 DIFFERENT: dict[str, Any] = {
     "flags": unique({"type": "boolean"}), "both flags": unique({"type": "boolean"}, minItems=2),
     "words": unique({"enum": COLOURS}), "all words": unique({"enum": COLOURS}, minItems=3),

@@ -186,11 +186,12 @@ class Distinct:
         letters = letters.deep_copy()
         if self._looks < 0 or not letters.consume_tokens([*text]):
             return scan
-        bits = np.unpackbits(np.frombuffer(letters.compute_bitmask(), np.uint8), bitorder="little")
+        bits = np.unpackbits(np.frombuffer(letters.compute_bitmask(), np.uint8)[:32], bitorder="little")
+        steps = [letters.compute_ff_bytes() or bytes([byte]) for byte in np.flatnonzero(bits).tolist()]
         there = {each[len(begun):][:1] for each in frame.near(begun)}
-        for byte in sorted(np.flatnonzero(bits[:256]).tolist(), key=lambda byte: bytes([byte]) in there):
-            after = scan.after(bytes([byte])) if scan.quoted or byte != _BLANK else None
-            way = self._way(after, letters, bytes([byte])) if after else None
+        for step in sorted(steps, key=lambda step: step in there):
+            after = scan.after(step) if scan.quoted or step != b" " else None
+            way = self._way(after, letters, step) if after else None
             if way:
                 if frame in way.frames:
                     ways[key] = way.since(frame)
