@@ -228,6 +228,24 @@ def test_absurd_texts_leave_the_page_in_working_order(pages: Pages, server: Scri
     page.sees("Still here.")
 
 
+def test_endless_words_are_laid_out_in_pieces(pages: Pages, server: Scripted) -> None:
+    """Chromium takes time by the square of the runs of one script in a text: seconds for 100,000 letters in two."""
+    word = "漢x字𠮷" * 3000
+    server.scripts = [[f"{word}\n\n- {word}\n\n> *{word[:6000]}* and"]]
+    page = pages()
+    page.ask(word)
+    page.sees("128.0", ".stats")
+    for element in (".said", ".prose p", ".prose li", ".prose blockquote em"):
+        whole, pieces = page.js(f"""(() => {{
+            const element = document.querySelector({json.dumps(element)});
+            const walk = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+            const found = [];
+            while (walk.nextNode()) found.push(walk.currentNode.data);
+            return [element.textContent, found]; }})()""")
+        assert whole == "".join(pieces) == (word[:6000] if element.endswith("em") else word)
+        assert 1 < len(pieces) < 10 and max(map(len, pieces)) <= 2000
+
+
 def test_a_growing_text_is_read_as_the_whole_would_be(pages: Pages) -> None:
     assert pages().js("""(async text => {
         const { Growing, blocks } = await import("./ui/markdown.js");

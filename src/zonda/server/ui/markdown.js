@@ -6,7 +6,7 @@ import { Lexer, Marked } from "./vendor/marked.js";
 import highlighter from "./vendor/highlight.js";
 import { copy } from "./files.js";
 import { calculate, extensions } from "./mathematics.js";
-import { endless, escape, purify } from "./safe.js";
+import { endless, escape, pieces, purify } from "./safe.js";
 
 const TAGS = ["a", "blockquote", "br", "code", "del", "details", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img",
   "input", "kbd", "li", "mark", "ol", "p", "pre", "span", "strong", "sub", "summary", "sup", "table", "tbody", "td", "th",
@@ -91,11 +91,18 @@ export function fill(element, { token }) {
   const code = element.firstElementChild;
   if (token.type === "code" && code?.classList.contains("code")) return recode(code, token);
   element.replaceChildren(clean(marked.parser([token])));
-  element.classList.toggle("endless", endless(token.raw));
+  if (element.classList.toggle("endless", endless(token.raw))) divide(element);
   element.querySelectorAll("pre").forEach(frame);
   element.querySelectorAll("table").forEach(scroll);
   element.querySelectorAll(FLOWING).forEach(each => { each.dir = "auto"; }); // each runs the way its own text does
   calculate(element);
+}
+
+function divide(element) {
+  const walk = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (walk.nextNode()) texts.push(walk.currentNode);
+  texts.forEach(text => text.replaceWith(...pieces(text.data)));
 }
 
 /** What a text's HTML may be; links open elsewhere, and nothing is fetched for it. */

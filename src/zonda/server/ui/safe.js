@@ -8,6 +8,12 @@ const ENDLESS = /(?<!\S)\S{500}/;
 
 export const endless = text => ENDLESS.test(text);
 
+/**
+ * A text as several, for nodes of their own: each line of a node is cut out of all runs of one script or font that the
+ * node has, which takes time by the square of their number.
+ */
+export const pieces = text => text.match(/.{1,2000}/gsu) ?? [];
+
 export const purify = globalThis.DOMPurify;
 
 export const escape = text => text.replace(/[&<>"']/g, each => ESCAPES[each]);

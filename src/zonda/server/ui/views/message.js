@@ -4,7 +4,7 @@ import { branch, regenerate, resolve, rewrite } from "../actions.js";
 import { sleeps } from "../answering.js";
 import { bytes, copy } from "../files.js";
 import { colour } from "../markdown.js";
-import { endless } from "../safe.js";
+import { endless, pieces } from "../safe.js";
 import { announce, compose, set, state } from "../state.js";
 import { Following } from "./following.js";
 import { Icon, IconButton } from "./icons.js";
@@ -26,7 +26,7 @@ function Question({ node, place, count, run, editing }) {
   return html`<article class="question" aria-label="You">
     ${node.files.length > 0 && html`<ul class="files">${node.files.map(each => html`<${Attachment} file=${each} />`)}</ul>`}
     ${editing ? html`<${Rewriting} node=${node} run=${run} />`
-      : node.text && html`<div class=${endless(node.text) ? "said endless" : "said"} dir="auto">${node.text}</div>`}
+      : node.text && html`<div class=${endless(node.text) ? "said endless" : "said"} dir="auto">${pieces(node.text)}</div>`}
     ${!editing && html`<div class="deeds"><${Branches} node=${node} place=${place} count=${count} run=${run} />
       <${CopyButton} text=${node.text} label="Copy message" />
       <${IconButton} icon="edit" label="Edit message" off=${run} onClick=${() => set({ editing: node.id })} /></div>`}
