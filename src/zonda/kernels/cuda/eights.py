@@ -32,11 +32,6 @@ def _codes(codes, n, k, outs, INS: tl.constexpr):
 
 
 @triton.jit
-def _values(bits):
-    return bits.to(tl.float8e4nv, bitcast=True).to(tl.float32)
-
-
-@triton.jit
 def _fetch(codes, scales, n, outs, INS: tl.constexpr, UNITS: tl.constexpr, HEIGHT: tl.constexpr, WHOLE: tl.constexpr):
     """Codes of outs n in words of four, int32 (BN, UNITS, 4), and their scales, (BN,) or (BN, UNITS)."""
     u = tl.arange(0, UNITS)
@@ -138,12 +133,18 @@ def _scale_of_block(scales, n, block, outs, INS: tl.constexpr, HEIGHT: tl.conste
 
 
 @triton.jit
-def _numbers_of(codes, n, first, INS: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr):
-    """Columns first … first+BK-1 of rows n, as numbers of type DOT."""
+def _added(sums, inputs, codes, scales, n, first, outs, INS: tl.constexpr, BK: tl.constexpr, DOT: tl.constexpr,
+           HEIGHT: tl.constexpr, WHOLE: tl.constexpr):
+    """Sums (BN, BM) with those of columns first … first+BK-1: rows n of a matrix times inputs (BK, BM)."""
     k = first + tl.arange(0, BK)[None, :]
-    at = codes + n[:, None] * INS + k
+    at = codes + n.to(tl.int64)[:, None] * INS + k
     bits = tl.load(at) if INS % BK == 0 else tl.load(at, mask=k < INS, other=0)
-    return bits.to(tl.float8e4nv, bitcast=True).to(DOT)
+    weights = bits.to(tl.float8e4nv, bitcast=True).to(DOT)
+    if WHOLE:
+        return tl.dot(weights, inputs, sums, input_precision="ieee")
+    else:
+        scale = _scale_of_block(scales, n, first // 128, outs, INS, HEIGHT, WHOLE)[:, None]
+        return sums + tl.dot(weights, inputs, input_precision="ieee") * scale
 
 
 @kernel(varying=("rows",))
@@ -158,8 +159,7 @@ def some(x, codes, scales, codes2, scales2, bias, residual, parts, arrived, out,
     blocks = tl.cdiv(rows, BM)
     r = tl.program_id(0) % blocks * BM + tl.arange(0, BM)
     n = tl.program_id(0) // blocks * BN + tl.arange(0, BN)
-    live = tl.minimum(n, outs - 1)
-    wide, mine = live.to(tl.int64), tl.minimum(r, rows - 1).to(tl.int64)
+    live, mine = tl.minimum(n, outs - 1), tl.minimum(r, rows - 1).to(tl.int64)
     if PDL:
         gdc_launch_dependents()
         gdc_wait()
@@ -171,27 +171,17 @@ def some(x, codes, scales, codes2, scales2, bias, residual, parts, arrived, out,
         k = first + tl.arange(0, BK)[None, :]
         at = x + mine[:, None] * INS + k
         inputs = tl.trans((tl.load(at) if INS % BK == 0 else tl.load(at, mask=k < INS, other=0.0)).to(DOT))
-        weights = _numbers_of(codes, wide, first, INS, BK, DOT)
-        if WHOLE:
-            sums = tl.dot(weights, inputs, sums, input_precision="ieee")
-        else:
-            scale = _scale_of_block(scales, live, first // 128, outs, INS, HEIGHT, WHOLE)[:, None]
-            sums += tl.dot(weights, inputs, input_precision="ieee") * scale
+        sums = _added(sums, inputs, codes, scales, live, first, outs, INS, BK, DOT, HEIGHT, WHOLE)
         if GATED:
-            weights = _numbers_of(codes2, wide, first, INS, BK, DOT)
-            if WHOLE2:
-                sums2 = tl.dot(weights, inputs, sums2, input_precision="ieee")
-            else:
-                scale = _scale_of_block(scales2, live, first // 128, outs, INS, HEIGHT2, WHOLE2)[:, None]
-                sums2 += tl.dot(weights, inputs, input_precision="ieee") * scale
+            sums2 = _added(sums2, inputs, codes2, scales2, live, first, outs, INS, BK, DOT, HEIGHT2, WHOLE2)
     last = True
     if SPLITS > 1:
         last, sums, sums2 = joined(sums, sums2, parts, arrived, SPLITS, GATED)
     if last:
         if WHOLE:
-            sums *= tl.load(scales + live // HEIGHT)[:, None]
+            sums *= _scale_of_block(scales, live, 0, outs, INS, HEIGHT, WHOLE)[:, None]
         if WHOLE2:
-            sums2 *= tl.load(scales2 + live // HEIGHT2)[:, None]
+            sums2 *= _scale_of_block(scales2, live, 0, outs, INS, HEIGHT2, WHOLE2)[:, None]
         finish(tl.trans(sums), tl.trans(sums2), bias, residual, out, r, n, rows, outs, stride, GATED, ACTIVATION, BIAS,
                RESIDUAL)
 
