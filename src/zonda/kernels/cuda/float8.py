@@ -149,17 +149,18 @@ def _some(x: Tensor, matrix: Float8Matrix, up: Float8Matrix, after: tuple[Any, .
         **_scaled(matrix, up), **ends, **early(x.device))
 
 
-def _meeting(weights: Tensor, tiles: int, splits: int, size: int) -> tuple[Tensor, Tensor]:
+def _meeting(codes: Tensor, tiles: int, splits: int, size: int) -> tuple[Tensor, Tensor]:
     """Where programs that share tiles leave their sums, of `size` numbers, and a counter for each tile.
 
-    The counters belong to the weights, as models may compute beside each other. One program meets nobody.
+    The counters belong to the matrix, as models may compute beside each other, and stay, as graphs know where they
+    are: one for each of its rows, more than tiles. One program meets nobody.
     """
     if splits == 1:
-        return weights, weights
-    arrived = _arrived.get(weights)
-    if arrived is None or len(arrived) < tiles:
-        arrived = _arrived[weights] = torch.zeros(tiles, dtype=torch.int32, device=weights.device)
-    return torch.empty(tiles * splits * size, dtype=torch.float32, device=weights.device), arrived
+        return codes, codes
+    if codes not in _arrived:
+        _arrived[codes] = torch.zeros(len(codes), dtype=torch.int32, device=codes.device)
+    assert tiles <= len(codes)
+    return torch.empty(tiles * splits * size, dtype=torch.float32, device=codes.device), _arrived[codes]
 
 
 def _scaled(matrix: Float8Matrix, up: Float8Matrix) -> dict[str, Any]:
