@@ -27,6 +27,9 @@ class Flash:
         self._able = device.type == "cuda" and flash_on(torch.cuda.get_device_capability(device))
         self._kernel: Callable[..., Any] | None = None
         self._heads: dict[Heads, bool] = {}
+        self._step: Step | None = None
+        """The one whose `_counts` are at hand, for all its layers."""
+        self._counts: Tensor | None = None
 
     def __call__(self, qkv: Tensor, layer: Attend, step: Step, cache: Cache) -> Tensor | None:
         """Queries (rows, (q + 2·kv)·dim), normed and turned, -> (rows, q·dim), or None: our own kernel is to compute.
@@ -43,8 +46,11 @@ class Flash:
                         torch.zeros_like(two)[None])
         if len(step.table) * PAGE < LONG * step.sizes.seqs:
             return None
-        counts = step.starts.diff()
-        return self._tried(qkv, layer, cache, step.starts, torch.where(counts > 1, counts, 0), step.lengths,
+        if self._step is not step:
+            counts = step.starts.diff()
+            self._step, self._counts = step, torch.where(counts > 1, counts, 0)
+        assert self._counts is not None
+        return self._tried(qkv, layer, cache, step.starts, self._counts, step.lengths,
                            step.table.view(step.sizes.seqs, -1))
 
     def _tried(self, qkv: Tensor, layer: Attend, cache: Cache, *lengths: Tensor) -> Tensor | None:
