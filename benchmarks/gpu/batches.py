@@ -20,7 +20,8 @@ Groups = tuple[tuple[int, int, int], ...]
 class Work:
     """Rows of sequences and the layers' pages; queries and keys turn by angles of zero, so that they stay."""
 
-    def __init__(self, groups: Groups) -> None:
+    def __init__(self, groups: Groups, heads: Heads = HEADS) -> None:
+        self.heads = heads
         self.counts = np.concatenate([np.full(seqs, rows, np.int32) for seqs, rows, _ in groups])
         self.lengths = np.concatenate([np.full(seqs, length, np.int32) for seqs, _, length in groups])
         self.starts = np.concatenate([[0], np.cumsum(self.counts)]).astype(np.int32)
@@ -28,13 +29,13 @@ class Work:
         self.positions = np.concatenate([np.arange(end - rows, end) for rows, end in zip(self.counts, self.lengths)])
         width = -(-int(max(self.lengths)) // PAGE)
         self.table = np.random.default_rng(0).permutation(len(self.counts) * width).astype(np.int32).reshape(-1, width)
-        self.layer = Attend(0, HEADS, HEADS.dim ** -0.5, Rotary(torch.zeros(HEADS.dim // 2, device=DEVICE), HEADS.dim))
-        shape = self.table.size, HEADS.kv, PAGE, HEADS.dim
+        self.layer = Attend(0, heads, heads.dim ** -0.5, Rotary(torch.zeros(heads.dim // 2, device=DEVICE), heads.dim))
+        shape = self.table.size, heads.kv, PAGE, heads.dim
         layers = max(1, min(128, int(BEYOND_CACHE / (4 * np.prod(shape)))))
         self.caches = [(random(*shape), random(*shape)) for _ in range(layers)]
-        self.qkv = random(self.rows, (HEADS.q + 2 * HEADS.kv) * HEADS.dim)
-        heads = self.qkv.view(self.rows, -1, HEADS.dim)
-        self.q, self.k, self.v = heads[:, :HEADS.q].contiguous(), heads[:, HEADS.q:-HEADS.kv], heads[:, -HEADS.kv:]
+        self.qkv = random(self.rows, (heads.q + 2 * heads.kv) * heads.dim)
+        all = self.qkv.view(self.rows, -1, heads.dim)
+        self.q, self.k, self.v = all[:, :heads.q].contiguous(), all[:, heads.q:-heads.kv], all[:, -heads.kv:]
         self.step = self._step()
 
     def _step(self) -> Step:
@@ -56,17 +57,17 @@ class Work:
             pages = on_device(self.table[np.searchsorted(self.starts, row, "right") - 1])
             k, v = (each[pages].float().transpose(0, 1).flatten(1, 2)[:, :self.positions[row] + 1]
                     for each in self.caches[0])
-            q = self.q[row].float().view(HEADS.kv, -1, HEADS.dim)
+            q = self.q[row].float().view(self.heads.kv, -1, self.heads.dim)
             found.append((torch.softmax(q @ k.transpose(1, 2) * self.layer.scale, -1) @ v).flatten(0, 1))
         return torch.stack(found)
 
     @property
     def operations(self) -> float:
-        return 4.0 * HEADS.q * HEADS.dim * float(np.sum(self.positions + 1))
+        return 4.0 * self.heads.q * self.heads.dim * float(np.sum(self.positions + 1))
 
     @property
     def bytes(self) -> float:
-        return 4.0 * HEADS.kv * HEADS.dim * float(np.sum(self.lengths))
+        return 4.0 * self.heads.kv * self.heads.dim * float(np.sum(self.lengths))
 
 
 def random(*shape: int) -> Tensor:

@@ -1,7 +1,6 @@
 """Zonda's attention beside that of other packages, over the same pages: a line of JSON for each case and candidate.
 
-Arguments choose candidates by how their names begin. What is not installed, or fails, says why in its line. Without a
-GPU, Triton's interpreter checks Zonda's alone.
+Arguments choose candidates by how their names begin. What is not installed, or fails, says why in its line.
 """
 from __future__ import annotations
 
@@ -35,7 +34,6 @@ CASES: dict[str, Groups] = {
     "4096 positions x 64": ((64, 1, 4096),),
     "576 positions x 256": ((256, 1, 576),),
     "576 positions x 200, prompt of 2048": ((200, 1, 576), (1, 2048, 2048))}
-TINY: dict[str, Groups] = {"prompt": ((1, 70, 70),), "rows": ((2, 1, 130),), "both": ((2, 1, 66), (1, 9, 80))}
 Run = Callable[[int], Tensor]
 """Attention of one layer."""
 Plan = Callable[[], None]
@@ -131,8 +129,6 @@ def candidates(work: Work) -> Iterator[tuple[str, Callable[[], tuple[Run, Plan |
     if work.runs:
         yield "zonda, attention alone", partial(zonda, work, "place")
         yield "zonda, place alone", partial(zonda, work, "single", "whole", "tiles")
-    if DEVICE.type == "cpu":
-        return
     yield "flash-attn-4", partial(flash, work)
     yield "flash-attn-4, 64 keys at a time", partial(flash, work, tile=64)
     yield "flash-attn-4, pages of 128", partial(flash, work, page=128)
@@ -151,8 +147,7 @@ def elapsed(work: Callable[[], object]) -> float:
     """Milliseconds of the host's until the device is idle."""
     before = time.perf_counter()
     work()
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
+    torch.cuda.synchronize()
     return 1e3 * (time.perf_counter() - before)
 
 
@@ -188,21 +183,19 @@ def compare(case: str, groups: Groups, wanted: tuple[str, ...]) -> None:
             continue
         try:
             line, run = check(name, make, on_device(rows), expected)
-            if DEVICE.type == "cuda":
-                graphs.append(captured([partial(run, layer) for layer in range(layers)]))
-                kept.append(run)  # and with it the memory that its graph uses
+            graphs.append(captured([partial(run, layer) for layer in range(layers)]))
+            kept.append(run)  # and with it the memory that its graph uses
             lines.append({"case": case} | line)
         except Exception as error:
             print(json.dumps({"case": case, "kernels": name, "failed": f"{type(error).__name__}: {error}"[:300]}))
     times = [[replayed(graph) / layers for graph in graphs] for _ in range(ROUNDS)]
     for number, line in enumerate(lines):
-        if graphs:
-            ms = statistics.median(each[number] for each in times)
-            line |= {"ms": round(ms, 4), "tflops": round(work.operations / ms / 1e9, 1),
-                     "of_copy": round(work.bytes / ms * 1e3 / MEMORY, 3)}
+        ms = statistics.median(each[number] for each in times)
+        line |= {"ms": round(ms, 4), "tflops": round(work.operations / ms / 1e9, 1),
+                 "of_copy": round(work.bytes / ms * 1e3 / MEMORY, 3)}
         print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
-    for case, groups in (CASES if DEVICE.type == "cuda" else TINY).items():
+    for case, groups in CASES.items():
         compare(case, groups, tuple(sys.argv[1:]) or ("",))
